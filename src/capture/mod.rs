@@ -1,1 +1,21 @@
-//! TODO doc
+//! Capture: a captured layer's input and the gradient of its output, per batch, from any training loop.
+//!
+//! While a [`CaptureScope`] is open, each layer of [`crate::nn`] notes its (detached) input and taps its output; after the
+//! backward pass the scope hands out one [`LayerCapture`] per layer, from which covariances and per-sample gradients are
+//! made. Outside a scope a captured layer is burn's layer and nothing more.
+//!
+//! [`FrozenModel::pass`] does this over a whole data set for a model that is no longer trained.
+
+mod inventory;
+mod layer;
+mod pass;
+mod scope;
+mod tap;
+
+pub use inventory::{ModelInventory, ParameterInfo};
+pub use layer::{
+    ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
+};
+pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError};
+pub use scope::{CaptureScope, ScopeKind, is_active, observe};
+pub use tap::{Slot, TapBackend, collect, tap};

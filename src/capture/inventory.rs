@@ -1,0 +1,123 @@
+//! A model's parameters: their paths, identities, and a fingerprint of their values.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bool, DType, Int, Tensor};
+use sha2::{Digest, Sha256};
+
+/// One floating-point parameter of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParameterInfo {
+    /// The record path, such as `block1.conv.weight`.
+    pub path: String,
+    /// The identity, kept by clones, forks and moves of a model.
+    pub id: ParamId,
+    /// The number of values.
+    pub elements: usize,
+}
+
+/// The trainable parameters of a model and a fingerprint of everything that its record holds.
+#[derive(Clone, Debug)]
+pub struct ModelInventory {
+    /// Trainable parameters, in the order of the model's fields. Buffers (running statistics) and parameters that the
+    /// user froze are left out.
+    pub parameters: Vec<ParameterInfo>,
+    /// SHA-256 over paths and shapes, in hexadecimal: two models with the same one differ in values at most.
+    pub architecture: String,
+    /// SHA-256 over paths, shapes and values, running statistics included, in hexadecimal.
+    pub fingerprint: String,
+    /// The type of the first floating-point value.
+    pub dtype: DType,
+}
+
+impl ModelInventory {
+    /// Reads every value of the model once.
+    pub fn of<M: Module>(model: &M) -> Self {
+        let mut visitor = InventoryVisitor {
+            path: Vec::new(),
+            parameters: Vec::new(),
+            architecture: Sha256::new(),
+            values: Sha256::new(),
+            dtype: None,
+        };
+        model.visit(&mut visitor);
+        let architecture = visitor.architecture.finalize();
+        let fingerprint = visitor.values.chain_update(architecture).finalize();
+        Self {
+            parameters: visitor.parameters,
+            architecture: hexadecimal(&architecture),
+            fingerprint: hexadecimal(&fingerprint),
+            dtype: visitor.dtype.unwrap_or(DType::F32),
+        }
+    }
+
+    /// Number of trainable values.
+    pub fn total(&self) -> usize {
+        self.parameters.iter().map(|parameter| parameter.elements).sum()
+    }
+
+    /// The paths of the layers, by the identity of their weight: `block1.conv` for `block1.conv.weight`.
+    pub fn layer_names(&self) -> HashMap<ParamId, String> {
+        self.parameters
+            .iter()
+            .map(|parameter| {
+                let path = parameter.path.strip_suffix(".weight").unwrap_or(&parameter.path);
+                (parameter.id, path.to_owned())
+            })
+            .collect()
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct InventoryVisitor {
+    path: Vec<String>,
+    parameters: Vec<ParameterInfo>,
+    architecture: Sha256,
+    values: Sha256,
+    dtype: Option<DType>,
+}
+
+impl InventoryVisitor {
+    fn note(&mut self, kind: &str, dims: &[usize]) -> String {
+        let path = self.path.join(".");
+        self.architecture.update(format!("{kind} {path} {dims:?}\n"));
+        path
+    }
+}
+
+impl ModuleVisitor for InventoryVisitor {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val().without_autodiff();
+        let path = self.note("float", &value.dims());
+        self.dtype.get_or_insert(value.dtype());
+        // `valid()` suspends gradients and remembers the setting; `train()` brings it back. Buffers never had it.
+        if param.clone().train().is_require_grad() {
+            let elements = value.dims().iter().product();
+            self.parameters.push(ParameterInfo { path, id: param.id, elements });
+        }
+        self.values.update(value.into_data().as_bytes());
+    }
+
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        let value = param.val();
+        self.note("int", &value.dims());
+        self.values.update(value.into_data().as_bytes());
+    }
+
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        let dims = param.val().dims();
+        self.note("bool", &dims);
+    }
+}

@@ -1,0 +1,323 @@
+//! What one captured layer leaves: its inputs a and the gradients g of its outputs, and what is made of them.
+//!
+//! | | formula | shape |
+//! | --- | --- | --- |
+//! | covariance sums | Σ_n Σ_t a_nt a_ntᵀ and Σ_n Σ_t g_nt g_ntᵀ | `[groups, D, D]`, `[groups, o, o]` |
+//! | sample gradient | G_n = Σ_t g_nt a_ntᵀ | `[samples, groups, o, D]` |
+//! | rotated gradient | U_Sᵀ G_n U_A | `[samples, groups, o, D]` |
+//!
+//! D counts the inputs of one group (unfolded patch, index (c·kh + i)·kw + j), plus a last 1 where the layer has a bias;
+//! o counts its outputs; t runs over positions. A grouped convolution is a set of independent linear maps, one Kronecker
+//! block each. Several calls of a layer in one forward pass add up.
+//!
+//! Cost per sample, for T positions: covariances T·D² + T·o², sample gradient T·o·D. The rotation costs T·D² + T·o² before
+//! the sum over positions (of a and g) or o·D² + o²·D after it (of G_n); [`LayerCapture::sample_gradients`] takes the cheaper.
+
+use burn::module::ParamId;
+use burn::tensor::ops::PadMode;
+use burn::tensor::{Tensor, s};
+use serde::{Deserialize, Serialize};
+
+use super::tap::{Slot, collect};
+
+/// Values in flight per chunk of samples (unfolded patches or sample gradients): 128 MiB in f32.
+const CHUNK_VALUES: usize = 32 << 20;
+
+/// The shape of a captured layer as the Kronecker factors see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerShape {
+    /// Independent blocks: the groups of a convolution, 1 otherwise.
+    pub groups: usize,
+    /// Outputs of one group, o.
+    pub outputs: usize,
+    /// Inputs of one group, without the bias entry.
+    pub inputs: usize,
+    /// Whether a 1 is appended to the input.
+    pub bias: bool,
+}
+
+impl LayerShape {
+    /// Length D of an input vector of one group, bias entry included.
+    pub fn width(&self) -> usize {
+        self.inputs + usize::from(self.bias)
+    }
+
+    /// Parameters of the layer, groups · o · D.
+    pub fn parameters(&self) -> usize {
+        self.groups * self.outputs * self.width()
+    }
+}
+
+/// Stride, padding and dilation of a convolution, kernel size included.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvGeometry {
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Stride.
+    pub stride: [usize; 2],
+    /// Dilation.
+    pub dilation: [usize; 2],
+    /// Zero padding: (top, bottom), (left, right).
+    pub padding: [(usize, usize); 2],
+}
+
+/// A layer's input, detached.
+#[derive(Clone, Debug)]
+pub enum LayerInput {
+    /// `[batch, positions, inputs]`; the output is `[batch, positions, outputs]`.
+    Features(Tensor<3>),
+    /// `[batch, channels, height, width]`; the output is `[batch, outputs, positions]`, positions row-major.
+    Image(Tensor<4>, ConvGeometry),
+}
+
+/// One call of a captured layer.
+#[derive(Debug)]
+pub(crate) struct LayerCall {
+    pub input: LayerInput,
+    /// A tensor of the output's rank and device, to route the slot's content.
+    pub like: Tensor<3>,
+    pub slot: Slot,
+}
+
+/// What one layer left in a capture scope.
+#[derive(Debug)]
+pub struct LayerCapture {
+    /// The identity of the layer's weight, the same in all copies of a model.
+    pub id: ParamId,
+    /// The layer's shape.
+    pub shape: LayerShape,
+    pub(crate) calls: Vec<LayerCall>,
+}
+
+/// Σ a aᵀ and Σ g gᵀ of one layer over some samples.
+#[derive(Clone, Debug)]
+pub struct CovarianceSums {
+    /// Σ a aᵀ, `[groups, D, D]`.
+    pub activation: Tensor<3>,
+    /// Σ g gᵀ, `[groups, o, o]`.
+    pub gradient: Tensor<3>,
+    /// Positions summed over, samples × T over all calls.
+    pub positions: usize,
+}
+
+/// The eigenbases of one layer, on the device.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// U_A, `[groups, D, D]`, columns are eigenvectors.
+    pub activation: Tensor<3>,
+    /// U_S, `[groups, o, o]`.
+    pub gradient: Tensor<3>,
+}
+
+/// One call with its gradient taken out, in per-sample layout.
+struct Taken {
+    input: LayerInput,
+    gradient: Tensor<3>,
+}
+
+impl LayerCapture {
+    /// Takes the gradients out of the slots. Calls that no backward pass reached are dropped.
+    pub fn into_gradients(self) -> LayerGradients {
+        let calls = self
+            .calls
+            .into_iter()
+            .filter_map(|call| {
+                let gradient = collect(&call.like, &call.slot)?;
+                Some(Taken { input: call.input, gradient })
+            })
+            .collect();
+        LayerGradients { id: self.id, shape: self.shape, calls }
+    }
+}
+
+/// Inputs and output gradients of one layer in one batch.
+pub struct LayerGradients {
+    /// The identity of the layer's weight.
+    pub id: ParamId,
+    /// The layer's shape.
+    pub shape: LayerShape,
+    calls: Vec<Taken>,
+}
+
+impl std::fmt::Debug for LayerGradients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LayerGradients({:?}, {} calls)", self.shape, self.calls.len())
+    }
+}
+
+impl LayerGradients {
+    /// Samples in the batch; 0 if the backward pass never reached the layer.
+    pub fn samples(&self) -> usize {
+        self.calls.first().map_or(0, |call| call.gradient.dims()[0])
+    }
+
+    /// Σ a aᵀ and Σ g gᵀ over the first `samples` samples of the batch (all, if there are fewer).
+    ///
+    /// `scale` undoes the loss reduction: gradients are multiplied by it. `None` if the backward pass never reached the layer.
+    pub fn covariance_sums(&self, samples: usize, scale: f64) -> Option<CovarianceSums> {
+        let mut total: Option<CovarianceSums> = None;
+        for call in &self.calls {
+            let batch = call.gradient.dims()[0].min(samples);
+            let chunk = self.chunk(call);
+            for start in (0..batch).step_by(chunk) {
+                let part = self.covariance_part(call, start, chunk.min(batch - start));
+                total = Some(match total {
+                    None => part,
+                    Some(sum) => CovarianceSums {
+                        activation: sum.activation + part.activation,
+                        gradient: sum.gradient + part.gradient,
+                        positions: sum.positions + part.positions,
+                    },
+                });
+            }
+        }
+        total.map(|sum| CovarianceSums { gradient: sum.gradient.mul_scalar(scale * scale), ..sum })
+    }
+
+    fn covariance_part(&self, call: &Taken, start: usize, length: usize) -> CovarianceSums {
+        let LayerShape { groups, outputs, inputs, bias } = self.shape;
+        let gradient = call.gradient.clone().narrow(0, start, length);
+        let (a, g) = match &call.input {
+            LayerInput::Features(x) => {
+                let [_, positions, _] = x.dims();
+                let a = x.clone().narrow(0, start, length).reshape([1, length * positions, inputs]);
+                let g = gradient.reshape([1, length * positions, outputs]);
+                (a.swap_dims(1, 2), g.swap_dims(1, 2))
+            }
+            LayerInput::Image(x, geometry) => {
+                let x = x.clone().narrow(0, start, length).swap_dims(0, 1); // [channels, samples, h, w]
+                let positions = gradient.dims()[2];
+                let a = unfold(x, geometry, 1).reshape([groups, inputs, length * positions]);
+                let g = gradient.swap_dims(0, 1).reshape([groups, outputs, length * positions]);
+                (a, g)
+            }
+        }; // a: [groups, inputs, samples·T], g: [groups, o, samples·T]
+        let positions = a.dims()[2];
+        let mut activation = a.clone().matmul(a.clone().swap_dims(1, 2));
+        if bias {
+            // The border of the matrix, instead of a row of ones through the product.
+            let sums = a.sum_dim(2); // [groups, inputs, 1]
+            let corner = sums.clone().narrow(1, 0, 1).zeros_like() + positions as f64;
+            let last = Tensor::cat(vec![sums.clone().swap_dims(1, 2), corner], 2);
+            activation = Tensor::cat(vec![Tensor::cat(vec![activation, sums], 2), last], 1);
+        }
+        CovarianceSums { activation, gradient: g.clone().matmul(g.swap_dims(1, 2)), positions }
+    }
+
+    /// Per-sample gradients G_n, rotated if a basis is given: chunks of shape `[samples, groups, o, D]`, in order.
+    ///
+    /// `None` if the backward pass never reached the layer.
+    pub fn sample_gradients<'a>(
+        &'a self,
+        rotation: Option<&'a Rotation>,
+    ) -> Option<impl Iterator<Item = Tensor<4>> + 'a> {
+        let batch = self.samples();
+        let chunk = self.calls.iter().map(|call| self.chunk(call)).min()?;
+        Some((0..batch).step_by(chunk).map(move |start| {
+            let length = chunk.min(batch - start);
+            self.calls
+                .iter()
+                .map(|call| self.gradient_part(call, rotation, start, length))
+                .reduce(|sum, part| sum + part)
+                .expect("a chunk exists only where a call does")
+        }))
+    }
+
+    fn gradient_part(
+        &self,
+        call: &Taken,
+        rotation: Option<&Rotation>,
+        start: usize,
+        length: usize,
+    ) -> Tensor<4> {
+        let LayerShape { groups, outputs, inputs, bias } = self.shape;
+        let gradient = call.gradient.clone().narrow(0, start, length);
+        let (a, g) = match &call.input {
+            LayerInput::Features(x) => {
+                let a = x.clone().narrow(0, start, length).swap_dims(1, 2).unsqueeze_dim::<4>(1);
+                (a, gradient.swap_dims(1, 2).unsqueeze_dim::<4>(1))
+            }
+            LayerInput::Image(x, geometry) => {
+                let positions = gradient.dims()[2];
+                let a = unfold(x.clone().narrow(0, start, length), geometry, 2);
+                let a = a.reshape([length, groups, inputs, positions]);
+                (a, gradient.reshape([length, groups, outputs, positions]))
+            }
+        }; // a: [samples, groups, inputs, T], g: [samples, groups, o, T]
+        let positions = a.dims()[3];
+        match rotation {
+            Some(rotation) if self.rotates_first(positions) => {
+                let u = rotation.activation.clone(); // [groups, D, D]
+                let mut rotated = u.clone().narrow(1, 0, inputs).swap_dims(1, 2).unsqueeze::<4>().matmul(a);
+                if bias {
+                    // [a 1] U = a U without its last row, plus that row.
+                    rotated = rotated + u.narrow(1, inputs, 1).swap_dims(1, 2).unsqueeze::<4>();
+                }
+                let g = rotation.gradient.clone().swap_dims(1, 2).unsqueeze::<4>().matmul(g);
+                g.matmul(rotated.swap_dims(2, 3))
+            }
+            _ => {
+                let mut sample = g.clone().matmul(a.swap_dims(2, 3)); // [samples, groups, o, inputs]
+                if bias {
+                    sample = Tensor::cat(vec![sample, g.sum_dim(3)], 3);
+                }
+                match rotation {
+                    None => sample,
+                    Some(rotation) => rotation
+                        .gradient
+                        .clone()
+                        .swap_dims(1, 2)
+                        .unsqueeze::<4>()
+                        .matmul(sample.matmul(rotation.activation.clone().unsqueeze::<4>())),
+                }
+            }
+        }
+    }
+
+    /// T·D² + T·o² < o·D² + o²·D: rotating inputs and gradients is cheaper than rotating their product.
+    fn rotates_first(&self, positions: usize) -> bool {
+        let (d, o) = (self.shape.width(), self.shape.outputs);
+        positions * (d * d + o * o) < o * d * (d + o)
+    }
+
+    /// Samples per chunk, so that unfolded patches and sample gradients stay within [`CHUNK_VALUES`].
+    fn chunk(&self, call: &Taken) -> usize {
+        let positions = match &call.input {
+            LayerInput::Features(x) => x.dims()[1],
+            LayerInput::Image(..) => call.gradient.dims()[2],
+        };
+        let patches = self.shape.groups * (self.shape.width() + self.shape.outputs) * positions;
+        (CHUNK_VALUES / patches.max(self.shape.parameters()).max(1)).max(1)
+    }
+}
+
+/// Unfolds `[p, q, height, width]` into patches: `[p, kh·kw, q, T]` for `axis` 1, `[p, q, kh·kw, T]` for `axis` 2.
+///
+/// Slices, not burn's `unfold4d`: that one runs a convolution with a one-hot kernel as soon as there is padding or dilation,
+/// as many operations as the covariance itself.
+fn unfold(x: Tensor<4>, geometry: &ConvGeometry, axis: usize) -> Tensor<4> {
+    let ConvGeometry { kernel, stride, dilation, padding } = *geometry;
+    let x = match padding {
+        [(0, 0), (0, 0)] => x,
+        [rows, columns] => x.pad([rows, columns], PadMode::Constant(0.0)),
+    };
+    let [p, q, height, width] = x.dims();
+    let out = |size: usize, axis: usize| (size - dilation[axis] * (kernel[axis] - 1) - 1) / stride[axis] + 1;
+    let (rows, columns) = (out(height, 0), out(width, 1));
+    let mut shifted = Vec::with_capacity(kernel[0] * kernel[1]);
+    for i in 0..kernel[0] {
+        for j in 0..kernel[1] {
+            let (top, left) = (i * dilation[0], j * dilation[1]);
+            let bottom = top + (rows - 1) * stride[0] + 1;
+            let right = left + (columns - 1) * stride[1] + 1;
+            let part = x.clone().slice(s![
+                ..,
+                ..,
+                top..bottom;stride[0] as isize,
+                left..right;stride[1] as isize
+            ]);
+            shifted.push(part.reshape([p, q, rows * columns]));
+        }
+    }
+    Tensor::stack::<4>(shifted, axis)
+}

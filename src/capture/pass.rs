@@ -1,0 +1,260 @@
+//! One pass of a frozen model over some data, handing out every layer's inputs and gradients batch by batch.
+//!
+//! The model runs in evaluation mode: batch statistics would couple the samples. No weight requires a gradient, so that the
+//! backward pass leaves weight gradients out; per-sample objectives are summed, which keeps the samples' gradients apart.
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ParamId};
+use burn::tensor::{Device, Tensor};
+use burn::train::Interrupter;
+use indicatif::{ProgressBar, ProgressStyle};
+use thiserror::Error;
+
+use super::{CaptureScope, LayerGradients, ModelInventory, ScopeKind};
+
+/// Why a pass over the data stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// There is nothing to pass over.
+    #[error("the data set is empty: there is no sample to {purpose}")]
+    Empty {
+        /// What the pass was for.
+        purpose: String,
+    },
+    /// A sample could not be loaded.
+    #[error("sample {index} could not be loaded: {source}")]
+    Sample {
+        /// Its position in the data set.
+        index: usize,
+        /// What its data set said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The objective did not return one value per sample.
+    #[error(
+        "the objective returned {got} values for a batch of {expected} samples: return one value per sample"
+    )]
+    Objective {
+        /// Samples in the batch.
+        expected: usize,
+        /// Values returned.
+        got: usize,
+    },
+    /// No captured layer took part in the forward pass.
+    #[error(
+        "no captured layer took part in the forward pass: build the model from `burn_delta_influence::nn` (Linear, Conv2d) instead of `burn::nn`"
+    )]
+    NoCapturedLayer,
+    /// A layer produced NaN or infinity.
+    #[error(
+        "layer {layer} produced NaN or infinite values for samples {first}..={last}: check the model's weights and the data"
+    )]
+    NotFinite {
+        /// The layer's path.
+        layer: String,
+        /// First sample of the part in which it happened.
+        first: usize,
+        /// Last sample of that part.
+        last: usize,
+    },
+    /// The batch size is zero.
+    #[error("the batch size is 0: set it to 1 or more")]
+    BatchSize,
+    /// The pass was stopped through the [`Interrupter`].
+    #[error("interrupted after {done} of {total} samples")]
+    Interrupted {
+        /// Samples done.
+        done: usize,
+        /// Samples in all.
+        total: usize,
+    },
+}
+
+/// A scalar per sample whose gradient is taken: a loss, a margin, a logit. Any `Fn(&model, &batch) -> Tensor<1>` is one.
+///
+/// Sign conventions are the objective's: scores are inner products of gradients as they come.
+pub trait Objective<M, B> {
+    /// One value per sample, shape `[batch]`, not reduced.
+    fn evaluate(&self, model: &M, batch: &B) -> Tensor<1>;
+}
+
+impl<M, B, F: Fn(&M, &B) -> Tensor<1>> Objective<M, B> for F {
+    fn evaluate(&self, model: &M, batch: &B) -> Tensor<1> {
+        self(model, batch)
+    }
+}
+
+/// Data that a pass runs over, in the user's own batches.
+pub trait BatchSource {
+    /// What the objective takes.
+    type Batch;
+
+    /// The number of samples.
+    fn len(&self) -> usize;
+
+    /// Whether there is no sample.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The samples at these positions as one batch on `device`, in this order, without augmentation.
+    ///
+    /// # Errors
+    /// [`PassError::Sample`], naming the first sample that could not be loaded.
+    fn load(&self, indices: &[usize], device: &Device) -> Result<Self::Batch, PassError>;
+}
+
+/// How a pass runs.
+///
+/// | setting | default |
+/// | --- | --- |
+/// | `batch_size` | 64 |
+/// | `progress` | true: a bar on standard error, if that is a terminal |
+/// | `interrupter` | none |
+#[derive(Clone)]
+pub struct PassConfig {
+    /// Samples per forward and backward pass. Results do not depend on it beyond rounding.
+    pub batch_size: usize,
+    /// Whether to show a progress bar (never drawn where standard error is no terminal).
+    pub progress: bool,
+    /// Stops the pass between two batches.
+    pub interrupter: Option<Interrupter>,
+}
+
+impl Default for PassConfig {
+    fn default() -> Self {
+        Self { batch_size: 64, progress: true, interrupter: None }
+    }
+}
+
+impl std::fmt::Debug for PassConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PassConfig")
+            .field("batch_size", &self.batch_size)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A model frozen for passes: evaluation mode, no weight requires a gradient.
+#[derive(Clone, Debug)]
+pub struct FrozenModel<M> {
+    model: M,
+    inventory: ModelInventory,
+    names: HashMap<ParamId, String>,
+    device: Device,
+}
+
+/// The gradients of one batch.
+#[derive(Debug)]
+pub struct BatchGradients<'a> {
+    /// Positions of the batch's samples in the data set.
+    pub indices: &'a [usize],
+    /// Path and gradients of each captured layer that took part.
+    pub layers: Vec<(String, LayerGradients)>,
+}
+
+impl<M: Module> FrozenModel<M> {
+    /// A frozen copy of `model`; the weights are shared, not copied.
+    pub fn new(model: &M) -> Self {
+        let inventory = ModelInventory::of(model);
+        let names = inventory.layer_names();
+        let device = model.devices().into_iter().next().unwrap_or_default().inner();
+        Self { model: model.valid(), inventory, names, device }
+    }
+
+    /// The model, in evaluation mode and without autodiff.
+    pub fn model(&self) -> &M {
+        &self.model
+    }
+
+    /// The model's parameters.
+    pub fn inventory(&self) -> &ModelInventory {
+        &self.inventory
+    }
+
+    /// The device that the model is on.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Runs `objective` forward and backward over the samples at `indices` and hands each batch's gradients to `visit`.
+    ///
+    /// # Errors
+    /// Those of [`PassError`] and those of `visit`.
+    pub fn pass<S, O, E>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        purpose: &str,
+        config: &PassConfig,
+        mut visit: impl FnMut(BatchGradients<'_>) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+        E: From<PassError>,
+    {
+        if config.batch_size == 0 {
+            return Err(PassError::BatchSize.into());
+        }
+        if indices.is_empty() {
+            return Err(PassError::Empty { purpose: purpose.to_owned() }.into());
+        }
+        let _span = tracing::info_span!("pass", purpose, samples = indices.len()).entered();
+        let bar = progress_bar(indices.len(), purpose, config.progress);
+        for (number, batch) in indices.chunks(config.batch_size).enumerate() {
+            if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
+                let done = number * config.batch_size;
+                return Err(PassError::Interrupted { done, total: indices.len() }.into());
+            }
+            let layers = self.gradients(source, batch, objective)?;
+            visit(BatchGradients { indices: batch, layers })?;
+            bar.inc(batch.len() as u64);
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn gradients<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+    ) -> Result<Vec<(String, LayerGradients)>, PassError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        let batch = source.load(indices, &self.device)?;
+        let scope = CaptureScope::open(ScopeKind::Frozen);
+        let values = objective.evaluate(&self.model, &batch);
+        let [got] = values.dims();
+        if got != indices.len() {
+            return Err(PassError::Objective { expected: indices.len(), got });
+        }
+        if !values.is_tracked() {
+            return Err(PassError::NoCapturedLayer);
+        }
+        values.sum().backward();
+        let layers = scope.finish().into_iter().filter_map(|layer| {
+            let name = self.names.get(&layer.id)?.clone();
+            Some((name, layer.into_gradients()))
+        });
+        Ok(layers.collect())
+    }
+}
+
+/// A bar on standard error, hidden where that is no terminal.
+fn progress_bar(length: usize, purpose: &str, shown: bool) -> ProgressBar {
+    if !shown {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length as u64).with_message(purpose.to_owned());
+    match ProgressStyle::with_template("{msg:>24} {wide_bar} {pos}/{len} {per_sec} {eta}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

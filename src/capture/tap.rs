@@ -1,0 +1,110 @@
+//! The tap: an identity operation whose backward step hands out the gradient that passes through it.
+//!
+//! burn has no backward hooks, and gradients of intermediate tensors are dropped as soon as they have been used. The
+//! tap keeps a clone (a reference count, no copy) of the gradient in a [`Slot`], from which [`collect`] takes it out
+//! again once the backward pass is over.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(feature = "cubecl")]
+use burn::backend::Cube;
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+/// Where a tap leaves the gradient that passed through it, as the backend's own primitive.
+#[derive(Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+impl Slot {
+    /// Whether a backward pass has been through the tap since the gradient was last taken out.
+    pub fn is_filled(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn fill(&self, gradient: Box<dyn Any + Send>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
+    }
+
+    fn take<T: 'static>(&self) -> Option<T> {
+        let content = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        content.downcast::<T>().ok().map(|primitive| *primitive)
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.is_filled() { "Slot(filled)" } else { "Slot(empty)" })
+    }
+}
+
+/// The two backend operations behind a tap.
+#[backend_extension(Cube: cfg(feature = "cubecl"), Flex, Autodiff)]
+pub trait TapBackend: Backend {
+    /// Identity. With autodiff, the backward step leaves the gradient in the slot.
+    fn tap(x: FloatTensor<Self>, _slot: Slot) -> FloatTensor<Self> {
+        x
+    }
+
+    /// The gradient in the slot; `like` routes the call to the right backend and is what comes back from an empty slot.
+    fn collect(like: FloatTensor<Self>, slot: Slot) -> FloatTensor<Self> {
+        slot.take::<FloatTensor<Self>>().unwrap_or(like)
+    }
+}
+
+impl TapBackend for Flex {}
+
+#[cfg(feature = "cubecl")]
+impl TapBackend for Cube {}
+
+#[derive(Debug)]
+struct TapBackward;
+
+impl<B: Backend> Backward<B, 1> for TapBackward {
+    type State = Slot;
+
+    fn backward(self, ops: Ops<Slot, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<B>(&ops.node);
+        ops.state.fill(Box::new(gradient.clone()));
+        let [parent] = ops.parents;
+        if let Some(node) = parent {
+            grads.register::<B>(node.id, gradient);
+        }
+    }
+}
+
+impl<B: Backend + TapBackend, C: CheckpointStrategy> TapBackend for Autodiff<B, C> {
+    fn tap(x: FloatTensor<Self>, slot: Slot) -> FloatTensor<Self> {
+        let (primitive, guard) = x.into_parts();
+        match TapBackward.prepare::<C>([guard]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(slot, primitive),
+            OpsKind::UnTracked(prep) => prep.finish(primitive),
+        }
+    }
+
+    fn collect(like: FloatTensor<Self>, _slot: Slot) -> FloatTensor<Self> {
+        // Never routed here: `collect` below strips autodiff first. Identity keeps the contract all the same.
+        like
+    }
+}
+
+/// Passes `x` on; its gradient will be left in `slot` by the backward pass.
+pub fn tap<const D: usize>(x: Tensor<D>, slot: &Slot) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as TapBackend>::tap(x.into_dispatch(), slot.clone()))
+}
+
+/// Takes the gradient out of `slot`, without autodiff; `None` if no backward pass came through.
+///
+/// `like` is any tensor of the tapped tensor's rank on its device.
+pub fn collect<const D: usize>(like: &Tensor<D>, slot: &Slot) -> Option<Tensor<D>> {
+    if !slot.is_filled() {
+        return None;
+    }
+    let like = like.clone().without_autodiff().into_dispatch();
+    Some(Tensor::from_dispatch(<Dispatch as TapBackend>::collect(like, slot.clone())))
+}

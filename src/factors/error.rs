@@ -1,0 +1,101 @@
+//! What can go wrong with factors.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::capture::PassError;
+
+/// Why factors could not be made, read or used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FactorError {
+    /// No step or sample was collected.
+    #[error(
+        "no factors were collected: {reason}; collect more steps (`every`, `warmup_steps`) or fit them with `KroneckerFactors::fit`"
+    )]
+    Nothing {
+        /// Why, as far as it is known.
+        reason: String,
+    },
+    /// The pass over the data failed.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// Training ended with an error.
+    #[error("training stopped on an error, its factors are not used: {0}")]
+    Training(String),
+    /// The eigendecomposition did not converge.
+    #[error(
+        "the eigendecomposition of the {which} covariance of layer {layer} failed: its values may be too large or not finite"
+    )]
+    Eigen {
+        /// The layer's path.
+        layer: String,
+        /// `activation` or `gradient`.
+        which: &'static str,
+    },
+    /// A sum is NaN or infinite.
+    #[error(
+        "the {which} of layer {layer} holds NaN or infinite values: check the model's weights and the data"
+    )]
+    NotFinite {
+        /// The layer's path.
+        layer: String,
+        /// What was summed.
+        which: &'static str,
+    },
+    /// The factors are those of a model with other layers.
+    #[error(
+        "these factors belong to another model: {detail} (factors of {factors}, model {model}); fit them again for this model"
+    )]
+    OtherModel {
+        /// What differs.
+        detail: String,
+        /// Fingerprint in the factors.
+        factors: String,
+        /// Fingerprint of the model.
+        model: String,
+    },
+    /// Factors of different models or layers were to be merged.
+    #[error("factors cannot be merged: {0}")]
+    Merge(String),
+    /// The damping is negative or not a number.
+    #[error("a damping of {0} is not possible: give a finite number ≥ 0")]
+    Damping(f64),
+    /// The file could not be read.
+    #[error("cannot read factors from {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file could not be written.
+    #[error("cannot write factors to {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The file is no factors file, truncated, or damaged.
+    #[error("{path} is not a usable factors file: {detail}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The file was written by a later version of the format.
+    #[error(
+        "{path} has format version {found}, this crate reads up to {supported}: update burn-delta-influence"
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest version that can be read.
+        supported: u32,
+    },
+}

@@ -1,0 +1,170 @@
+//! `factors.safetensors`: f64 tensors per layer and a header that states version, model, conventions and settings.
+//!
+//! | tensor | shape |
+//! | --- | --- |
+//! | `<layer>/activation_covariance`, `<layer>/gradient_covariance` | `[groups, D, D]`, `[groups, o, o]` |
+//! | `<layer>/activation_eigenvalues`, `<layer>/gradient_eigenvalues` | `[groups, 1, D]`, `[groups, 1, o]` |
+//! | `<layer>/activation_eigenvectors`, `<layer>/gradient_eigenvectors` | `[groups, D, D]`, `[groups, o, o]` |
+//! | `<layer>/corrected_eigenvalues` | `[groups, o, D]`, where the pass was made |
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde::{Deserialize, Serialize};
+
+use crate::capture::LayerShape;
+
+use super::eigen::Eigen;
+use super::kronecker::Provenance;
+use super::moments::LayerCovariances;
+use super::{FactorError, KroneckerFactors, LayerFactors, MatrixStack};
+
+const FORMAT: &str = "burn-delta-influence/factors";
+const VERSION: u32 = 1;
+
+/// One layer in the header: what the tensors' shapes don't say.
+#[derive(Serialize, Deserialize)]
+struct LayerHeader {
+    shape: LayerShape,
+    weight: f64,
+}
+
+impl KroneckerFactors {
+    /// Writes the factors; the file appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`FactorError::Write`], naming the file.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), FactorError> {
+        let path = path.as_ref();
+        let failed = |source| FactorError::Write { path: path.to_path_buf(), source };
+        let mut tensors = Vec::new();
+        let mut headers = BTreeMap::new();
+        for (layer, factors) in &self.layers {
+            let LayerCovariances { shape, activation, gradient, weight } = &factors.covariances;
+            headers.insert(layer, LayerHeader { shape: *shape, weight: *weight });
+            let stacks = [
+                ("activation_covariance", Some(activation)),
+                ("gradient_covariance", Some(gradient)),
+                ("activation_eigenvalues", Some(&factors.activation.values)),
+                ("activation_eigenvectors", Some(&factors.activation.vectors)),
+                ("gradient_eigenvalues", Some(&factors.gradient.values)),
+                ("gradient_eigenvectors", Some(&factors.gradient.vectors)),
+                ("corrected_eigenvalues", factors.corrected.as_ref()),
+            ];
+            for (name, stack) in stacks {
+                let Some(stack) = stack else { continue };
+                let bytes: Vec<u8> = stack.values().iter().flat_map(|value| value.to_le_bytes()).collect();
+                tensors.push((format!("{layer}/{name}"), stack.shape().to_vec(), bytes));
+            }
+        }
+        let json = |value: Result<String, serde_json::Error>| value.map_err(|e| failed(e.into()));
+        let header = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("version".to_owned(), VERSION.to_string()),
+            ("crate_version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("provenance".to_owned(), json(serde_json::to_string(&self.provenance))?),
+            ("layers".to_owned(), json(serde_json::to_string(&headers))?),
+        ]);
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F64, shape.clone(), bytes)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(|e| failed(std::io::Error::other(e)))?;
+        let bytes = serialize(views, Some(header)).map_err(|e| failed(std::io::Error::other(e)))?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+        file.write_all(&bytes).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(path).map_err(|e| failed(e.error))?;
+        Ok(())
+    }
+
+    /// Reads factors. Version, header and every tensor's shape are checked before anything is used; whether they belong to
+    /// a model is checked where they meet one.
+    ///
+    /// # Errors
+    /// [`FactorError::Read`], [`FactorError::Format`] or [`FactorError::Version`], naming the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, FactorError> {
+        let path = path.as_ref();
+        let bytes =
+            std::fs::read(path).map_err(|source| FactorError::Read { path: path.to_path_buf(), source })?;
+        let bad = |detail: String| FactorError::Format { path: path.to_path_buf(), detail };
+        let (_, metadata) = SafeTensors::read_metadata(&bytes)
+            .map_err(|e| bad(format!("truncated, damaged or no safetensors file ({e})")))?;
+        let header = metadata.metadata().clone().unwrap_or_default();
+        if header.get("format").map(String::as_str) != Some(FORMAT) {
+            return Err(bad(format!("its header does not say \"format\": \"{FORMAT}\"")));
+        }
+        let found = header.get("version").and_then(|version| version.parse().ok());
+        match found {
+            Some(found) if found > VERSION => {
+                let path = path.to_path_buf();
+                return Err(FactorError::Version { path, found, supported: VERSION });
+            }
+            Some(_) => {}
+            None => return Err(bad("its header has no version".to_owned())),
+        }
+        let entry = |name: &str| header.get(name).ok_or_else(|| bad(format!("its header has no {name}")));
+        let provenance: Provenance =
+            serde_json::from_str(entry("provenance")?).map_err(|e| bad(format!("provenance: {e}")))?;
+        let headers: BTreeMap<String, LayerHeader> =
+            serde_json::from_str(entry("layers")?).map_err(|e| bad(format!("layers: {e}")))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| bad(e.to_string()))?;
+        let layers = headers.into_iter().map(|(layer, header)| {
+            let factors = read_layer(&tensors, &layer, &header).map_err(bad)?;
+            Ok((layer, factors))
+        });
+        Ok(Self { layers: layers.collect::<Result<_, FactorError>>()?, provenance })
+    }
+}
+
+fn read_layer(tensors: &SafeTensors<'_>, layer: &str, header: &LayerHeader) -> Result<LayerFactors, String> {
+    let shape = header.shape;
+    let (groups, o) = (shape.groups, shape.outputs);
+    let d = shape
+        .inputs
+        .checked_add(usize::from(shape.bias))
+        .ok_or_else(|| format!("layer {layer} has an impossible width"))?;
+    if !(header.weight.is_finite() && header.weight > 0.0) {
+        return Err(format!("layer {layer} has the weight {}", header.weight));
+    }
+    let read = |name: &str, expected: [usize; 3]| read_stack(tensors, &format!("{layer}/{name}"), expected);
+    let corrected = match tensors.tensor(&format!("{layer}/corrected_eigenvalues")) {
+        Ok(_) => Some(read("corrected_eigenvalues", [groups, o, d])?),
+        Err(_) => None,
+    };
+    Ok(LayerFactors {
+        covariances: LayerCovariances {
+            shape,
+            activation: read("activation_covariance", [groups, d, d])?,
+            gradient: read("gradient_covariance", [groups, o, o])?,
+            weight: header.weight,
+        },
+        activation: Eigen {
+            values: read("activation_eigenvalues", [groups, 1, d])?,
+            vectors: read("activation_eigenvectors", [groups, d, d])?,
+        },
+        gradient: Eigen {
+            values: read("gradient_eigenvalues", [groups, 1, o])?,
+            vectors: read("gradient_eigenvectors", [groups, o, o])?,
+        },
+        corrected,
+    })
+}
+
+fn read_stack(tensors: &SafeTensors<'_>, name: &str, expected: [usize; 3]) -> Result<MatrixStack, String> {
+    let view = tensors.tensor(name).map_err(|e| format!("tensor {name}: {e}"))?;
+    if view.dtype() != Dtype::F64 || view.shape() != expected {
+        let (dtype, shape) = (view.dtype(), view.shape());
+        return Err(format!("tensor {name} is {dtype:?} {shape:?}, expected F64 {expected:?}"));
+    }
+    let (chunks, _) = view.data().as_chunks::<8>();
+    let values: Vec<f64> = chunks.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    let stack = MatrixStack::new(expected, values).ok_or_else(|| format!("tensor {name} is cut off"))?;
+    match stack.is_finite() {
+        true => Ok(stack),
+        false => Err(format!("tensor {name} holds NaN or infinite values")),
+    }
+}

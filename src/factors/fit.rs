@@ -1,0 +1,121 @@
+//! Factors from passes of the finished model: covariances in one, corrected eigenvalues in another.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use serde_json::json;
+
+use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, Rotation};
+
+use super::kronecker::{FactorSource, Provenance};
+use super::moments::Moments;
+use super::stack::RunningSum;
+use super::{FactorError, KroneckerFactors, LayerFactors};
+
+impl KroneckerFactors {
+    /// Covariances and eigenbases from one pass of the model in evaluation mode over the samples at `indices`.
+    ///
+    /// `loss` is the per-sample training loss: with the true labels for the empirical Fisher, with labels drawn from the
+    /// model's own prediction for the true one (see [`CrossEntropy`](crate::influence::CrossEntropy) and
+    /// [`SampledCrossEntropy`](crate::influence::SampledCrossEntropy)). Eigenvalues are K-FAC's until
+    /// [`correct_eigenvalues`](Self::correct_eigenvalues).
+    ///
+    /// # Errors
+    /// Those of the pass; [`FactorError::NotFinite`] and [`FactorError::Eigen`], naming the layer.
+    pub fn fit<M, S, O>(
+        model: &FrozenModel<M>,
+        source: &S,
+        indices: &[usize],
+        loss: &O,
+        config: &PassConfig,
+    ) -> Result<Self, FactorError>
+    where
+        M: Module,
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        let mut moments = Moments::default();
+        model.pass(source, indices, loss, "covariances", config, |batch| {
+            for (layer, gradients) in &batch.layers {
+                if let Some(sums) = gradients.covariance_sums(usize::MAX, 1.0) {
+                    moments.add(layer, gradients.shape, sums, 1.0);
+                }
+            }
+            Ok::<_, FactorError>(())
+        })?;
+        let mut provenance = Provenance::new(
+            FactorSource::Fit,
+            model.inventory(),
+            json!({ "batch_size": config.batch_size, "samples": indices.len() }),
+        );
+        provenance.samples = indices.len();
+        Self::from_covariances(moments.finish()?, provenance)
+    }
+
+    /// EK-FAC: replaces λS_i·λA_j by L, the mean over samples of the squared sample gradient in the eigenbasis, from one
+    /// pass over the samples at `indices` (George et al. 2018, arXiv 1806.03884).
+    ///
+    /// # Errors
+    /// [`FactorError::OtherModel`] if the factors are not the model's; those of the pass; [`FactorError::NotFinite`].
+    pub fn correct_eigenvalues<M, S, O>(
+        &mut self,
+        model: &FrozenModel<M>,
+        source: &S,
+        indices: &[usize],
+        loss: &O,
+        config: &PassConfig,
+    ) -> Result<(), FactorError>
+    where
+        M: Module,
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        self.check_model(model.inventory())?;
+        let dtype = model.inventory().dtype;
+        let rotations: BTreeMap<&str, Rotation> = self
+            .layers
+            .iter()
+            .map(|(layer, factors)| (layer.as_str(), factors.rotation(model.device(), dtype)))
+            .collect();
+        let mut sums: BTreeMap<String, RunningSum> = BTreeMap::new();
+        model.pass(source, indices, loss, "eigenvalues", config, |batch| {
+            for (layer, gradients) in &batch.layers {
+                if let Some(rotation) = rotations.get(layer.as_str()) {
+                    let [groups, o, d] = gradient_shape(gradients);
+                    let sum = sums.entry(layer.clone()).or_insert_with(|| RunningSum::new([groups, o, d]));
+                    for chunk in gradients.sample_gradients(Some(rotation)).into_iter().flatten() {
+                        sum.add(chunk.square().sum_dim(0).reshape([groups, o, d]));
+                    }
+                }
+            }
+            Ok::<_, FactorError>(())
+        })?;
+        for (layer, sum) in sums {
+            let mut corrected = sum.finish();
+            corrected.scale(1.0 / indices.len() as f64);
+            if !corrected.is_finite() {
+                return Err(FactorError::NotFinite { layer, which: "squared gradients" });
+            }
+            if let Some(factors) = self.layers.get_mut(&layer) {
+                factors.corrected = Some(corrected);
+            }
+        }
+        self.provenance.eigenvalue_samples = indices.len();
+        Ok(())
+    }
+}
+
+impl LayerFactors {
+    /// The eigenbases on a device.
+    pub(crate) fn rotation(&self, device: &burn::tensor::Device, dtype: burn::tensor::DType) -> Rotation {
+        Rotation {
+            activation: self.activation.vectors.to_tensor(device, dtype),
+            gradient: self.gradient.vectors.to_tensor(device, dtype),
+        }
+    }
+}
+
+fn gradient_shape(gradients: &LayerGradients) -> [usize; 3] {
+    let shape = gradients.shape;
+    [shape.groups, shape.outputs, shape.width()]
+}

@@ -1,0 +1,217 @@
+//! Kronecker factors of every layer: covariances, eigenbases, eigenvalues.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::{LayerShape, ModelInventory};
+
+use super::eigen::{Eigen, decompose};
+use super::moments::LayerCovariances;
+use super::{FactorError, MatrixStack};
+
+/// Where factors come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactorSource {
+    /// Collected while the model was being trained: older steps saw older weights, and batch statistics couple the samples.
+    Training,
+    /// A pass of the finished model over the data.
+    Fit,
+    /// Several merged.
+    Merged,
+}
+
+/// How factors were made, and of what: the header of a factors file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Training or fit.
+    pub source: FactorSource,
+    /// SHA-256 of paths and shapes of the model.
+    pub architecture: String,
+    /// SHA-256 of the model's weights when the factors were finished.
+    pub fingerprint: String,
+    /// Training steps seen, collected or not (0 for a fit).
+    pub steps: usize,
+    /// Steps collected (0 for a fit).
+    pub collected_steps: usize,
+    /// Steps left out because a layer's values were not finite.
+    pub skipped_steps: usize,
+    /// Samples behind the covariances, unweighted.
+    pub samples: usize,
+    /// Samples behind the corrected eigenvalues; 0 where there are none.
+    pub eigenvalue_samples: usize,
+    /// The collector's or the fit's settings.
+    pub settings: serde_json::Value,
+    /// The conventions of the numbers.
+    pub conventions: String,
+}
+
+/// The conventions that every factors file states.
+pub const CONVENTIONS: &str = "A = sum a a^T / M, S = sum g g^T / M, M = samples x positions, g: gradient of the summed loss; \
+input index (c*kh+i)*kw+j, bias entry last; eigenvalues ascending, eigenvectors in columns; \
+corrected eigenvalues = mean over samples of (U_S^T G U_A)^2";
+
+impl Provenance {
+    pub(crate) fn new(source: FactorSource, inventory: &ModelInventory, settings: serde_json::Value) -> Self {
+        Self {
+            source,
+            architecture: inventory.architecture.clone(),
+            fingerprint: inventory.fingerprint.clone(),
+            steps: 0,
+            collected_steps: 0,
+            skipped_steps: 0,
+            samples: 0,
+            eigenvalue_samples: 0,
+            settings,
+            conventions: CONVENTIONS.to_owned(),
+        }
+    }
+}
+
+/// The factors of one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerFactors {
+    /// A and S.
+    pub covariances: LayerCovariances,
+    /// A = U_A Λ_A U_Aᵀ.
+    pub activation: Eigen,
+    /// S = U_S Λ_S U_Sᵀ.
+    pub gradient: Eigen,
+    /// L, the mean over samples of (U_Sᵀ G_n U_A)², `[groups, o, D]` (EK-FAC, George et al. 2018); `None` before that pass.
+    pub corrected: Option<MatrixStack>,
+}
+
+impl LayerFactors {
+    fn new(layer: &str, covariances: LayerCovariances) -> Result<Self, FactorError> {
+        let eigen = |which, stack| {
+            decompose(stack).ok_or_else(|| FactorError::Eigen { layer: layer.to_owned(), which })
+        };
+        let activation = eigen("activation", &covariances.activation)?;
+        let gradient = eigen("gradient", &covariances.gradient)?;
+        Ok(Self { covariances, activation, gradient, corrected: None })
+    }
+
+    /// The layer's shape.
+    pub fn shape(&self) -> LayerShape {
+        self.covariances.shape
+    }
+
+    /// K-FAC eigenvalues λS_i · λA_j, `[groups, o, D]`.
+    pub fn kfac_eigenvalues(&self) -> MatrixStack {
+        let LayerShape { groups, outputs, .. } = self.shape();
+        let width = self.shape().width();
+        let (a, s) = (self.activation.values.values(), self.gradient.values.values());
+        let mut stack = MatrixStack::zeros([groups, outputs, width]);
+        for (k, value) in stack.values_mut().iter_mut().enumerate() {
+            let (group, row, column) = (k / (outputs * width), k / width % outputs, k % width);
+            *value = s[group * outputs + row] * a[group * width + column];
+        }
+        stack
+    }
+}
+
+/// Kronecker factors (K-FAC, EK-FAC) of a model, layer by layer.
+///
+/// Made by a [`Collector`](crate::learner::Collector) during training or by [`KroneckerFactors::fit`] after it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KroneckerFactors {
+    pub(crate) layers: BTreeMap<String, LayerFactors>,
+    pub(crate) provenance: Provenance,
+}
+
+impl KroneckerFactors {
+    /// Decomposes covariances.
+    pub(crate) fn from_covariances(
+        covariances: BTreeMap<String, LayerCovariances>,
+        provenance: Provenance,
+    ) -> Result<Self, FactorError> {
+        let layers = covariances.into_iter().map(|(layer, covariances)| {
+            let span = tracing::debug_span!("eigendecomposition", layer, width = covariances.shape.width());
+            let factors = span.in_scope(|| LayerFactors::new(&layer, covariances))?;
+            Ok((layer, factors))
+        });
+        Ok(Self { layers: layers.collect::<Result<_, FactorError>>()?, provenance })
+    }
+
+    /// The layers' factors, by path.
+    pub fn layers(&self) -> impl Iterator<Item = (&str, &LayerFactors)> {
+        self.layers.iter().map(|(layer, factors)| (layer.as_str(), factors))
+    }
+
+    /// The factors of one layer.
+    pub fn layer(&self, path: &str) -> Option<&LayerFactors> {
+        self.layers.get(path)
+    }
+
+    /// How the factors were made.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// Whether every layer has corrected (EK-FAC) eigenvalues.
+    pub fn is_corrected(&self) -> bool {
+        self.layers.values().all(|layer| layer.corrected.is_some())
+    }
+
+    /// Refuses a model that these factors were not made of.
+    ///
+    /// # Errors
+    /// [`FactorError::OtherModel`] if layers or weights differ.
+    pub fn check_model(&self, inventory: &ModelInventory) -> Result<(), FactorError> {
+        let refuse = |detail: &str| {
+            Err(FactorError::OtherModel {
+                detail: detail.to_owned(),
+                factors: short(&self.provenance.fingerprint),
+                model: short(&inventory.fingerprint),
+            })
+        };
+        if self.provenance.architecture != inventory.architecture {
+            return refuse("its layers or their shapes differ");
+        }
+        if self.provenance.fingerprint != inventory.fingerprint {
+            return refuse("the layers agree, the weights do not");
+        }
+        Ok(())
+    }
+
+    /// Factors of several workers or processes as one: covariances are averaged by their weight and decomposed again.
+    ///
+    /// Corrected eigenvalues are dropped, since they belong to bases that no longer hold.
+    ///
+    /// # Errors
+    /// [`FactorError::Merge`] if there is nothing to merge or the models differ.
+    pub fn merge(parts: impl IntoIterator<Item = Self>) -> Result<Self, FactorError> {
+        let mut parts = parts.into_iter();
+        let first = parts.next().ok_or_else(|| FactorError::Merge("there are none".to_owned()))?;
+        let mut provenance =
+            Provenance { source: FactorSource::Merged, eigenvalue_samples: 0, ..first.provenance };
+        let mut merged: BTreeMap<_, _> =
+            first.layers.into_iter().map(|(layer, factors)| (layer, factors.covariances)).collect();
+        for part in parts {
+            if part.provenance.fingerprint != provenance.fingerprint {
+                let (a, b) = (short(&provenance.fingerprint), short(&part.provenance.fingerprint));
+                return Err(FactorError::Merge(format!("they are of different models, {a} and {b}")));
+            }
+            provenance.steps = provenance.steps.max(part.provenance.steps);
+            provenance.collected_steps += part.provenance.collected_steps;
+            provenance.skipped_steps += part.provenance.skipped_steps;
+            provenance.samples += part.provenance.samples;
+            for (layer, factors) in part.layers {
+                match merged.get_mut(&layer) {
+                    None => drop(merged.insert(layer, factors.covariances)),
+                    Some(mine) if mine.shape == factors.covariances.shape => mine.merge(&factors.covariances),
+                    Some(_) => {
+                        return Err(FactorError::Merge(format!("layer {layer} has different shapes")));
+                    }
+                }
+            }
+        }
+        Self::from_covariances(merged, provenance)
+    }
+}
+
+/// The start of a fingerprint, for messages.
+fn short(fingerprint: &str) -> String {
+    fingerprint.chars().take(12).collect()
+}
