@@ -96,7 +96,8 @@ fn line(audit: &Path, record: &AuditRecord) -> String {
 
 /// Prints to the standard output. A reader that went away (`… | head -1`) is no error, and `print!` would panic.
 fn print(text: &str) -> io::Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -94,19 +94,21 @@ struct Header {
 fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) -> Result<T, ReportError> {
     let bytes = read_limited(path)?;
     let path = || path.to_path_buf();
-    let header: Header = serde_json::from_slice(&bytes).map_err(|source| {
-        use serde_json::error::Category;
-        match source.classify() {
-            Category::Eof => ReportError::Truncated { path: path(), source },
-            // JSON, but not even an object.
-            Category::Data => {
-                ReportError::WrongFormat { path: path(), expected: format, found: "null".to_owned() }
-            }
-            Category::Syntax | Category::Io => ReportError::NotJson { path: path(), source },
-        }
+    // Well-formed JSON, first of all: what fails after this is a matter of content, not of a damaged file.
+    serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|source| match source.is_eof() {
+        true => ReportError::Truncated { path: path(), source },
+        false => ReportError::NotJson { path: path(), source },
     })?;
+    // serde would also take an array, reading the fields in their order.
+    let header: Header = match bytes.trim_ascii_start().first() {
+        Some(b'{') => {
+            serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })?
+        }
+        _ => Header { format: Value::Null, version: Value::Null },
+    };
     if header.format.as_str() != Some(format) {
-        let found = header.format.to_string();
+        // Enough to recognise it; a stranger's file may say a lot.
+        let found = header.format.to_string().chars().take(80).collect();
         return Err(ReportError::WrongFormat { path: path(), expected: format, found });
     }
     match header.version.as_u64() {
@@ -114,7 +116,10 @@ fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) 
             return Err(ReportError::NewerVersion { path: path(), found, supported });
         }
         None | Some(0) => {
-            return Err(ReportError::BadVersion { path: path(), found: header.version.to_string() });
+            return Err(ReportError::BadVersion {
+                path: path(),
+                found: header.version.to_string().chars().take(80).collect(),
+            });
         }
         Some(_) => {}
     }

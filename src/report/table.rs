@@ -50,19 +50,22 @@ impl Table {
     }
 }
 
-/// A name from a file, safe to print: control and direction-changing characters could steer the terminal. The end
-/// of a long name stays, where file names differ.
-pub(super) fn printable(name: &str) -> String {
-    const WIDTH: usize = 40;
+/// Text from a file on one line, safe to print: control and direction-changing characters could steer the terminal.
+pub(super) fn one_line(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    let safe: Vec<char> = name.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect();
-    match safe.len() {
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// A name as [`one_line`], shortened to fit a column: the end stays, where file names differ.
+pub(super) fn printable(name: &str) -> String {
+    const WIDTH: usize = 40;
+    match name.chars().count() {
         0 => "(no name)".to_owned(),
-        length if length <= WIDTH => safe.into_iter().collect(),
-        length => std::iter::once('…').chain(safe[length - (WIDTH - 1)..].iter().copied()).collect(),
+        length if length <= WIDTH => one_line(name),
+        length => format!("…{}", one_line(&name.chars().skip(length - (WIDTH - 1)).collect::<String>())),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::table::{Side, Table, counted, duration, grouped, number, percent, printable};
+use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
 use super::{AuditRecord, StateRecord, TruthRecord, UnlearnRecord, Verdict};
 
 /// How many lines a list may take before the rest is only counted.
@@ -20,10 +20,11 @@ pub fn summary(record: &AuditRecord) -> String {
     out.push('\n');
     coverage(record, &mut out);
     let settings = match &record.rule.settings {
-        Value::Object(settings) if !settings.is_empty() => format!(" {}", record.rule.settings),
+        Value::Object(settings) if !settings.is_empty() => {
+            format!(" {}", one_line(&record.rule.settings.to_string()))
+        }
         _ => String::new(),
     };
-    // Whole settings, but as one line: JSON text has its control characters escaped already.
     let _ = writeln!(out, "rule      {}{settings}, seed {}", printable(&record.rule.name), record.seed);
     let times = &record.timings_s;
     let _ = writeln!(
@@ -87,8 +88,7 @@ fn suspects(record: &AuditRecord, out: &mut String) {
     table.print(out);
     for suspect in &record.suspects {
         if let Some(note) = &suspect.note {
-            let note: String = note.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let _ = writeln!(out, "  note on {}: {note}", printable(&suspect.id));
+            let _ = writeln!(out, "  note on {}: {}", printable(&suspect.id), one_line(note));
         }
     }
 }
