@@ -84,13 +84,14 @@ fn show(audit: &Path) -> Result<u8, Box<dyn std::error::Error>> {
 }
 
 fn line(audit: &Path, record: &AuditRecord) -> String {
+    let suspects = record.suspects.len();
     format!(
-        "{}: {}, {} of {} training samples flagged, {} suspects",
+        "{}: {}, {} of {} training samples flagged, {suspects} suspect{}",
         audit.display(),
         record.verdict,
         record.flagged.len(),
         record.data.samples,
-        record.suspects.len()
+        if suspects == 1 { "" } else { "s" }
     )
 }
 
@@ -98,7 +99,9 @@ fn line(audit: &Path, record: &AuditRecord) -> String {
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(io::Error::new(error.kind(), format!("cannot write to the standard output: {error}")))
+        }
         _ => Ok(()),
     }
 }
