@@ -2,7 +2,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
-//pub mod audit;
+pub mod audit;
 pub mod capture;
 pub mod factors;
 pub mod influence;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
+use burn::tensor::{DType, Device};
 use serde_json::json;
 
 use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, Rotation};
@@ -38,7 +39,7 @@ impl KroneckerFactors {
         model.pass(source, indices, loss, "covariances", config, |batch| {
             for (layer, gradients) in &batch.layers {
                 if let Some(sums) = gradients.covariance_sums(usize::MAX, 1.0) {
-                    moments.add(layer, gradients.shape, sums, 1.0);
+                    moments.add(layer, gradients.shape, sums);
                 }
             }
             Ok::<_, FactorError>(())
@@ -90,8 +91,8 @@ impl KroneckerFactors {
             }
             Ok::<_, FactorError>(())
         })?;
-        for (layer, sum) in sums {
-            let mut corrected = sum.finish();
+        for (layer, mut sum) in sums {
+            let mut corrected = sum.total();
             corrected.scale(1.0 / indices.len() as f64);
             if !corrected.is_finite() {
                 return Err(FactorError::NotFinite { layer, which: "squared gradients" });
@@ -107,7 +108,7 @@ impl KroneckerFactors {
 
 impl LayerFactors {
     /// The eigenbases on a device.
-    pub(crate) fn rotation(&self, device: &burn::tensor::Device, dtype: burn::tensor::DType) -> Rotation {
+    pub(crate) fn rotation(&self, device: &Device, dtype: DType) -> Rotation {
         Rotation {
             activation: self.activation.vectors.to_tensor(device, dtype),
             gradient: self.gradient.vectors.to_tensor(device, dtype),

@@ -21,5 +21,5 @@ pub use eigen::Eigen;
 pub use error::FactorError;
 pub use kronecker::{CONVENTIONS, FactorSource, KroneckerFactors, LayerFactors, Provenance};
 pub use moments::LayerCovariances;
-pub(crate) use moments::Moments;
+pub(crate) use moments::LayerMoments;
 pub use stack::MatrixStack;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use burn::tensor::Tensor;
+
 use crate::capture::{CovarianceSums, LayerShape};
 
 use super::stack::RunningSum;
@@ -28,20 +30,68 @@ impl LayerCovariances {
             [(&mut self.activation, &other.activation), (&mut self.gradient, &other.gradient)]
         {
             mine.scale(self.weight / total);
-            let mut theirs = theirs.clone();
-            theirs.scale(other.weight / total);
-            mine.add(&theirs);
+            mine.add_scaled(theirs, other.weight / total);
         }
         self.weight = total;
     }
 }
 
+/// Running sums of one layer on one device.
 #[derive(Debug)]
-struct LayerMoments {
+pub(crate) struct LayerMoments {
     shape: LayerShape,
     activation: RunningSum,
     gradient: RunningSum,
     weight: f64,
+}
+
+impl LayerMoments {
+    pub fn new(shape: LayerShape) -> Self {
+        let LayerShape { groups, outputs, .. } = shape;
+        Self {
+            shape,
+            activation: RunningSum::new([groups, shape.width(), shape.width()]),
+            gradient: RunningSum::new([groups, outputs, outputs]),
+            weight: 0.0,
+        }
+    }
+
+    /// Adds `weight` times the sums of one batch.
+    pub fn add(&mut self, sums: CovarianceSums, weight: f64) {
+        let scaled = |tensor: Tensor<3>| match weight {
+            1.0 => tensor,
+            _ => tensor.mul_scalar(weight),
+        };
+        self.activation.add(scaled(sums.activation));
+        self.gradient.add(scaled(sums.gradient));
+        self.weight += weight * sums.positions as f64;
+    }
+
+    /// Everything so far counts `factor` times as much.
+    pub fn scale(&mut self, factor: f64) {
+        self.activation.scale(factor);
+        self.gradient.scale(factor);
+        self.weight *= factor;
+    }
+
+    /// The covariances so far; the sums stay.
+    pub fn covariances(&mut self, layer: &str) -> Result<LayerCovariances, FactorError> {
+        let weight = self.weight;
+        let normalised = |which, sum: &mut RunningSum| {
+            let mut covariance = sum.total();
+            covariance.scale(1.0 / weight);
+            match covariance.is_finite() {
+                true => Ok(covariance),
+                false => Err(FactorError::NotFinite { layer: layer.to_owned(), which }),
+            }
+        };
+        Ok(LayerCovariances {
+            shape: self.shape,
+            activation: normalised("activation covariance", &mut self.activation)?,
+            gradient: normalised("gradient covariance", &mut self.gradient)?,
+            weight,
+        })
+    }
 }
 
 /// Running sums of all layers, by path.
@@ -51,56 +101,21 @@ pub(crate) struct Moments {
 }
 
 impl Moments {
-    /// Adds `weight` times the sums of one batch.
-    pub fn add(&mut self, layer: &str, shape: LayerShape, sums: CovarianceSums, weight: f64) {
+    /// Adds the sums of one batch.
+    pub fn add(&mut self, layer: &str, shape: LayerShape, sums: CovarianceSums) {
         if !self.layers.contains_key(layer) {
-            let LayerShape { groups, outputs, .. } = shape;
-            let moments = LayerMoments {
-                shape,
-                activation: RunningSum::new([groups, shape.width(), shape.width()]),
-                gradient: RunningSum::new([groups, outputs, outputs]),
-                weight: 0.0,
-            };
-            self.layers.insert(layer.to_owned(), moments);
+            self.layers.insert(layer.to_owned(), LayerMoments::new(shape));
         }
-        let Some(moments) = self.layers.get_mut(layer) else { return };
-        let scaled = |tensor: burn::tensor::Tensor<3>| match weight {
-            1.0 => tensor,
-            _ => tensor.mul_scalar(weight),
-        };
-        moments.activation.add(scaled(sums.activation));
-        moments.gradient.add(scaled(sums.gradient));
-        moments.weight += weight * sums.positions as f64;
-    }
-
-    /// Everything so far counts `factor` times as much.
-    pub fn scale(&mut self, factor: f64) {
-        for moments in self.layers.values_mut() {
-            moments.activation.scale(factor);
-            moments.gradient.scale(factor);
-            moments.weight *= factor;
+        if let Some(moments) = self.layers.get_mut(layer) {
+            moments.add(sums, 1.0);
         }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.layers.is_empty()
     }
 
     /// The covariances A and S of every layer.
     pub fn finish(self) -> Result<BTreeMap<String, LayerCovariances>, FactorError> {
-        let normalised = |layer: &str, which, sum: RunningSum, weight: f64| {
-            let mut covariance = sum.finish();
-            covariance.scale(1.0 / weight);
-            match covariance.is_finite() {
-                true => Ok(covariance),
-                false => Err(FactorError::NotFinite { layer: layer.to_owned(), which }),
-            }
-        };
-        let layers = self.layers.into_iter().map(|(layer, moments)| {
-            let LayerMoments { shape, activation, gradient, weight } = moments;
-            let activation = normalised(&layer, "activation covariance", activation, weight)?;
-            let gradient = normalised(&layer, "gradient covariance", gradient, weight)?;
-            Ok((layer, LayerCovariances { shape, activation, gradient, weight }))
+        let layers = self.layers.into_iter().map(|(layer, mut moments)| {
+            let covariances = moments.covariances(&layer)?;
+            Ok((layer, covariances))
         });
         layers.collect()
     }

@@ -42,13 +42,17 @@ impl MatrixStack {
 
     /// Every value times `factor`.
     pub fn scale(&mut self, factor: f64) {
-        self.values.iter_mut().for_each(|value| *value *= factor);
+        self.map(|value| value * factor);
     }
 
-    /// Adds another stack of the same shape.
-    pub(crate) fn add(&mut self, other: &Self) {
+    /// Adds `factor` times another stack of the same shape.
+    pub(crate) fn add_scaled(&mut self, other: &Self, factor: f64) {
         debug_assert_eq!(self.shape, other.shape);
-        self.values.iter_mut().zip(&other.values).for_each(|(sum, value)| *sum += value);
+        self.values.iter_mut().zip(&other.values).for_each(|(sum, value)| *sum += factor * value);
+    }
+
+    pub(crate) fn map(&mut self, f: impl Fn(f64) -> f64) {
+        self.values.iter_mut().for_each(|value| *value = f(*value));
     }
 
     /// Arithmetic mean of all values.
@@ -112,8 +116,9 @@ impl RunningSum {
         self.host.scale(factor);
     }
 
-    pub fn finish(mut self) -> MatrixStack {
+    /// The sum so far.
+    pub fn total(&mut self) -> MatrixStack {
         self.flush();
-        self.host
+        self.host.clone()
     }
 }

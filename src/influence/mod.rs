@@ -1,1 +1,25 @@
-//! TODO doc
+//! Influence: which training samples push a query toward a label, and how hard.
+//!
+//! | step | formula |
+//! | --- | --- |
+//! | precondition | P(G) = U_S [ (U_Sᵀ G U_A) / (L + d) ] U_Aᵀ |
+//! | score | s(q, n) = Σ_layers ⟨P(∇ measurement_q), ∇ loss_n⟩ |
+//! | self-influence | ⟨∇ loss_n, P(∇ loss_n)⟩ |
+//!
+//! The engine takes any [`Objective`](crate::capture::Objective) for either side, over any
+//! [`BatchSource`](crate::capture::BatchSource); for image classification they are here.
+
+mod engine;
+mod error;
+mod precondition;
+mod scores;
+mod task;
+
+pub use engine::{Influence, Queries, ScoreOptions};
+pub use error::InfluenceError;
+pub use precondition::{Damping, Preconditioner};
+pub use scores::{LayerScores, Scores};
+pub use task::{
+    Classifier, CrossEntropy, ImageList, ImageSource, LabeledBatch, Logit, Margin, SampledCrossEntropy,
+    cross_entropy, margin,
+};

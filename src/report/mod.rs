@@ -1,1 +1,32 @@
-//! TODO doc
+//! What an audit and an unlearning leave behind: records on disk, and what people and build servers read.
+//!
+//! [`AuditRecord`] is `audit.json`, the contract for automated checks; [`UnlearnRecord`] is `unlearn.json`. Everything
+//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`junit_xml`] for a build server,
+//! [`contact_sheet`] to look at the flagged images. [`Gate`] turns a record into an exit code; the command
+//! `delta-influence` is no more than that.
+//!
+//! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
+//! one, never half of one.
+
+mod contact_sheet;
+mod error;
+mod file;
+mod finite;
+mod gate;
+mod junit;
+mod record;
+mod table;
+mod terminal;
+mod unlearn_record;
+
+pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
+pub use error::ReportError;
+pub use file::{MAX_RECORD_BYTES, check_output_dir, load_audit, load_unlearn, save_json};
+pub use gate::{Gate, Outcome};
+pub use junit::{junit_xml, save_junit};
+pub use record::{
+    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SuspectRecord,
+    TimingsRecord, TruthRecord, Verdict,
+};
+pub use terminal::{summary, unlearn_summary};
+pub use unlearn_record::{StateRecord, SuspectState, UnlearnRecord};

@@ -1,0 +1,111 @@
+//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` is for people.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use burn_delta_influence::report::{AuditRecord, Gate, Outcome, load_audit, save_junit, summary};
+use clap::{Parser, Subcommand};
+
+/// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
+const CANNOT_TELL: u8 = 2;
+
+/// Read the audits that burn-delta-influence saved.
+#[derive(Parser)]
+#[command(name = "delta-influence", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pass or fail by an audit's verdict, for automated checks.
+    #[command(
+        after_help = "Exit code:\n  0  clean, or poisoned within --max-flagged\n  1  poisoned\n  2  the audit could not tell, or the input is bad"
+    )]
+    Check {
+        /// The audit's record.
+        #[arg(value_name = "audit.json")]
+        audit: PathBuf,
+        /// Let a poisoned verdict pass, with a warning, if at most N samples are flagged (and at least one).
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        max_flagged: usize,
+        /// Also write the result as JUnit XML.
+        #[arg(long, value_name = "FILE")]
+        junit: Option<PathBuf>,
+    },
+    /// Print an audit for people to read. The exit code is 0 whatever the verdict, 2 if the input is bad.
+    Show {
+        /// The audit's record.
+        #[arg(value_name = "audit.json")]
+        audit: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Check { audit, max_flagged, junit } => check(&audit, Gate { max_flagged }, junit.as_deref()),
+        Command::Show { audit } => show(&audit),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            ExitCode::from(CANNOT_TELL)
+        }
+    }
+}
+
+fn check(audit: &Path, gate: Gate, junit: Option<&Path>) -> Result<u8, Box<dyn std::error::Error>> {
+    let record = load_audit(audit)?;
+    if let Some(junit) = junit {
+        save_junit(junit, &record, gate)?;
+    }
+    let outcome = gate.judge(&record);
+    print(&format!("{}\n", line(audit, &record)))?;
+    let flagged = record.flagged.len();
+    match outcome {
+        Outcome::Tolerated => warn(&format!(
+            "the verdict is poisoned; passed because --max-flagged allows up to {} flagged samples",
+            gate.max_flagged
+        )),
+        Outcome::Clean if flagged > 0 => {
+            warn(&format!("the verdict is clean, although {flagged} samples are flagged"));
+        }
+        _ => {}
+    }
+    Ok(outcome.exit_code())
+}
+
+fn show(audit: &Path) -> Result<u8, Box<dyn std::error::Error>> {
+    print(&summary(&load_audit(audit)?))?;
+    Ok(0)
+}
+
+fn line(audit: &Path, record: &AuditRecord) -> String {
+    let suspects = record.suspects.len();
+    format!(
+        "{}: {}, {} of {} training samples flagged, {suspects} suspect{}",
+        audit.display(),
+        record.verdict,
+        record.flagged.len(),
+        record.data.samples,
+        if suspects == 1 { "" } else { "s" }
+    )
+}
+
+/// Prints to the standard output. A reader that went away (`… | head -1`) is no error, and `print!` would panic.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(io::Error::new(error.kind(), format!("cannot write to the standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "warning: {text}");
+}

@@ -1,0 +1,308 @@
+//! The engine: preconditioned query gradients, and the scores of all queries from one pass over the training data.
+//!
+//! Per batch and layer the sample gradients are formed in the eigenbasis and multiplied once with all queries; nothing of
+//! size samples × parameters is kept. Memory is linear in queries × parameters and in queries × samples (the result).
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::capture::{
+    BatchGradients, BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError,
+};
+use crate::factors::KroneckerFactors;
+
+use super::precondition::LayerPreconditioner;
+use super::scores::{LayerScores, Scores};
+use super::{Damping, InfluenceError, Preconditioner};
+
+/// Influence of training samples on queries, for one frozen model.
+#[derive(Debug)]
+pub struct Influence<'a, M> {
+    model: &'a FrozenModel<M>,
+    /// By path; `None`: the identity on every captured layer.
+    layers: Option<BTreeMap<String, LayerPreconditioner>>,
+    identity: LayerPreconditioner,
+}
+
+/// Preconditioned gradients in the eigenbasis, one row per query.
+#[derive(Clone, Debug, Default)]
+pub struct Queries {
+    count: usize,
+    /// By layer: `[queries, groups·o·D]`.
+    rows: BTreeMap<String, Tensor<2>>,
+    /// By layer: ⟨G, P(G)⟩ of each query.
+    self_influence: BTreeMap<String, Vec<f64>>,
+}
+
+impl Queries {
+    /// The number of queries.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// ⟨G, P(G)⟩ of each query in one layer; `None` for a layer that took no part.
+    pub fn self_influence(&self, layer: &str) -> Option<&[f64]> {
+        self.self_influence.get(layer).map(Vec::as_slice)
+    }
+
+    /// Rows of `self` plus `factor` times the rows of `other`, layer by layer. Self-influence does not carry over.
+    pub(crate) fn add_scaled(&self, other: &Self, factor: f64) -> Self {
+        let mut rows = self.rows.clone();
+        for (layer, row) in &other.rows {
+            let row = row.clone().mul_scalar(factor);
+            match rows.get_mut(layer) {
+                Some(mine) => *mine = mine.clone() + row,
+                None => drop(rows.insert(layer.clone(), row)),
+            }
+        }
+        Self { count: self.count.max(other.count), rows, self_influence: BTreeMap::new() }
+    }
+
+    /// The rows of several, one after the other. Layers that one lacks count as zero there.
+    pub(crate) fn concat(parts: &[Self]) -> Self {
+        let mut rows: BTreeMap<String, Tensor<2>> = BTreeMap::new();
+        let layers: std::collections::BTreeSet<&String> =
+            parts.iter().flat_map(|part| part.rows.keys()).collect();
+        for layer in layers {
+            let Some(like) = parts.iter().find_map(|part| part.rows.get(layer)) else { continue };
+            let part_rows = parts.iter().map(|part| match part.rows.get(layer) {
+                Some(row) => row.clone(),
+                None => like.clone().narrow(0, 0, 1).zeros_like().repeat_dim(0, part.count),
+            });
+            rows.insert(layer.clone(), Tensor::cat(part_rows.collect(), 0));
+        }
+        let count = parts.iter().map(|part| part.count).sum();
+        Self { count, rows, self_influence: BTreeMap::new() }
+    }
+}
+
+/// What a scoring pass returns beside the totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScoreOptions {
+    /// Keep every layer's scores and self-influence.
+    pub per_layer: bool,
+}
+
+impl<'a, M: Module> Influence<'a, M> {
+    /// Scores with the curvature that `factors` hold.
+    ///
+    /// # Errors
+    /// [`FactorError::OtherModel`](crate::factors::FactorError::OtherModel) for factors of other weights,
+    /// [`InfluenceError::NotCorrected`] for EK-FAC without corrected eigenvalues.
+    pub fn new(
+        model: &'a FrozenModel<M>,
+        factors: &KroneckerFactors,
+        kind: Preconditioner,
+        damping: Damping,
+    ) -> Result<Self, InfluenceError> {
+        factors.check_model(model.inventory())?;
+        let (device, dtype) = (model.device(), model.inventory().dtype);
+        let layers = factors.layers().map(|(layer, factors)| {
+            let preconditioner = LayerPreconditioner::new(layer, factors, kind, damping, device, dtype)?;
+            Ok((layer.to_owned(), preconditioner))
+        });
+        let layers = layers.collect::<Result<_, InfluenceError>>()?;
+        Ok(Self { model, layers: Some(layers), identity: LayerPreconditioner::default() })
+    }
+
+    /// Plain inner products of gradients, over every captured layer.
+    pub fn identity(model: &'a FrozenModel<M>) -> Self {
+        Self { model, layers: None, identity: LayerPreconditioner::default() }
+    }
+
+    fn preconditioner(&self, layer: &str) -> Option<&LayerPreconditioner> {
+        match &self.layers {
+            Some(layers) => layers.get(layer),
+            None => Some(&self.identity),
+        }
+    }
+
+    /// Preconditioned gradients of `measurement` for every sample of `source`.
+    ///
+    /// # Errors
+    /// Those of the pass; [`InfluenceError::NoLayer`].
+    pub fn queries<S, O>(
+        &self,
+        source: &S,
+        measurement: &O,
+        config: &PassConfig,
+    ) -> Result<Queries, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        let indices: Vec<usize> = (0..source.len()).collect();
+        let mut parts: BTreeMap<String, (Vec<Tensor<2>>, Vec<f64>)> = BTreeMap::new();
+        self.model.pass(source, &indices, measurement, "query gradients", config, |batch| {
+            for (layer, gradients) in &batch.layers {
+                let Some(preconditioner) = self.preconditioner(layer) else { continue };
+                for chunk in rotated(gradients, preconditioner) {
+                    let [samples, ..] = chunk.dims();
+                    let parameters = gradients.shape.parameters();
+                    let row = preconditioner.apply(chunk.clone());
+                    let own = (chunk * row.clone()).reshape([samples, parameters]).sum_dim(1);
+                    let (rows, own_values) = parts.entry(layer.clone()).or_default();
+                    rows.push(row.reshape([samples, parameters]));
+                    own_values.extend(own.into_data().convert::<f64>().iter::<f64>());
+                }
+            }
+            Ok::<_, InfluenceError>(())
+        })?;
+        if parts.is_empty() {
+            return Err(InfluenceError::NoLayer);
+        }
+        let mut queries = Queries { count: indices.len(), ..Queries::default() };
+        for (layer, (rows, own)) in parts {
+            if own.iter().any(|value| !value.is_finite()) {
+                let (first, last) = (0, indices.len() - 1);
+                return Err(PassError::NotFinite { layer, first, last }.into());
+            }
+            queries.rows.insert(layer.clone(), Tensor::cat(rows, 0));
+            queries.self_influence.insert(layer, own);
+        }
+        Ok(queries)
+    }
+
+    /// Scores s(q, n) = Σ_layers ⟨P(∇ measurement_q), ∇ objective_n⟩ of all queries with the samples at `indices`, with
+    /// self-influence ⟨G_n, P(G_n)⟩ and gradient norms, from one pass.
+    ///
+    /// With a loss as the objective and the margin or the loss as the measurement, a positive score says that the training
+    /// sample pushes the query toward the measured label.
+    ///
+    /// # Errors
+    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample.
+    pub fn scores<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        queries: &Queries,
+        options: ScoreOptions,
+        config: &PassConfig,
+    ) -> Result<Scores, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        let mut scores = Scores::new(indices, queries, options.per_layer);
+        self.model.pass(source, indices, objective, "influence scores", config, |batch| {
+            self.score_batch(&batch, queries, &mut scores)
+        })?;
+        Ok(scores)
+    }
+
+    /// Rows [⟨q, G_n⟩ for all q, ⟨G_n, P(G_n)⟩, ‖G_n‖²] of every layer, moved to the host in one transfer.
+    fn score_batch(
+        &self,
+        batch: &BatchGradients<'_>,
+        queries: &Queries,
+        scores: &mut Scores,
+    ) -> Result<(), InfluenceError> {
+        let mut layers = Vec::new();
+        let mut columns = Vec::new();
+        for (layer, gradients) in &batch.layers {
+            let (Some(preconditioner), Some(rows)) = (self.preconditioner(layer), queries.rows.get(layer))
+            else {
+                continue;
+            };
+            let parameters = gradients.shape.parameters();
+            let chunks = rotated(gradients, preconditioner).map(|chunk| {
+                let [samples, ..] = chunk.dims();
+                let own = chunk.clone() * preconditioner.apply(chunk.clone());
+                let chunk = chunk.reshape([samples, parameters]); // [samples, parameters]
+                let products = chunk.clone().matmul(rows.clone().transpose()); // [samples, queries]
+                let own = own.reshape([samples, parameters]).sum_dim(1);
+                Tensor::cat(vec![products, own, chunk.square().sum_dim(1)], 1)
+            });
+            let chunks: Vec<Tensor<2>> = chunks.collect();
+            if !chunks.is_empty() {
+                columns.push(Tensor::cat(chunks, 0)); // [samples, queries + 2]
+                layers.push(layer);
+            }
+        }
+        if columns.is_empty() {
+            return Err(InfluenceError::NoLayer);
+        }
+        let width = queries.len() + 2;
+        let data = Tensor::cat(columns, 1).into_data().convert::<f64>();
+        let values: Vec<f64> = data.iter::<f64>().collect();
+        let start = scores.filled();
+        for (row, &sample) in values.chunks(width * layers.len()).zip(batch.indices) {
+            for (layer, row) in layers.iter().zip(row.chunks(width)) {
+                if row.iter().any(|value| !value.is_finite()) {
+                    return Err(InfluenceError::NotFinite { layer: (*layer).clone(), sample });
+                }
+            }
+        }
+        for (k, row) in values.chunks(width * layers.len()).enumerate() {
+            for (layer, row) in layers.iter().zip(row.chunks(width)) {
+                scores.add(layer, start + k, row);
+            }
+        }
+        scores.advance(batch.indices.len());
+        Ok(())
+    }
+
+    /// The sum over the samples at `indices` of their unit directions P^½(G_n) / ‖P^½(G_n)‖, layer by layer, as one query:
+    /// its inner product with G_j over √⟨G_j, P(G_j)⟩ is the sum of the cosines of j with those samples.
+    ///
+    /// # Errors
+    /// Those of the pass.
+    pub fn unit_direction<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        config: &PassConfig,
+    ) -> Result<Queries, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        let mut rows: BTreeMap<String, Tensor<2>> = BTreeMap::new();
+        self.model.pass(source, indices, objective, "group directions", config, |batch| {
+            for (layer, gradients) in &batch.layers {
+                let Some(preconditioner) = self.preconditioner(layer) else { continue };
+                let parameters = gradients.shape.parameters();
+                for chunk in rotated(gradients, preconditioner) {
+                    let [samples, ..] = chunk.dims();
+                    let row = preconditioner.apply(chunk.clone()).reshape([samples, parameters]);
+                    let own = (chunk.reshape([samples, parameters]) * row.clone()).sum_dim(1);
+                    let weights = own.clamp_min(f32::MIN_POSITIVE).sqrt().recip(); // [samples, 1]
+                    let sum = weights.transpose().matmul(row); // [1, parameters]
+                    match rows.get_mut(layer) {
+                        Some(total) => *total = total.clone() + sum,
+                        None => drop(rows.insert(layer.clone(), sum)),
+                    }
+                }
+            }
+            Ok::<_, InfluenceError>(())
+        })?;
+        Ok(Queries { count: 1, rows, self_influence: BTreeMap::new() })
+    }
+}
+
+fn rotated<'g>(
+    gradients: &'g LayerGradients,
+    preconditioner: &'g LayerPreconditioner,
+) -> impl Iterator<Item = Tensor<4>> + 'g {
+    gradients.sample_gradients(preconditioner.rotation.as_ref()).into_iter().flatten()
+}
+
+impl LayerScores {
+    /// Cosines in the metric of the preconditioner between query `query` and every sample, given the query's own
+    /// self-influence.
+    pub fn cosines(&self, query: usize, query_self: f64) -> impl Iterator<Item = f64> + '_ {
+        self.row(query)
+            .iter()
+            .zip(&self.self_influence)
+            .map(move |(score, own)| score / (query_self * own).max(f64::MIN_POSITIVE).sqrt())
+    }
+}

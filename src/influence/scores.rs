@@ -1,0 +1,104 @@
+//! Scores: what a pass over the training data returns.
+
+use super::Queries;
+
+/// Scores of all queries with the samples of one pass.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// Positions of the samples in the data set.
+    pub samples: Vec<usize>,
+    queries: usize,
+    /// `[queries, samples]`.
+    values: Vec<f64>,
+    /// ⟨G_n, P(G_n)⟩ summed over layers, by sample: the influence of a sample on its own objective.
+    pub self_influence: Vec<f64>,
+    /// ‖G_n‖² summed over layers, by sample.
+    pub squared_norm: Vec<f64>,
+    layers: Vec<(String, LayerScores)>,
+    per_layer: bool,
+    filled: usize,
+}
+
+/// Scores of one layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerScores {
+    samples: usize,
+    /// `[queries, samples]`.
+    values: Vec<f64>,
+    /// ⟨G_n, P(G_n)⟩ in this layer, by sample.
+    pub self_influence: Vec<f64>,
+}
+
+impl LayerScores {
+    /// The scores of one query, by sample.
+    pub fn row(&self, query: usize) -> &[f64] {
+        &self.values[query * self.samples..(query + 1) * self.samples]
+    }
+}
+
+impl Scores {
+    pub(super) fn new(samples: &[usize], queries: &Queries, per_layer: bool) -> Self {
+        let (count, queries) = (samples.len(), queries.len());
+        Self {
+            samples: samples.to_vec(),
+            queries,
+            values: vec![0.0; queries * count],
+            self_influence: vec![0.0; count],
+            squared_norm: vec![0.0; count],
+            layers: Vec::new(),
+            per_layer,
+            filled: 0,
+        }
+    }
+
+    /// Number of queries.
+    pub fn queries(&self) -> usize {
+        self.queries
+    }
+
+    /// The scores of one query, in the order of [`samples`](Self::samples).
+    pub fn row(&self, query: usize) -> &[f64] {
+        &self.values[query * self.samples.len()..(query + 1) * self.samples.len()]
+    }
+
+    /// Per-layer scores by path; empty unless they were asked for.
+    pub fn layers(&self) -> impl ExactSizeIterator<Item = (&str, &LayerScores)> {
+        self.layers.iter().map(|(layer, scores)| (layer.as_str(), scores))
+    }
+
+    pub(super) fn filled(&self) -> usize {
+        self.filled
+    }
+
+    pub(super) fn advance(&mut self, samples: usize) {
+        self.filled += samples;
+    }
+
+    /// Adds one layer's [scores…, self-influence, squared norm] of the sample at `position` of the pass.
+    pub(super) fn add(&mut self, layer: &str, position: usize, row: &[f64]) {
+        let (count, queries) = (self.samples.len(), self.queries);
+        for (query, score) in row[..queries].iter().enumerate() {
+            self.values[query * count + position] += score;
+        }
+        self.self_influence[position] += row[queries];
+        self.squared_norm[position] += row[queries + 1];
+        if !self.per_layer {
+            return;
+        }
+        let known = self.layers.iter().position(|(name, _)| name == layer);
+        let known = known.unwrap_or_else(|| {
+            let scores = LayerScores {
+                samples: count,
+                values: vec![0.0; queries * count],
+                self_influence: vec![0.0; count],
+            };
+            self.layers.push((layer.to_owned(), scores));
+            self.layers.len() - 1
+        });
+        let scores = &mut self.layers[known].1;
+        for (query, score) in row[..queries].iter().enumerate() {
+            scores.values[query * count + position] = *score;
+        }
+        scores.self_influence[position] = row[queries];
+    }
+}

@@ -1,0 +1,201 @@
+//! Classification of images as an influence task: logits, batches, and the per-sample scalars whose gradients are taken.
+
+use std::sync::{Mutex, PoisonError};
+
+use burn::data::dataset::Dataset;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::capture::{BatchSource, Objective, PassError};
+use crate::samples::{Image, LabeledSample};
+
+/// A model that classifies images: the one thing that the audit must know of it.
+pub trait Classifier {
+    /// Class logits of a batch of images.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, channels, height, width]`, image space: values in `[0, 1]`. Normalise here, not in the data.
+    /// - returns `[batch, classes]`
+    fn logits(&self, images: Tensor<4>) -> Tensor<2>;
+}
+
+/// Images and labels on a device.
+#[derive(Clone, Debug)]
+pub struct LabeledBatch {
+    /// `[batch, channels, height, width]`, in image space.
+    pub images: Tensor<4>,
+    /// `[batch]`.
+    pub labels: Tensor<1, Int>,
+}
+
+impl LabeledBatch {
+    /// A batch from images of one shape; `None` if there is none or the shapes differ.
+    pub fn new(samples: &[(Image, usize)], device: &Device) -> Option<Self> {
+        let [channels, height, width] = samples.first()?.0.shape();
+        let mut pixels = Vec::with_capacity(samples.len() * channels * height * width);
+        for (image, _) in samples {
+            if image.shape() != [channels, height, width] {
+                return None;
+            }
+            pixels.extend_from_slice(image.pixels());
+        }
+        let labels: Vec<i64> = samples.iter().map(|(_, label)| *label as i64).collect();
+        let shape = [samples.len(), channels, height, width];
+        Some(Self {
+            images: Tensor::from_data(TensorData::new(pixels, shape), device),
+            labels: Tensor::from_data(TensorData::new(labels, [samples.len()]), device),
+        })
+    }
+}
+
+/// A burn dataset of [`LabeledSample`]s as a source of batches.
+#[derive(Debug)]
+pub struct ImageSource<'a, D, I> {
+    dataset: &'a D,
+    item: std::marker::PhantomData<fn() -> I>,
+}
+
+impl<'a, I: LabeledSample, D: Dataset<I>> ImageSource<'a, D, I> {
+    /// Batches of `dataset`, in its own order.
+    pub fn new(dataset: &'a D) -> Self {
+        Self { dataset, item: std::marker::PhantomData }
+    }
+}
+
+impl<I: LabeledSample, D: Dataset<I>> BatchSource for ImageSource<'_, D, I> {
+    type Batch = LabeledBatch;
+
+    fn len(&self) -> usize {
+        self.dataset.len()
+    }
+
+    fn load(&self, indices: &[usize], device: &Device) -> Result<LabeledBatch, PassError> {
+        let mut samples: Vec<(Image, usize)> = Vec::with_capacity(indices.len());
+        for &index in indices {
+            let failed = |source| PassError::Sample { index, source };
+            let item = self.dataset.get(index).map_err(|e| failed(Box::new(e)))?;
+            let image = item.image();
+            if let Some((first, _)) = samples.first()
+                && first.shape() != image.shape()
+            {
+                let (expected, got) = (first.shape(), image.shape());
+                let detail = format!("its shape is {got:?}, that of others {expected:?}: resize the images");
+                return Err(failed(detail.into()));
+            }
+            samples.push((image, item.label()));
+        }
+        LabeledBatch::new(&samples, device).ok_or_else(|| PassError::Empty { purpose: "load".to_owned() })
+    }
+}
+
+/// Images in memory as a source of batches: suspects and their altered copies.
+#[derive(Clone, Debug)]
+pub struct ImageList(pub Vec<(Image, usize)>);
+
+impl BatchSource for ImageList {
+    type Batch = LabeledBatch;
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn load(&self, indices: &[usize], device: &Device) -> Result<LabeledBatch, PassError> {
+        let samples: Vec<_> = indices.iter().map(|&index| self.0[index].clone()).collect();
+        LabeledBatch::new(&samples, device).ok_or_else(|| PassError::Sample {
+            index: indices.first().copied().unwrap_or_default(),
+            source: "the images of one batch have different shapes".into(),
+        })
+    }
+}
+
+/// Cross-entropy with the labels of the data: −log softmax(z)_y. Its Fisher is the empirical one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CrossEntropy;
+
+/// Cross-entropy with labels drawn from the model's own prediction: its Fisher is the true one.
+///
+/// Labels are drawn batch after batch from one seeded stream: the same pass draws the same labels.
+#[derive(Debug)]
+pub struct SampledCrossEntropy(Mutex<StdRng>);
+
+/// The margin, logsumexp_{j≠y} z_j − z_y: negative where the label wins. As a loss it has the direction of cross-entropy's
+/// gradient without its factor 1 − p, which underflows on fitted samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Margin;
+
+/// The logit of the label, z_y.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Logit;
+
+/// Per-sample cross-entropy. Shapes: `[batch, classes]`, `[batch]` → `[batch]`.
+pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let [batch, _] = logits.dims();
+    log_softmax(logits, 1).gather(1, labels.reshape([batch, 1])).neg().reshape([batch])
+}
+
+/// Per-sample margin logsumexp_{j≠y} z_j − z_y. Shapes: `[batch, classes]`, `[batch]` → `[batch]`.
+pub fn margin(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let [batch, classes] = logits.dims();
+    let labels = labels.reshape([batch, 1]);
+    let label = logits.clone().gather(1, labels.clone());
+    let columns = Tensor::<1, Int>::arange(0..classes as i64, &labels.device()).reshape([1, classes]);
+    let is_label = columns.expand([batch, classes]).equal(labels.expand([batch, classes]));
+    let others = logits.mask_fill(is_label, f32::NEG_INFINITY);
+    let largest = others.clone().detach().max_dim(1);
+    let log_sum = (others - largest.clone()).exp().sum_dim(1).log() + largest;
+    (log_sum - label).reshape([batch])
+}
+
+impl<M: Classifier> Objective<M, LabeledBatch> for CrossEntropy {
+    fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
+        cross_entropy(model.logits(batch.images.clone()), batch.labels.clone())
+    }
+}
+
+impl SampledCrossEntropy {
+    /// Labels from this seed.
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+    }
+}
+
+impl<M: Classifier> Objective<M, LabeledBatch> for SampledCrossEntropy {
+    fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
+        let logits = model.logits(batch.images.clone());
+        let [size, classes] = logits.dims();
+        let probabilities =
+            log_softmax(logits.clone().without_autodiff(), 1).exp().into_data().convert::<f64>();
+        let rng = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let labels: Vec<i64> = probabilities
+            .iter::<f64>()
+            .collect::<Vec<_>>()
+            .chunks(classes)
+            .map(|row| {
+                let mut left: f64 = rng.random();
+                let drawn = row.iter().position(|p| {
+                    left -= p;
+                    left < 0.0
+                });
+                drawn.unwrap_or(classes - 1) as i64
+            })
+            .collect();
+        let labels = Tensor::from_data(TensorData::new(labels, [size]), &batch.labels.device());
+        cross_entropy(logits, labels)
+    }
+}
+
+impl<M: Classifier> Objective<M, LabeledBatch> for Margin {
+    fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
+        margin(model.logits(batch.images.clone()), batch.labels.clone())
+    }
+}
+
+impl<M: Classifier> Objective<M, LabeledBatch> for Logit {
+    fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
+        let logits = model.logits(batch.images.clone());
+        let [size, _] = logits.dims();
+        logits.gather(1, batch.labels.clone().reshape([size, 1])).reshape([size])
+    }
+}

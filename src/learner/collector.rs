@@ -1,0 +1,285 @@
+//! The collector: Kronecker factors from the normal training run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use burn::module::{Module, ParamId};
+use burn::tensor::{Device, Tensor};
+use burn::train::renderer::MetricsRenderer;
+use burn::train::{Interruption, LearningResult};
+
+use crate::capture::{CaptureScope, CovarianceSums, LayerGradients, LayerShape, ModelInventory, ScopeKind};
+use crate::factors::{
+    FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerMoments, Provenance,
+};
+
+use super::config::{CollectorConfig, CollectorError, LossReduction};
+use super::watched::Watched;
+
+/// Gathers Kronecker factors while a model is trained: [`watch`](Self::watch) for burn's `Learner`,
+/// [`step`](Self::step) for hand-written loops.
+///
+/// Clones share what they gather, across threads and devices: each worker of a multi-device strategy adds its own steps.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    config: Arc<CollectorConfig>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Layer paths for messages, from the model that is watched.
+    names: HashMap<ParamId, String>,
+    stats: CollectorStats,
+    /// Running sums by layer, one entry per device that the layer ran on.
+    moments: BTreeMap<ParamId, Vec<(Device, LayerMoments)>>,
+    /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
+    origin: usize,
+}
+
+/// What a collector did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CollectorStats {
+    /// Training steps seen (forward and backward passes; each device of a multi-device step counts).
+    pub steps: usize,
+    /// Steps collected.
+    pub collected_steps: usize,
+    /// Steps left out because a layer's values were not finite.
+    pub skipped_steps: usize,
+    /// Samples collected.
+    pub samples: usize,
+    /// Time spent on collecting, without the tap itself. On a GPU: until the work is queued and its check has come back.
+    pub elapsed: Duration,
+}
+
+/// The outcome of a training run that was watched.
+pub struct Trained<M> {
+    /// The trained model, in validation mode, as `Learner` returns it.
+    pub model: M,
+    /// The factors, with K-FAC eigenvalues.
+    pub factors: KroneckerFactors,
+    /// What collecting took.
+    pub stats: CollectorStats,
+    /// The stop that ended training early, if there was one.
+    pub interrupted: Option<Interruption>,
+    /// The renderer, for follow-up training and evaluation.
+    pub renderer: Box<dyn MetricsRenderer>,
+}
+
+impl<M: std::fmt::Debug> std::fmt::Debug for Trained<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trained")
+            .field("model", &self.model)
+            .field("stats", &self.stats)
+            .field("interrupted", &self.interrupted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Past this power of two the weights are brought back to 1, long before f32 sums could overflow.
+const MAX_WEIGHT_EXPONENT: f64 = 8.0;
+
+impl Collector {
+    /// A collector that has gathered nothing.
+    ///
+    /// # Errors
+    /// [`CollectorError`], naming the setting that makes no sense.
+    pub fn new(config: CollectorConfig) -> Result<Self, CollectorError> {
+        config.validate()?;
+        Ok(Self { config: Arc::new(config), state: Arc::default() })
+    }
+
+    /// The model, watched: give the result to `Learner::new` in place of the model. It trains, validates, saves and loads as
+    /// the model itself does.
+    pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
+        self.lock().names = ModelInventory::of(&model).layer_names();
+        Watched::new(model, self.clone())
+    }
+
+    /// For hand-written loops: take the guard before the forward pass, drop it after `backward()` (at the end of the loop's
+    /// body). `batch_size` is the number of samples over which the loss is reduced.
+    pub fn step(&self, batch_size: usize) -> StepGuard {
+        self.begin(Some(batch_size))
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> CollectorStats {
+        self.lock().stats
+    }
+
+    /// The plain model and its factors from the result of a watched training.
+    ///
+    /// # Errors
+    /// [`FactorError::Training`] if training ended with an error (an interruption is none), else those of
+    /// [`factors`](Self::factors).
+    pub fn finish<M: Module>(&self, result: LearningResult<Watched<M>>) -> Result<Trained<M>, FactorError> {
+        if let Some(error) = &result.error {
+            return Err(FactorError::Training(error.to_string()));
+        }
+        let model = result.model.into_inner();
+        let factors = self.factors(&model)?;
+        Ok(Trained {
+            model,
+            factors,
+            stats: self.stats(),
+            interrupted: result.interrupted,
+            renderer: result.renderer,
+        })
+    }
+
+    /// The factors gathered so far, as those of `model` with its present weights. Collecting can go on.
+    ///
+    /// # Errors
+    /// [`FactorError::Nothing`] if no step was collected or `model` has none of the layers seen; [`FactorError::Eigen`].
+    pub fn factors<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
+        let inventory = ModelInventory::of(model);
+        let names = inventory.layer_names();
+        let mut state = self.lock();
+        let stats = state.stats;
+        if stats.collected_steps == 0 {
+            let CollectorStats { steps, skipped_steps, .. } = stats;
+            let warmup = self.config.warmup_steps;
+            let reason = format!(
+                "{steps} steps were seen, {warmup} of warm-up come first, {skipped_steps} were skipped"
+            );
+            return Err(FactorError::Nothing { reason });
+        }
+        let mut covariances: BTreeMap<String, LayerCovariances> = BTreeMap::new();
+        for (id, devices) in &mut state.moments {
+            let Some(layer) = names.get(id) else { continue };
+            for (_, moments) in devices {
+                let part = moments.covariances(layer)?;
+                match covariances.get_mut(layer) {
+                    Some(total) => total.merge(&part),
+                    None => drop(covariances.insert(layer.clone(), part)),
+                }
+            }
+        }
+        drop(state);
+        if covariances.is_empty() {
+            let reason = "none of the layers seen belongs to this model".to_owned();
+            return Err(FactorError::Nothing { reason });
+        }
+        let settings = serde_json::to_value(&*self.config).unwrap_or_default();
+        let mut provenance = Provenance::new(FactorSource::Training, &inventory, settings);
+        provenance.steps = stats.steps;
+        provenance.collected_steps = stats.collected_steps;
+        provenance.skipped_steps = stats.skipped_steps;
+        provenance.samples = stats.samples;
+        KroneckerFactors::from_covariances(covariances, provenance)
+    }
+
+    /// Counts a step and opens a scope if it is one to collect. Without a batch size the first layer's batch is taken.
+    pub(super) fn begin(&self, batch_size: Option<usize>) -> StepGuard {
+        let mut state = self.lock();
+        state.stats.steps += 1;
+        let step = state.stats.steps;
+        let past = step.checked_sub(self.config.warmup_steps + 1);
+        let collects = past.is_some_and(|past| past % self.config.every == 0);
+        let scope = collects.then(|| CaptureScope::open(ScopeKind::Training));
+        StepGuard { collector: self.clone(), scope, step, batch_size }
+    }
+
+    fn collect(&self, step: usize, scope: CaptureScope, batch_size: Option<usize>) {
+        let start = Instant::now();
+        let layers: Vec<LayerGradients> =
+            scope.finish().into_iter().map(|layer| layer.into_gradients()).collect();
+        let Some(seen) = layers.iter().map(LayerGradients::samples).find(|&samples| samples > 0) else {
+            return; // No backward pass: a forward pass alone, or a step that was given up.
+        };
+        let scale = match self.config.reduction {
+            LossReduction::Mean => batch_size.unwrap_or(seen) as f64,
+            LossReduction::Sum => 1.0,
+        };
+        let samples = match self.config.samples_per_step {
+            0 => usize::MAX,
+            samples => samples,
+        };
+        let sums: Vec<(ParamId, LayerShape, CovarianceSums)> = layers
+            .iter()
+            .filter_map(|layer| Some((layer.id, layer.shape, layer.covariance_sums(samples, scale)?)))
+            .collect();
+        let broken = first_not_finite(&sums);
+        let mut state = self.lock();
+        if let Some(id) = broken {
+            state.stats.skipped_steps += 1;
+            let layer = state.names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+            tracing::warn!(
+                step,
+                layer,
+                "NaN or infinite activations or gradients: this step is not collected"
+            );
+        } else {
+            let weight = self.weight(&mut state, step);
+            for (id, shape, sums) in sums {
+                let device = sums.activation.device();
+                let devices = state.moments.entry(id).or_default();
+                match devices.iter_mut().find(|(known, _)| *known == device) {
+                    Some((_, moments)) => moments.add(sums, weight),
+                    None => {
+                        let mut moments = LayerMoments::new(shape);
+                        moments.add(sums, weight);
+                        devices.push((device, moments));
+                    }
+                }
+            }
+            state.stats.collected_steps += 1;
+            state.stats.samples += seen.min(samples);
+        }
+        state.stats.elapsed += start.elapsed();
+    }
+
+    /// 2^((step − origin) / half-life); moves the origin, and everything gathered with it, before that grows large.
+    fn weight(&self, state: &mut State, step: usize) -> f64 {
+        if self.config.half_life_steps == 0.0 {
+            return 1.0;
+        }
+        let exponent = step.saturating_sub(state.origin) as f64 / self.config.half_life_steps;
+        if exponent <= MAX_WEIGHT_EXPONENT {
+            return exponent.exp2();
+        }
+        for (_, moments) in state.moments.values_mut().flatten() {
+            moments.scale((-exponent).exp2());
+        }
+        state.origin = step;
+        1.0
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first layer with a value that is not finite; one read from the device for all layers.
+fn first_not_finite(sums: &[(ParamId, LayerShape, CovarianceSums)]) -> Option<ParamId> {
+    let totals: Vec<Tensor<1>> =
+        sums.iter().map(|(_, _, sums)| sums.activation.clone().sum() + sums.gradient.clone().sum()).collect();
+    if totals.is_empty() {
+        return None;
+    }
+    let totals = Tensor::cat(totals, 0).into_data().convert::<f64>();
+    let position = totals.as_slice::<f64>().ok()?.iter().position(|total| !total.is_finite())?;
+    Some(sums[position].0)
+}
+
+/// A training step in a hand-written loop; collects when it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping the guard at once ends the step before it began: bind it, `let _step = …`"]
+pub struct StepGuard {
+    collector: Collector,
+    scope: Option<CaptureScope>,
+    step: usize,
+    batch_size: Option<usize>,
+}
+
+impl Drop for StepGuard {
+    fn drop(&mut self) {
+        if let Some(scope) = self.scope.take() {
+            // A panic in the step must not meet another one here.
+            if !std::thread::panicking() {
+                self.collector.collect(self.step, scope, self.batch_size);
+            }
+        }
+    }
+}

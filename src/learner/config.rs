@@ -1,0 +1,75 @@
+//! What the collector does, and what may be wrong with it.
+
+use burn::config::Config;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// How the training loss is reduced over the batch. The collector undoes it: factors are those of the summed loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReduction {
+    /// The loss is the mean over the batch (burn's `CrossEntropyLoss`).
+    Mean,
+    /// The loss is the sum over the batch.
+    Sum,
+}
+
+/// Settings of a [`Collector`](super::Collector).
+///
+/// | setting | default | meaning |
+/// | --- | --- | --- |
+/// | `every` | 8 | collect at every k-th step |
+/// | `samples_per_step` | 16 | samples of the batch that are collected (the first ones: batches are shuffled); 0: all |
+/// | `warmup_steps` | 100 | steps before the first collection |
+/// | `half_life_steps` | 500 | steps after which a collected batch counts half, so that late weights count; 0: nothing is forgotten |
+/// | `reduction` | mean | reduction of the training loss |
+///
+/// A full collection at each step costs two to five times the step itself; the defaults cost a few per cent.
+#[derive(Config, Debug, PartialEq)]
+pub struct CollectorConfig {
+    /// Collect at every k-th step.
+    #[config(default = 8)]
+    pub every: usize,
+    /// Samples of the batch that are collected; 0 for all.
+    #[config(default = 16)]
+    pub samples_per_step: usize,
+    /// Steps before the first collection.
+    #[config(default = 100)]
+    pub warmup_steps: usize,
+    /// Steps after which a collected batch counts half; 0 to forget nothing.
+    #[config(default = 500.0)]
+    pub half_life_steps: f64,
+    /// Reduction of the training loss.
+    #[config(default = "LossReduction::Mean")]
+    pub reduction: LossReduction,
+}
+
+/// A setting of the collector that makes no sense.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+pub enum CollectorError {
+    /// `every` is 0.
+    #[error("`every` is 0: set it to 1 to collect at each step, or don't watch the model")]
+    Every,
+    /// `half_life_steps` is negative or not a number.
+    #[error(
+        "`half_life_steps` is {0}: give the number of steps after which a batch counts half, or 0 to forget nothing"
+    )]
+    HalfLife(f64),
+}
+
+impl CollectorConfig {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`CollectorError`], naming the setting.
+    pub fn validate(&self) -> Result<(), CollectorError> {
+        if self.every == 0 {
+            return Err(CollectorError::Every);
+        }
+        if !self.half_life_steps.is_finite() || self.half_life_steps < 0.0 {
+            return Err(CollectorError::HalfLife(self.half_life_steps));
+        }
+        Ok(())
+    }
+}

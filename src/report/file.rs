@@ -1,0 +1,149 @@
+//! Records to disk and back.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use super::{AuditRecord, ReportError, UnlearnRecord};
+
+/// The largest record that is read: 256 MiB, room for every sample of ImageNet.
+pub const MAX_RECORD_BYTES: u64 = 256 << 20;
+
+/// Writes `record` as readable JSON. The file appears whole or not at all; a missing folder is created.
+///
+/// # Errors
+/// [`ReportError::Encode`] or [`ReportError::Write`], naming the file.
+pub fn save_json<T: Serialize + ?Sized>(path: impl AsRef<Path>, record: &T) -> Result<(), ReportError> {
+    let path = path.as_ref();
+    let mut json = serde_json::to_vec_pretty(record)
+        .map_err(|source| ReportError::Encode { path: path.to_path_buf(), source })?;
+    json.push(b'\n');
+    write_atomic(path, &json)
+}
+
+/// Reads an `audit.json`.
+///
+/// # Errors
+/// [`ReportError`], naming the file: it is missing, unreadable, larger than [`MAX_RECORD_BYTES`], cut off, no JSON, of
+/// another format, of a newer version, or lacks a field.
+pub fn load_audit(path: impl AsRef<Path>) -> Result<AuditRecord, ReportError> {
+    load(path.as_ref(), AuditRecord::FORMAT, AuditRecord::VERSION)
+}
+
+/// Reads an `unlearn.json`.
+///
+/// # Errors
+/// As [`load_audit`].
+pub fn load_unlearn(path: impl AsRef<Path>) -> Result<UnlearnRecord, ReportError> {
+    load(path.as_ref(), UnlearnRecord::FORMAT, UnlearnRecord::VERSION)
+}
+
+/// Creates the folder if needed and proves that files can be written there, by writing one and removing it.
+///
+/// Call it before the training whose results are to go there.
+///
+/// # Errors
+/// [`ReportError::OutputDir`], naming the folder.
+pub fn check_output_dir(dir: impl AsRef<Path>) -> Result<(), ReportError> {
+    let dir = dir.as_ref();
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let probe = || -> io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let mut file = NamedTempFile::new_in(dir)?;
+        file.write_all(b"writable")?;
+        file.close()
+    };
+    probe().map_err(|source| ReportError::OutputDir { path: dir.to_path_buf(), source })
+}
+
+/// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it.
+pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    let write = || -> io::Result<()> {
+        let folder: PathBuf = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+            _ => PathBuf::from("."),
+        };
+        fs::create_dir_all(&folder)?;
+        let mut builder = tempfile::Builder::new();
+        // Temporary files are private by default; reports are for others to read, as far as the umask allows.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.prefix(".delta-influence-").tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source| ReportError::Write { path: path.to_path_buf(), source })
+}
+
+/// The two fields that say whether the rest can be read at all.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(default)]
+    format: Value,
+    #[serde(default)]
+    version: Value,
+}
+
+fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) -> Result<T, ReportError> {
+    let bytes = read_limited(path)?;
+    let path = || path.to_path_buf();
+    // Well-formed JSON, first of all: what fails after this is a matter of content, not of a damaged file.
+    serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|source| match source.is_eof() {
+        true => ReportError::Truncated { path: path(), source },
+        false => ReportError::NotJson { path: path(), source },
+    })?;
+    // serde would also take an array, reading the fields in their order.
+    let header: Header = match bytes.trim_ascii_start().first() {
+        Some(b'{') => {
+            serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })?
+        }
+        _ => Header { format: Value::Null, version: Value::Null },
+    };
+    if header.format.as_str() != Some(format) {
+        // Enough to recognise it; a stranger's file may say a lot.
+        let found = header.format.to_string().chars().take(80).collect();
+        return Err(ReportError::WrongFormat { path: path(), expected: format, found });
+    }
+    match header.version.as_u64() {
+        Some(found) if found > u64::from(supported) => {
+            return Err(ReportError::NewerVersion { path: path(), found, supported });
+        }
+        None | Some(0) => {
+            return Err(ReportError::BadVersion {
+                path: path(),
+                found: header.version.to_string().chars().take(80).collect(),
+            });
+        }
+        Some(_) => {}
+    }
+    serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })
+}
+
+fn read_limited(path: &Path) -> Result<Vec<u8>, ReportError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => ReportError::Missing { path: path.to_path_buf() },
+        _ => ReportError::Read { path: path.to_path_buf(), source },
+    };
+    let too_large =
+        |bytes| ReportError::TooLarge { path: path.to_path_buf(), bytes, limit: MAX_RECORD_BYTES };
+
+    let file = File::open(path).map_err(failed)?;
+    let stated = file.metadata().map_err(failed)?.len();
+    if stated > MAX_RECORD_BYTES {
+        return Err(too_large(stated));
+    }
+    // A pipe states no size, and a file may grow: the limit holds for what is read, too.
+    let mut bytes = Vec::new();
+    file.take(MAX_RECORD_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 {
+        read if read > MAX_RECORD_BYTES => Err(too_large(read)),
+        _ => Ok(bytes),
+    }
+}

@@ -1,0 +1,115 @@
+//! Text in columns, and numbers as people read them.
+
+use std::fmt::Write;
+
+/// Which side of its column a text keeps to.
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    Left,
+    Right,
+}
+
+/// Rows of cells, printed with two blanks between columns and two before the first.
+pub(super) struct Table {
+    sides: Vec<Side>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with a heading; each column keeps to its side.
+    pub(super) fn new(columns: &[(&str, Side)]) -> Self {
+        Self {
+            sides: columns.iter().map(|(_, side)| *side).collect(),
+            rows: vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect()],
+        }
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    pub(super) fn print(&self, out: &mut String) {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.sides.len()).map(width).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for ((cell, side), width) in row.iter().zip(&self.sides).zip(&widths) {
+                let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+                let (before, after) = match side {
+                    Side::Left => ("", padding.as_str()),
+                    Side::Right => (padding.as_str(), ""),
+                };
+                let _ = write!(line, "  {before}{cell}{after}");
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+}
+
+/// Text from a file on one line, safe to print: control and direction-changing characters could steer the terminal.
+pub(super) fn one_line(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// A name as [`one_line`], shortened to fit a column: the end stays, where file names differ.
+pub(super) fn printable(name: &str) -> String {
+    const WIDTH: usize = 40;
+    match name.chars().count() {
+        0 => "(no name)".to_owned(),
+        length if length <= WIDTH => one_line(name),
+        length => format!("…{}", one_line(&name.chars().skip(length - (WIDTH - 1)).collect::<String>())),
+    }
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 sample`, `2 samples`.
+pub(super) fn counted(number: usize, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+}
+
+/// A share from 0 to 1 as percent.
+pub(super) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1} %", share * 100.0) } else { "n/a".to_owned() }
+}
+
+/// A number with four digits that matter.
+pub(super) fn number(value: f64) -> String {
+    match value.abs() {
+        _ if !value.is_finite() => "n/a".to_owned(),
+        0.0 => "0".to_owned(),
+        1e-2..1e5 => format!("{value:.3}"),
+        _ => format!("{value:.2e}"),
+    }
+}
+
+/// Seconds, as minutes or hours where there are many.
+pub(super) fn duration(seconds: f64) -> String {
+    // Minutes are made of whole seconds, so that 119.7 s is not "1 min 60 s".
+    let whole = seconds.round() as u64;
+    match seconds {
+        s if !s.is_finite() => "n/a".to_owned(),
+        ..60.0 => format!("{seconds:.1} s"),
+        ..3600.0 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}

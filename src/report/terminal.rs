@@ -1,0 +1,214 @@
+//! Records as text for a terminal: the verdict first, then what it rests on.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
+use super::{AuditRecord, StateRecord, TruthRecord, UnlearnRecord, Verdict};
+
+/// How many lines a list may take before the rest is only counted.
+const TOP: usize = 10;
+
+/// The audit in words and columns, ending in a line break. Plain text, without colours.
+pub fn summary(record: &AuditRecord) -> String {
+    let mut out = headline(record);
+    out.push('\n');
+    suspects(record, &mut out);
+    flagged(record, &mut out);
+    out.push('\n');
+    coverage(record, &mut out);
+    let settings = match &record.rule.settings {
+        Value::Object(settings) if !settings.is_empty() => {
+            format!(" {}", one_line(&record.rule.settings.to_string()))
+        }
+        _ => String::new(),
+    };
+    let _ = writeln!(out, "rule      {}{settings}, seed {}", printable(&record.rule.name), record.seed);
+    let times = &record.timings_s;
+    let _ = writeln!(
+        out,
+        "time      {} (factors {}, scores {})",
+        duration(times.total),
+        duration(times.factors),
+        duration(times.scores)
+    );
+    if let Some(truth) = &record.truth {
+        truth_line(truth, &mut out);
+    }
+    out
+}
+
+fn headline(record: &AuditRecord) -> String {
+    let suspects = record.suspects.len();
+    let samples = counted(record.data.samples, "training sample");
+    match record.verdict {
+        Verdict::Poisoned => {
+            let explained = record.suspects.iter().filter(|s| s.verdict == Verdict::Poisoned).count();
+            format!(
+                "Poisoned: {} of {samples} flagged as the cause of the wrong prediction on {explained} of {}.\n",
+                grouped(record.flagged.len()),
+                counted(suspects, "suspect")
+            )
+        }
+        Verdict::Clean => {
+            format!("Clean: no poison found in {samples}, looking from {}.\n", counted(suspects, "suspect"))
+        }
+        Verdict::Inconclusive => {
+            format!("Cannot tell: {} over {samples} gave no conclusion.\n", counted(suspects, "suspect"))
+        }
+    }
+}
+
+fn suspects(record: &AuditRecord, out: &mut String) {
+    if record.suspects.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&[
+        ("suspect", Side::Left),
+        ("wrong label", Side::Right),
+        ("predicted", Side::Right),
+        ("confidence", Side::Right),
+        ("verdict", Side::Left),
+        ("flagged", Side::Right),
+        ("separation", Side::Right),
+    ]);
+    for suspect in &record.suspects {
+        table.row([
+            printable(&suspect.id),
+            suspect.label.to_string(),
+            suspect.predicted.to_string(),
+            percent(suspect.confidence),
+            suspect.verdict.to_string(),
+            grouped(suspect.flagged),
+            suspect.separation.map(number).unwrap_or_default(),
+        ]);
+    }
+    table.print(out);
+    for suspect in &record.suspects {
+        if let Some(note) = &suspect.note {
+            let _ = writeln!(out, "  note on {}: {}", printable(&suspect.id), one_line(note));
+        }
+    }
+}
+
+fn flagged(record: &AuditRecord, out: &mut String) {
+    let flagged = &record.flagged;
+    if flagged.is_empty() {
+        return;
+    }
+    let mut by_label: BTreeMap<usize, usize> = BTreeMap::new();
+    for sample in flagged {
+        *by_label.entry(sample.label).or_default() += 1;
+    }
+    let mut by_label: Vec<_> = by_label.into_iter().collect();
+    by_label.sort_by_key(|&(label, count)| (std::cmp::Reverse(count), label));
+
+    out.push_str("\nflagged by label\n");
+    let mut table = Table::new(&[("label", Side::Right), ("samples", Side::Right), ("share", Side::Right)]);
+    for &(label, count) in by_label.iter().take(TOP) {
+        table.row([label.to_string(), grouped(count), percent(count as f64 / flagged.len() as f64)]);
+    }
+    table.print(out);
+    rest(by_label.len(), "label", out);
+
+    out.push_str("\nmost suspicious\n");
+    let mut table = Table::new(&[
+        ("sample", Side::Left),
+        ("index", Side::Right),
+        ("label", Side::Right),
+        ("score", Side::Right),
+        ("p-value", Side::Right),
+        ("votes", Side::Right),
+    ]);
+    for sample in flagged.iter().take(TOP) {
+        table.row([
+            printable(&sample.id),
+            sample.index.to_string(),
+            sample.label.to_string(),
+            number(sample.score),
+            sample.p_value.map(number).unwrap_or_default(),
+            sample.votes.map(grouped).unwrap_or_default(),
+        ]);
+    }
+    table.print(out);
+    rest(flagged.len(), "sample", out);
+}
+
+fn rest(total: usize, noun: &str, out: &mut String) {
+    if total > TOP {
+        let _ = writeln!(out, "  and {} more", counted(total - TOP, noun));
+    }
+}
+
+fn coverage(record: &AuditRecord, out: &mut String) {
+    let model = &record.model;
+    let share = model.covered_parameters as f64 / model.parameters as f64; // n/a for a model without parameters
+    let _ = write!(
+        out,
+        "coverage  {} of {} ({})",
+        grouped(model.covered_parameters),
+        counted(model.parameters, "parameter"),
+        percent(share)
+    );
+    if !model.not_covered.is_empty() {
+        let named: Vec<_> = model.not_covered.iter().take(TOP).map(|path| printable(path)).collect();
+        let _ = write!(out, "; not covered: {}", named.join(", "));
+        if model.not_covered.len() > TOP {
+            let _ = write!(out, " and {} more", grouped(model.not_covered.len() - TOP));
+        }
+    }
+    let _ = writeln!(out, "\nmodel     {}", printable(&model.fingerprint));
+}
+
+fn truth_line(truth: &TruthRecord, out: &mut String) {
+    let _ = write!(
+        out,
+        "truth     {}: precision {}, recall {}, F1 {}",
+        counted(truth.poisons, "poison"),
+        percent(truth.precision),
+        percent(truth.recall),
+        number(truth.f1)
+    );
+    if let Some(auroc) = truth.auroc {
+        let _ = write!(out, ", AUROC {}", number(auroc));
+    }
+    if let Some(average_precision) = truth.average_precision {
+        let _ = write!(out, ", average precision {}", number(average_precision));
+    }
+    out.push('\n');
+}
+
+/// The model before and after unlearning, side by side, ending in a line break. Plain text, without colours.
+pub fn unlearn_summary(record: &UnlearnRecord) -> String {
+    let mut out = format!(
+        "Unlearned {} by {} in {}.\n\n",
+        counted(record.removed, "training sample"),
+        printable(&record.method),
+        duration(record.seconds)
+    );
+    let (before, after) = (&record.before, &record.after);
+    let mut table = Table::new(&[("", Side::Left), ("before", Side::Right), ("after", Side::Right)]);
+    let mut rate = |name: &str, of: fn(&StateRecord) -> Option<f64>| {
+        if of(before).is_some() || of(after).is_some() {
+            let cell = |state| of(state).map_or("n/a".to_owned(), percent);
+            table.row([name.to_owned(), cell(before), cell(after)]);
+        }
+    };
+    rate("clean accuracy", |state| state.clean_accuracy);
+    rate("poison success rate", |state| state.poison_success_rate);
+
+    for at in 0..before.suspects.len().max(after.suspects.len()) {
+        let (old, new) = (before.suspects.get(at), after.suspects.get(at));
+        let Some(either) = old.or(new) else { continue };
+        let cell = |state: Option<&super::SuspectState>| {
+            state.map_or("n/a".to_owned(), |s| {
+                format!("{} (wrong label {})", s.predicted, percent(s.wrong_label_probability))
+            })
+        };
+        table.row([format!("prediction on {}", printable(&either.id)), cell(old), cell(new)]);
+    }
+    table.print(&mut out);
+    out
+}

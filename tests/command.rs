@@ -1,0 +1,149 @@
+//! The real `delta-influence` command: exit codes and output.
+#![cfg(feature = "cli")]
+
+mod report_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use burn_delta_influence::report::{Verdict, save_json};
+use report_support::audit;
+use tempfile::TempDir;
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn delta_influence<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_delta-influence")).args(arguments).output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn saved(verdict: Verdict, flagged: usize) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.json");
+    save_json(&path, &audit(verdict, flagged)).unwrap();
+    (folder, path)
+}
+
+fn check(audit: &Path, more: &[&str]) -> Run {
+    delta_influence(
+        [Path::new("check").as_os_str(), audit.as_os_str()]
+            .into_iter()
+            .chain(more.iter().map(|s| s.as_ref())),
+    )
+}
+
+#[track_caller]
+fn assert_refused(run: &Run, because: &str) {
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.starts_with("error: ") && run.stderr.contains(because), "{}", run.stderr);
+    assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn a_clean_audit_passes() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let run = check(&path, &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.contains("clean, 0 of 10000 training samples flagged"), "{}", run.stdout);
+}
+
+#[test]
+fn a_poisoned_audit_fails() {
+    let (_folder, path) = saved(Verdict::Poisoned, 41);
+    let run = check(&path, &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""));
+    assert!(run.stdout.contains("poisoned, 41 of 10000 training samples flagged"), "{}", run.stdout);
+}
+
+#[test]
+fn an_audit_that_cannot_tell_exits_with_two() {
+    let (_folder, path) = saved(Verdict::Inconclusive, 0);
+    assert_eq!(check(&path, &[]).code, Some(2));
+    assert_eq!(check(&path, &["--max-flagged", "100"]).code, Some(2));
+}
+
+#[test]
+fn few_flagged_samples_can_be_tolerated_with_a_warning() {
+    let (_folder, path) = saved(Verdict::Poisoned, 3);
+    let run = check(&path, &["--max-flagged", "3"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stderr.starts_with("warning: the verdict is poisoned"), "{}", run.stderr);
+    assert_eq!(check(&path, &["--max-flagged", "2"]).code, Some(1));
+}
+
+#[test]
+fn a_missing_audit_is_bad_input() {
+    assert_refused(&check(Path::new("no-such-audit.json"), &[]), "no-such-audit.json does not exist");
+    assert_refused(&delta_influence(["show", "no-such-audit.json"]), "no-such-audit.json does not exist");
+}
+
+#[test]
+fn a_truncated_audit_is_bad_input() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let json = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &json[..json.len() / 2]).unwrap();
+    assert_refused(&check(&path, &[]), "is cut off");
+}
+
+#[test]
+fn an_audit_of_a_newer_version_is_bad_input() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let json = fs::read_to_string(&path).unwrap();
+    fs::write(&path, json.replace(r#""version": 1"#, r#""version": 2"#)).unwrap();
+    assert_refused(&check(&path, &[]), "upgrade");
+}
+
+#[test]
+fn wrong_usage_exits_with_two_and_help_with_zero() {
+    for arguments in
+        [&[][..], &["check"], &["check", "a.json", "--max-flagged", "many"], &["judge", "a.json"]]
+    {
+        assert_eq!(delta_influence(arguments).code, Some(2), "{arguments:?}");
+    }
+    let help = delta_influence(["check", "--help"]);
+    assert_eq!(help.code, Some(0));
+    for expected in ["1  poisoned", "--max-flagged <N>", "--junit <FILE>"] {
+        assert!(help.stdout.contains(expected), "{}", help.stdout);
+    }
+}
+
+#[test]
+fn junit_is_written_and_agrees_with_the_exit_code() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let junit = folder.path().join("reports/delta.xml");
+    let arguments = ["--junit", junit.to_str().unwrap()];
+    assert_eq!(check(&path, &arguments).code, Some(1));
+    let xml = fs::read_to_string(&junit).unwrap();
+    assert!(xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites "), "{xml}");
+    assert!(xml.contains(r#"tests="2" failures="2" errors="0""#), "{xml}");
+    assert!(xml.contains(r#"<testcase classname="delta-influence" name="suspect ship.png">"#), "{xml}");
+    assert!(xml.contains("index 17, id train/0.png, label 5"), "{xml}");
+
+    assert_eq!(check(&path, &[&arguments[..], &["--max-flagged", "5"]].concat()).code, Some(0));
+    assert!(fs::read_to_string(&junit).unwrap().contains(r#"failures="0""#));
+}
+
+#[test]
+fn a_junit_file_that_cannot_be_written_is_bad_input_even_for_a_clean_audit() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let run = check(&path, &["--junit", folder.path().to_str().unwrap()]);
+    assert_refused(&run, "cannot write");
+}
+
+#[test]
+fn show_prints_the_summary_whatever_the_verdict() {
+    let (_folder, path) = saved(Verdict::Poisoned, 41);
+    let run = delta_influence([Path::new("show"), &path]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.starts_with("Poisoned: 41 of 10,000 training samples"), "{}", run.stdout);
+    assert!(run.stdout.contains("norm1.gamma"), "{}", run.stdout);
+}

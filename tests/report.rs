@@ -1,0 +1,228 @@
+//! Records: what the JSON holds, and what people read of it.
+
+mod report_support;
+
+use burn_delta_influence::report::{
+    AuditRecord, CopyRecord, Gate, Outcome, StateRecord, SuspectState, TruthRecord, UnlearnRecord, Verdict,
+    junit_xml, summary, unlearn_summary,
+};
+use report_support::audit;
+use serde_json::{Value, json};
+
+#[test]
+fn json_keeps_to_the_contract() {
+    let mut record = audit(Verdict::Poisoned, 1);
+    record.truth =
+        Some(TruthRecord { poisons: 1, precision: 1.0, recall: 1.0, f1: 1.0, ..Default::default() });
+    let expected = json!({
+        "format": "burn-delta-influence/audit", "version": 1, "seed": 7, "verdict": "poisoned",
+        "model": {
+            "fingerprint": "a1b2c3", "parameters": 11173962, "covered_parameters": 11164362,
+            "not_covered": ["norm1.gamma", "norm1.beta"]
+        },
+        "data": { "samples": 10000, "classes": 10 },
+        "rule": { "name": "delta", "settings": { "alpha": 0.05 } },
+        "suspects": [
+            { "id": "ship.png", "label": 5, "predicted": 5, "confidence": 0.993, "verdict": "poisoned", "flagged": 1 }
+        ],
+        "flagged": [
+            { "index": 17, "id": "train/0.png", "label": 5, "score": 1250.0, "p_value": 1e-9, "votes": 50 }
+        ],
+        "timings_s": { "factors": 12.25, "scores": 80.5, "total": 95.0 },
+        "truth": {
+            "poisons": 1, "precision": 1.0, "recall": 1.0, "f1": 1.0, "auroc": null, "average_precision": null
+        }
+    });
+    assert_eq!(serde_json::to_value(&record).unwrap(), expected);
+}
+
+#[test]
+fn every_verdict_has_its_lowercase_name() {
+    for (verdict, name) in
+        [(Verdict::Poisoned, "poisoned"), (Verdict::Clean, "clean"), (Verdict::Inconclusive, "inconclusive")]
+    {
+        assert_eq!(serde_json::to_value(verdict).unwrap(), name);
+        assert_eq!(verdict.to_string(), name);
+    }
+}
+
+#[test]
+fn truth_is_absent_where_nobody_knows_it() {
+    let json = serde_json::to_value(audit(Verdict::Clean, 0)).unwrap();
+    assert!(json.get("truth").is_none());
+}
+
+#[test]
+fn unknown_fields_are_ignored() {
+    let mut json = serde_json::to_value(audit(Verdict::Poisoned, 2)).unwrap();
+    json["weather"] = json!("fine");
+    json["suspects"][0]["colour"] = json!({ "hue": [1, 2, 3] });
+    let read: AuditRecord = serde_json::from_value(json).unwrap();
+    assert_eq!(read, audit(Verdict::Poisoned, 2));
+}
+
+#[test]
+fn numbers_that_json_cannot_hold_become_null_and_can_be_read_again() {
+    let mut record = audit(Verdict::Poisoned, 2);
+    record.suspects[0].confidence = f64::NAN;
+    record.suspects[0].separation = Some(f64::INFINITY);
+    record.flagged[0].score = f64::NEG_INFINITY;
+    record.flagged[0].p_value = Some(f64::NAN);
+    record.timings_s.total = f64::NAN;
+    let json = serde_json::to_string(&record).unwrap();
+    let value: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["flagged"][0]["score"], Value::Null);
+
+    let read: AuditRecord = serde_json::from_str(&json).unwrap();
+    assert!(read.suspects[0].confidence.is_nan() && read.flagged[0].score.is_nan());
+    assert_eq!((read.suspects[0].separation, read.flagged[0].p_value), (None, None));
+    assert!(summary(&read).contains("n/a"));
+    junit_xml(&read, Gate::default());
+}
+
+#[test]
+fn summary_starts_with_the_verdict_and_names_everything_that_matters() {
+    let mut record = audit(Verdict::Poisoned, 41);
+    record.truth = Some(TruthRecord {
+        poisons: 50,
+        precision: 1.0,
+        recall: 0.82,
+        f1: 0.901,
+        auroc: Some(0.998),
+        average_precision: None,
+    });
+    record.suspects[0].note = Some("one copy was refused".to_owned());
+    let text = summary(&record);
+    let expected = "\
+Poisoned: 41 of 10,000 training samples flagged as the cause of the wrong prediction on 1 of 1 suspect.
+
+  suspect   wrong label  predicted  confidence  verdict   flagged  separation
+  ship.png            5          5      99.3 %  poisoned       41
+  note on ship.png: one copy was refused
+
+flagged by label
+  label  samples   share
+      5       36  87.8 %
+      3        5  12.2 %
+
+most suspicious
+  sample       index  label     score  p-value  votes
+  train/0.png     17      5  1250.000  1.00e-9     50
+  train/1.png    117      5  1237.500  1.00e-9     50
+  train/2.png    217      5  1225.000  1.00e-9     50
+  train/3.png    317      5  1212.500  1.00e-9     50
+  train/4.png    417      5  1200.000  1.00e-9     50
+  train/5.png    517      5  1187.500  1.00e-9     50
+  train/6.png    617      3  1175.000  1.00e-9     50
+  train/7.png    717      5  1162.500  1.00e-9     50
+  train/8.png    817      5  1150.000  1.00e-9     50
+  train/9.png    917      5  1137.500  1.00e-9     50
+  and 31 samples more
+
+coverage  11,164,362 of 11,173,962 parameters (99.9 %); not covered: norm1.gamma, norm1.beta
+model     a1b2c3
+rule      delta {\"alpha\":0.05}, seed 7
+time      1 min 35 s (factors 12.2 s, scores 1 min 21 s)
+truth     50 poisons: precision 100.0 %, recall 82.0 %, F1 0.901, AUROC 0.998
+";
+    assert_eq!(text, expected, "\n{text}");
+}
+
+#[test]
+fn summary_of_a_clean_or_undecided_audit_says_so_first() {
+    let clean = summary(&audit(Verdict::Clean, 0));
+    assert!(
+        clean.starts_with("Clean: no poison found in 10,000 training samples, looking from 1 suspect.\n")
+    );
+    assert!(!clean.contains("most suspicious"));
+    assert!(summary(&audit(Verdict::Inconclusive, 0)).starts_with("Cannot tell: "));
+    assert!(summary(&AuditRecord::default()).starts_with("Cannot tell: "));
+}
+
+#[test]
+fn names_from_outside_cannot_steer_the_terminal() {
+    let mut record = audit(Verdict::Poisoned, 1);
+    record.flagged[0].id = "\u{1b}[2Jgone\r\u{202e}gnp".to_owned();
+    record.suspects[0].id = format!("{}end.png", "x".repeat(300));
+    record.suspects[0].note = Some("two\nlines \u{1b}[31m".to_owned());
+    record.rule.name = "\u{7}".to_owned();
+    record.rule.settings = json!({ "name\u{9b}": "\u{1b}" });
+    let text = summary(&record);
+    assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+    assert!(text.contains("…xxx") && text.contains("xend.png"), "{text}");
+}
+
+#[test]
+fn unlearning_is_shown_before_and_after() {
+    let state = |predicted, wrong_label_probability, psr, clean_accuracy| StateRecord {
+        suspects: vec![SuspectState { id: "ship.png".to_owned(), predicted, wrong_label_probability }],
+        poison_success_rate: Some(psr),
+        clean_accuracy: Some(clean_accuracy),
+    };
+    let record = UnlearnRecord {
+        method: "resume".to_owned(),
+        seconds: 4000.0,
+        removed: 41,
+        before: state(5, 0.993, 0.997, 0.9172),
+        after: state(8, 0.004, 0.0, 0.9296),
+        ..Default::default()
+    };
+    let text = unlearn_summary(&record);
+    let expected = "\
+Unlearned 41 training samples by resume in 1 h 6 min.
+
+                                          before                  after
+  clean accuracy                          91.7 %                 93.0 %
+  poison success rate                     99.7 %                  0.0 %
+  prediction on ship.png  5 (wrong label 99.3 %)  8 (wrong label 0.4 %)
+";
+    assert_eq!(text, expected, "\n{text}");
+    assert!(unlearn_summary(&UnlearnRecord::default()).starts_with("Unlearned 0 training samples"));
+}
+
+#[test]
+fn copies_are_kept_where_the_audit_gives_them() {
+    let mut record = audit(Verdict::Poisoned, 1);
+    record.suspects[0].copies = vec![CopyRecord { transform: "inverted".to_owned(), label: 2, predicted: 5 }];
+    let json = serde_json::to_value(&record).unwrap();
+    assert_eq!(
+        json["suspects"][0]["copies"],
+        json!([{ "transform": "inverted", "label": 2, "predicted": 5 }])
+    );
+    assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap(), record);
+}
+
+#[test]
+fn the_gate_tolerates_few_flagged_samples_but_never_doubt() {
+    let judge = |verdict, flagged, max_flagged| Gate { max_flagged }.judge(&audit(verdict, flagged));
+    assert_eq!(judge(Verdict::Clean, 0, 0), Outcome::Clean);
+    assert_eq!(judge(Verdict::Poisoned, 3, 0), Outcome::Poisoned);
+    assert_eq!(judge(Verdict::Poisoned, 3, 2), Outcome::Poisoned);
+    assert_eq!(judge(Verdict::Poisoned, 3, 3), Outcome::Tolerated);
+    assert_eq!(judge(Verdict::Poisoned, 0, 3), Outcome::Poisoned);
+    assert_eq!(judge(Verdict::Inconclusive, 0, 99), Outcome::Inconclusive);
+    assert_eq!(
+        [Outcome::Clean, Outcome::Tolerated, Outcome::Poisoned, Outcome::Inconclusive]
+            .map(Outcome::exit_code),
+        [0, 0, 1, 2]
+    );
+}
+
+#[test]
+fn junit_counts_and_escapes() {
+    let mut record = audit(Verdict::Poisoned, 60);
+    record.suspects[0].id = "<a & \"b\">'\u{1}.png".to_owned();
+    let mut doubtful = record.suspects[0].clone();
+    doubtful.verdict = Verdict::Inconclusive;
+    record.suspects.push(doubtful);
+    let xml = junit_xml(&record, Gate::default());
+    assert!(xml.contains(r#"tests="3" failures="2" errors="1" skipped="0" time="95.000""#), "{xml}");
+    assert!(xml.contains(r#"name="suspect &lt;a &amp; &quot;b&quot;&gt;&apos;"#), "{xml}");
+    assert!(xml.contains(r#"<failure type="poisoned" message="poisoned: 60 of 10000"#), "{xml}");
+    assert!(xml.contains("and 10 more"), "{xml}");
+    assert!(!xml.contains('\u{1}'));
+
+    let tolerated = junit_xml(&record, Gate { max_flagged: 60 });
+    assert!(tolerated.contains(r#"failures="0" errors="0""#), "{tolerated}");
+    assert!(!tolerated.contains("<failure") && tolerated.contains("tolerated up to 60"), "{tolerated}");
+}
