@@ -1,0 +1,1 @@
+//! Networks for the examples and benchmarks, built from captured layers.
