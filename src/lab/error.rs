@@ -57,8 +57,12 @@ pub enum LabError {
     },
     /// A batch file is empty or ends inside a record.
     #[error(
-        "{path} has {bytes} bytes, which is {}: it is truncated or of another format, so fetch it again",
-        if *bytes == 0 { "empty".to_owned() } else { format!("no multiple of the {record}-byte record") }
+        "{path} {}: fetch it again",
+        if *bytes == 0 {
+            "is empty".to_owned()
+        } else {
+            format!("has {bytes} bytes, no multiple of the {record}-byte record, so it is truncated or of another format")
+        }
     )]
     BatchSize {
         /// The file.

@@ -1,8 +1,8 @@
 //! Traffic signs that the crate draws itself: a data set for tests and first runs that needs no download and no
 //! licence.
 //!
-//! Eight classes in `[3, 32, 32]`, seen under varying light against random backgrounds ([`scene`]), each sign placed,
-//! scaled, turned and sheared at random ([`shapes`] holds the drawings). Colours occur in several classes and in the
+//! Eight classes in `[3, 32, 32]`, seen under varying light against random backgrounds (`scene.rs`), each sign placed,
+//! scaled, turned and sheared at random (`shapes.rs` holds the drawings). Colours occur in several classes and in the
 //! backgrounds, the two speed limits differ in one digit and the two arrows in direction only, so the mean colour does
 //! not give the class away. Do not flip images in training: a flipped left arrow *is* a right arrow.
 //!

@@ -1,7 +1,7 @@
 //! The drawings: the colour of each class's sign at a point.
 //!
 //! Sign coordinates have the centre at the origin, x to the right, y *down*; every sign fits into the circle of
-//! radius [`REACH`].
+//! radius `REACH`.
 
 /// Red, green, blue in `[0, 1]`.
 pub(super) type Colour = [f32; 3];
