@@ -43,7 +43,7 @@ struct Blob {
 
 impl Scene {
     pub(super) fn random(label: usize, rng: &mut impl Rng) -> Self {
-        let size: f32 = rng.random_range(8.5..13.5);
+        let size: f32 = rng.random_range(11.0..14.5);
         let aspect: f32 = rng.random_range(0.86..1.08); // seen from the side, a sign gets narrower
         let shear: f32 = rng.random_range(-0.12..0.12);
         let (sin, cos) = rng.random_range(-0.2f32..0.2).sin_cos();
@@ -51,7 +51,7 @@ impl Scene {
         let (sx, sy) = (1.0 / (size * aspect), 1.0 / size);
         let to_sign = [[sx * (cos + shear * sin), sx * (sin - shear * cos)], [-sy * sin, sy * cos]];
         // The sign may touch the border but is never cut in half.
-        let slack = (SIDE as f32 / 2.0 - 0.9 * size).max(1.0);
+        let slack = (SIDE as f32 / 2.0 - size).clamp(1.0, 3.0);
         let middle = SIDE as f32 / 2.0;
         let centre = [0, 1].map(|_| middle + slack * rng.random_range(-1.0f32..1.0));
         let pole = rng.random_bool(0.6).then(|| {
@@ -76,7 +76,7 @@ impl Scene {
             }
         }
         blur(&mut pixels, rng.random_range(0.0f32..0.9));
-        let noise = rng.random_range(0.004f32..0.05);
+        let noise = rng.random_range(0.004f32..0.035);
         for value in pixels.iter_mut().flatten() {
             *value += noise * gaussian(rng);
         }
@@ -179,7 +179,7 @@ struct Paint {
 
 impl Paint {
     fn random(rng: &mut impl Rng) -> Self {
-        Self { fading: rng.random_range(0.0..0.35), tint: [0; 3].map(|_| rng.random_range(-0.06f32..0.06)) }
+        Self { fading: rng.random_range(0.0..0.25), tint: [0; 3].map(|_| rng.random_range(-0.06f32..0.06)) }
     }
 
     fn age(&self, colour: Colour) -> Colour {
@@ -206,18 +206,18 @@ struct Shadow {
 
 impl Light {
     fn random(rng: &mut impl Rng) -> Self {
-        let exposure = rng.random_range(0.45f32..1.15);
+        let exposure = rng.random_range(0.6f32..1.15);
         let shadow = rng.random_bool(0.3).then(|| {
             let (sin, cos) = rng.random_range(0.0..std::f32::consts::TAU).sin_cos();
             Shadow {
                 point: [0, 1].map(|_| rng.random_range(8.0..24.0)),
                 normal: [cos, sin],
-                depth: rng.random_range(0.2..0.5),
+                depth: rng.random_range(0.15..0.4),
             }
         });
         Self {
             gain: [0; 3].map(|_| exposure * rng.random_range(0.9f32..1.1)),
-            contrast: rng.random_range(0.7..1.15),
+            contrast: rng.random_range(0.8..1.15),
             lift: rng.random_range(-0.04..0.1),
             slope: [0, 1].map(|_| rng.random_range(-0.2f32..0.2)),
             shadow,
