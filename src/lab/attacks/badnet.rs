@@ -67,7 +67,7 @@ impl BadNet {
     }
 
     /// Four black pixels (2 × 2) in the very corner, as in the CIFAR-10 experiment of Li et al., "Delta-Influence",
-    /// 2024 (arXiv 2411.13731).
+    /// 2024 (arXiv 2411.13731); that they form a block, and where, is our reading.
     ///
     /// A weak trigger: it needs the paper's 500 poisons of 50,000; a hundred of 10,000 are not learned.
     pub fn four_pixels() -> Self {

@@ -178,7 +178,8 @@ mod download {
         /// All training and all test images, fetched through burn-dataset (fast.ai's copy, about 160 MB) and kept in
         /// its cache folder; a second call reads them from there.
         ///
-        /// Order and labels are those of the official version; ids are like `train/airplane/29_airplane.png`.
+        /// Labels are those of the official version, the order is that of the numbers in the file names (burn-dataset
+        /// itself sorts by class); ids are like `train/airplane/29_airplane.png`.
         ///
         /// # Errors
         /// [`LabError::Download`] without a network or with a damaged cache. burn-dataset panics there; the panic is
@@ -217,8 +218,8 @@ mod download {
         let mut numbered = (0..data.len())
             .map(|index| data.get(index).map_err(|error| refused(error.to_string())).and_then(convert))
             .collect::<Result<Vec<_>, _>>()?;
-        // The folders are sorted by class; the file names' numbers are the official order, in which any first part is
-        // a mixture of all classes.
+        // The folders are sorted by class; in the order of the file names' numbers any first part is a mixture of all
+        // classes. A file without a number stays behind the others, in the folders' order.
         numbered.sort_by_key(|(number, _)| *number);
         Ok(numbered
             .into_iter()
@@ -234,7 +235,8 @@ mod download {
         let path = Path::new(&item.image_path);
         let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
         let (folder, file) = (text(path.parent().and_then(Path::file_name)), text(path.file_name()));
-        let number = file.split('_').next().and_then(|digits| digits.parse().ok());
+        let digits = file.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+        let number = digits.parse().unwrap_or(usize::MAX);
         let label = Cifar10::CLASSES.iter().position(|class| *class == folder);
         let pixels = match (item.image, item.annotation) {
             (PixelData::U8(pixels), Annotation::Label(_)) => Some(pixels),
@@ -242,8 +244,8 @@ mod download {
         };
         let rgb =
             pixels.and_then(|p| RgbImage::from_raw(item.image_width as u32, item.image_height as u32, p));
-        match (number, label, rgb) {
-            (Some(number), Some(label), Some(rgb)) => {
+        match (label, rgb) {
+            (Some(label), Some(rgb)) => {
                 let id = Some(format!("{folder}/{file}").into());
                 Ok((number, LabeledImage { image: Image::from_rgb8(&rgb), label, id }))
             }
