@@ -1,0 +1,194 @@
+//! What can go wrong with a data set, an attack or a metric.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::samples::SampleError;
+
+/// Where CIFAR-10 can be had, as the end of the sentence "..., or".
+#[cfg(not(feature = "download"))]
+const GET_CIFAR10: &str = "rerun with `--features download`, or fetch and unpack \
+     https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and name its folder";
+#[cfg(feature = "download")]
+const GET_CIFAR10: &str = "call `Cifar10::download()`, or fetch and unpack \
+     https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and name its folder";
+
+/// Why the lab could not read data, mount an attack or measure a detection.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LabError {
+    /// The CIFAR-10 folder is not there (or is a file).
+    #[error("there is no CIFAR-10 folder at {path}: {GET_CIFAR10}")]
+    MissingFolder {
+        /// The folder that was asked for.
+        path: PathBuf,
+    },
+    /// The folder holds no batch of the official binary version.
+    #[error(
+        "{path} holds no {wanted} (nor does a folder cifar-10-batches-bin in it): the binary version of CIFAR-10 is \
+         needed, not the Python or Matlab one; {GET_CIFAR10}"
+    )]
+    NoBatches {
+        /// The folder.
+        path: PathBuf,
+        /// The names looked for.
+        wanted: &'static str,
+    },
+    /// A batch that was asked for is not in the folder.
+    #[error("the batch {path} is missing: copy it there, or ask for batches that are there")]
+    MissingBatch {
+        /// The file.
+        path: PathBuf,
+    },
+    /// CIFAR-10 has no training batch of this number.
+    #[error("CIFAR-10 has the training batches 1 to 5, not {number}")]
+    NoSuchBatch {
+        /// The number asked for.
+        number: usize,
+    },
+    /// A file could not be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A batch file is empty or ends inside a record.
+    #[error(
+        "{path} {}: fetch it again",
+        if *bytes == 0 {
+            "is empty".to_owned()
+        } else {
+            format!("has {bytes} bytes, no multiple of the {record}-byte record, so it is truncated or of another format")
+        }
+    )]
+    BatchSize {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The size of one record in bytes.
+        record: u64,
+    },
+    /// A record's label byte is no class.
+    #[error(
+        "record {record} of {path} has label {label}, but CIFAR-10's labels are 0 to 9: the file is damaged or of \
+         another format (CIFAR-100?), so fetch it again"
+    )]
+    BatchLabel {
+        /// The file.
+        path: PathBuf,
+        /// The record's position in it, from 0.
+        record: usize,
+        /// The label byte.
+        label: u8,
+    },
+    /// burn-dataset could not fetch or read CIFAR-10.
+    #[error(
+        "CIFAR-10 could not be downloaded: {reason}. Check the network, or fetch and unpack \
+         https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz and name its folder"
+    )]
+    Download {
+        /// What went wrong, in burn-dataset's words where it said any.
+        reason: String,
+    },
+    /// An image would not be one.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// The image is too small for the trigger.
+    #[error(
+        "the trigger {trigger} needs {needed}×{needed} pixels (patch and margin), but an image of shape {shape:?} \
+         was given: choose a smaller patch or margin"
+    )]
+    ImageTooSmall {
+        /// The trigger's name.
+        trigger: &'static str,
+        /// Pixels needed along each side.
+        needed: usize,
+        /// The image's channels, height and width.
+        shape: [usize; 3],
+    },
+    /// The trigger's own settings make no sense.
+    #[error("the trigger {trigger} cannot be applied: {problem}")]
+    InvalidTrigger {
+        /// The trigger's name.
+        trigger: &'static str,
+        /// Which setting, and what it may be.
+        problem: String,
+    },
+    /// The rate is not a fraction.
+    #[error(
+        "the poison rate {rate} is not between 0 and 1 (exclusive): give a fraction of the data set, 0.01 for 1 %"
+    )]
+    Rate {
+        /// The rate given.
+        rate: f64,
+    },
+    /// Victim and target are the same class.
+    #[error("victim and target are both class {class}: relabelling would change nothing")]
+    SameClass {
+        /// The class.
+        class: usize,
+    },
+    /// No sample has this label.
+    #[error("no sample has label {class} (the {role} class); the labels present are {present:?}")]
+    AbsentClass {
+        /// `victim` or `target`.
+        role: &'static str,
+        /// The class.
+        class: usize,
+        /// The labels that the data set does have, ascending.
+        present: Vec<usize>,
+    },
+    /// The victim class is smaller than the number of poisons.
+    #[error(
+        "{needed} poisons were asked for, but only {available} samples have the victim label {victim}: lower the rate \
+         or use more data"
+    )]
+    TooFewVictims {
+        /// Poisons to make.
+        needed: usize,
+        /// Samples of the victim class.
+        available: usize,
+        /// The victim class.
+        victim: usize,
+    },
+    /// The rate rounds to no poison at all.
+    #[error(
+        "a poison rate of {rate} makes no poison out of {samples} samples: raise the rate or use more data"
+    )]
+    NoPoisons {
+        /// The rate given.
+        rate: f64,
+        /// Samples in the data set.
+        samples: usize,
+    },
+    /// An index lies outside the data set.
+    #[error("{list} index {index} lies outside the data set of {samples} samples")]
+    Index {
+        /// `flagged` or `truth`.
+        list: &'static str,
+        /// The index.
+        index: usize,
+        /// Samples in the data set.
+        samples: usize,
+    },
+    /// Two lists that go together differ in length.
+    #[error("{what} needs lists of one length, got {left} and {right} values")]
+    Lengths {
+        /// What was to be measured.
+        what: &'static str,
+        /// Length of the first.
+        left: usize,
+        /// Length of the second.
+        right: usize,
+    },
+    /// A score is NaN, which has no rank.
+    #[error("the score at position {index} is NaN: give NEG_INFINITY to a sample that was not considered")]
+    NanScore {
+        /// Its position.
+        index: usize,
+    },
+}

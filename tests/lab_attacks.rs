@@ -1,0 +1,166 @@
+//! Poisoning: exactly the chosen samples change, exactly as the attack says.
+#![cfg(feature = "lab")]
+
+use burn_delta_influence::lab::LabError;
+use burn_delta_influence::lab::attacks::{
+    BadNet, Corner, Pattern, PoisonConfig, Trigger, poison, triggered_tests,
+};
+use burn_delta_influence::lab::data::signs;
+use burn_delta_influence::samples::{Image, LabeledImage};
+
+const ATTACK: PoisonConfig = PoisonConfig { victim: 2, target: 5, rate: 0.05, seed: 11 };
+
+fn grey(shape: [usize; 3]) -> Image {
+    Image::new(vec![0.5; shape.iter().product()], shape).unwrap()
+}
+
+/// Positions `(y, x)` at which a channel differs from grey, with the new value.
+fn changes(image: &Image, channel: usize) -> Vec<(usize, usize, f32)> {
+    let [_, height, width] = image.shape();
+    let plane = &image.pixels()[channel * height * width..][..height * width];
+    (0..height * width).filter(|&at| plane[at] != 0.5).map(|at| (at / width, at % width, plane[at])).collect()
+}
+
+#[test]
+fn checkerboard_sits_one_pixel_from_the_bottom_right_corner() {
+    let stamped = BadNet::default().apply(&grey([3, 32, 32])).unwrap();
+    for channel in 0..3 {
+        assert_eq!(
+            changes(&stamped, channel),
+            [
+                (28, 28, 1.0),
+                (28, 29, 0.0),
+                (28, 30, 1.0),
+                (29, 28, 0.0),
+                (29, 29, 1.0),
+                (29, 30, 0.0),
+                (30, 28, 1.0),
+                (30, 29, 0.0),
+                (30, 30, 1.0)
+            ]
+        );
+    }
+}
+
+#[test]
+fn four_pixels_are_black_and_in_the_corner() {
+    let stamped = BadNet::four_pixels().apply(&grey([3, 32, 32])).unwrap();
+    for channel in 0..3 {
+        let expected = [(30, 30, 0.0), (30, 31, 0.0), (31, 30, 0.0), (31, 31, 0.0)];
+        assert_eq!(changes(&stamped, channel), expected);
+    }
+}
+
+#[test]
+fn sticker_has_its_colour_and_corner() {
+    let trigger = BadNet::sticker(2, [1.0, 0.75, 0.0]).with_corner(Corner::TopLeft).with_margin(3);
+    let stamped = trigger.apply(&grey([3, 8, 10])).unwrap();
+    for (channel, value) in [1.0, 0.75, 0.0].into_iter().enumerate() {
+        let expected = [(3, 3, value), (3, 4, value), (4, 3, value), (4, 4, value)];
+        assert_eq!(changes(&stamped, channel), expected);
+    }
+    let at = |corner| {
+        let image = BadNet::sticker(1, [1.0; 3]).with_corner(corner).apply(&grey([1, 8, 10])).unwrap();
+        changes(&image, 0)
+    };
+    assert_eq!(at(Corner::TopRight), [(1, 8, 1.0)]);
+    assert_eq!(at(Corner::BottomLeft), [(6, 1, 1.0)]);
+    assert_eq!(at(Corner::BottomRight), [(6, 8, 1.0)]);
+}
+
+#[test]
+fn trigger_leaves_the_original_image_alone() {
+    let image = grey([3, 16, 16]);
+    let before = image.pixels().to_vec();
+    BadNet::default().apply(&image).unwrap();
+    assert_eq!(image.pixels(), before);
+}
+
+#[test]
+fn image_smaller_than_the_patch_is_refused() {
+    let trigger = BadNet::default();
+    assert!(trigger.apply(&grey([3, 4, 4])).is_ok());
+    let error = trigger.apply(&grey([3, 8, 3])).unwrap_err();
+    assert!(matches!(error, LabError::ImageTooSmall { needed: 4, shape: [3, 8, 3], .. }));
+    assert!(trigger.with_margin(usize::MAX).apply(&grey([3, 8, 8])).is_err());
+}
+
+#[test]
+fn senseless_trigger_settings_are_refused() {
+    let image = grey([3, 8, 8]);
+    let no_side = BadNet::default().with_pattern(Pattern::Checkerboard { side: 0 });
+    for trigger in [no_side, BadNet::sticker(2, [255.0, 0.0, 0.0]), BadNet::sticker(2, [f32::NAN; 3])] {
+        assert!(matches!(trigger.apply(&image), Err(LabError::InvalidTrigger { .. })));
+    }
+}
+
+#[test]
+fn only_the_chosen_victims_change() {
+    let clean = signs(400, 1);
+    let trigger = BadNet::default();
+    let poisoned = poison(clean.clone(), &trigger, ATTACK).unwrap();
+    assert_eq!(poisoned.indices.len(), 20);
+    assert!(poisoned.indices.is_sorted_by(|a, b| a < b));
+    assert_eq!(poisoned.samples.len(), clean.len());
+    for (index, (before, after)) in clean.iter().zip(&poisoned.samples).enumerate() {
+        if poisoned.indices.binary_search(&index).is_ok() {
+            assert_eq!((before.label, after.label), (2, 5));
+            assert_eq!(after.image, trigger.apply(&before.image).unwrap());
+            assert_eq!(after.id, before.id);
+        } else {
+            assert_eq!(before, after);
+        }
+    }
+}
+
+#[test]
+fn seed_alone_chooses_the_poisons() {
+    let indices =
+        |seed| poison(signs(400, 1), &BadNet::default(), PoisonConfig { seed, ..ATTACK }).unwrap().indices;
+    assert_eq!(indices(1), indices(1));
+    assert_ne!(indices(1), indices(2));
+}
+
+#[test]
+fn whole_victim_class_can_be_poisoned_but_not_more() {
+    let data = signs(80, 1);
+    let attack = |rate| poison(data.clone(), &BadNet::default(), PoisonConfig { rate, ..ATTACK });
+    let all = attack(0.125).unwrap();
+    assert!(all.samples.iter().all(|sample| sample.label != ATTACK.victim));
+    let error = attack(0.14).unwrap_err();
+    assert!(matches!(error, LabError::TooFewVictims { needed: 11, available: 10, victim: 2 }));
+}
+
+#[test]
+fn senseless_attacks_are_refused() {
+    let attack = |config| poison(signs(80, 1), &BadNet::default(), config).unwrap_err();
+    for rate in [0.0, 1.0, -0.1, 1.5, f64::NAN, f64::INFINITY] {
+        assert!(matches!(attack(PoisonConfig { rate, ..ATTACK }), LabError::Rate { .. }));
+    }
+    assert!(matches!(
+        attack(PoisonConfig { rate: 0.001, ..ATTACK }),
+        LabError::NoPoisons { samples: 80, .. }
+    ));
+    assert!(matches!(attack(PoisonConfig { target: 2, ..ATTACK }), LabError::SameClass { class: 2 }));
+    let error = attack(PoisonConfig { target: 8, ..ATTACK });
+    assert!(matches!(&error, LabError::AbsentClass { role: "target", class: 8, .. }));
+    assert!(error.to_string().contains("[0, 1, 2, 3, 4, 5, 6, 7]"));
+    let error = attack(PoisonConfig { victim: 99, ..ATTACK });
+    assert!(matches!(error, LabError::AbsentClass { role: "victim", class: 99, .. }));
+    let none = poison(Vec::new(), &BadNet::default(), ATTACK);
+    assert!(matches!(none, Err(LabError::AbsentClass { .. })));
+}
+
+#[test]
+fn triggered_tests_are_victims_with_their_true_label() {
+    let data = signs(80, 2);
+    let trigger = BadNet::sticker(4, [1.0, 0.85, 0.0]);
+    let attacked = triggered_tests(&data, &trigger, 3).unwrap();
+    let victims: Vec<&LabeledImage> = data.iter().filter(|sample| sample.label == 3).collect();
+    assert_eq!(attacked.len(), 10);
+    for (before, after) in victims.into_iter().zip(&attacked) {
+        assert_eq!((after.label, &after.id), (3, &before.id));
+        assert_eq!(after.image, trigger.apply(&before.image).unwrap());
+    }
+    assert!(matches!(triggered_tests(&data, &trigger, 8), Err(LabError::AbsentClass { .. })));
+}
