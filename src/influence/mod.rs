@@ -12,12 +12,14 @@
 mod engine;
 mod error;
 mod precondition;
+mod predict;
 mod scores;
 mod task;
 
 pub use engine::{Influence, Queries, ScoreOptions};
 pub use error::InfluenceError;
 pub use precondition::{Damping, Preconditioner};
+pub use predict::{Prediction, predict};
 pub use scores::{LayerScores, Scores};
 pub use task::{
     Classifier, CrossEntropy, ImageList, ImageSource, LabeledBatch, Logit, Margin, SampledCrossEntropy,

@@ -18,6 +18,9 @@ const GET_CIFAR10: &str = "call `Cifar10::download()`, or fetch and unpack \
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LabError {
+    /// A network could not be trained.
+    #[error("training failed: {0}")]
+    Training(String),
     /// The CIFAR-10 folder is not there (or is a file).
     #[error("there is no CIFAR-10 folder at {path}: {GET_CIFAR10}")]
     MissingFolder {

@@ -28,5 +28,6 @@ pub mod data;
 mod error;
 pub mod metrics;
 pub mod networks;
+pub mod training;
 
 pub use error::LabError;

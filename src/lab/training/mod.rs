@@ -1,0 +1,182 @@
+//! Training of the lab's networks with burn's `Learner`: SGD with momentum, a warm-up and a cosine to zero.
+
+mod batcher;
+mod renderer;
+
+pub use batcher::Augmentation;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::Dataset;
+use burn::optim::SgdConfig;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::lr_scheduler::composed::ComposedLrSchedulerConfig;
+use burn::optim::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::optim::lr_scheduler::linear::LinearLrSchedulerConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{
+    ClassificationOutput, InferenceStep, Interrupter, Learner, LearnerModel, LearningResult,
+    SupervisedTraining, TrainStep,
+};
+
+use crate::factors::FactorError;
+use crate::influence::LabeledBatch;
+use crate::learner::{Collector, Trained};
+use crate::samples::LabeledSample;
+
+use super::LabError;
+use batcher::AugmentingBatcher;
+use renderer::BarRenderer;
+
+/// How a network is trained.
+///
+/// | setting | default |
+/// | --- | --- |
+/// | `epochs` | 20 |
+/// | `batch_size` | 64 |
+/// | `learning_rate` | 0.05, the peak, reached after a tenth of the steps |
+/// | `weight_decay` | 5e-4 |
+/// | `augmentation` | none |
+/// | `seed` | 0: order of the samples and augmentation |
+#[derive(Clone)]
+pub struct TrainingConfig {
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Samples per step.
+    pub batch_size: usize,
+    /// Peak learning rate, in (0, 1].
+    pub learning_rate: f64,
+    /// L2 penalty.
+    pub weight_decay: f32,
+    /// What is done to training images.
+    pub augmentation: Augmentation,
+    /// Order of the samples and augmentation.
+    pub seed: u64,
+    /// Folder for burn's metric logs.
+    pub directory: PathBuf,
+    /// Stops training early.
+    pub interrupter: Interrupter,
+}
+
+impl TrainingConfig {
+    /// The defaults, with metric logs in `directory`.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            epochs: 20,
+            batch_size: 64,
+            learning_rate: 0.05,
+            weight_decay: 5e-4,
+            augmentation: Augmentation::default(),
+            seed: 0,
+            directory: directory.into(),
+            interrupter: Interrupter::new(),
+        }
+    }
+}
+
+impl std::fmt::Debug for TrainingConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrainingConfig")
+            .field("epochs", &self.epochs)
+            .field("batch_size", &self.batch_size)
+            .field("learning_rate", &self.learning_rate)
+            .field("weight_decay", &self.weight_decay)
+            .field("augmentation", &self.augmentation)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Trains `model` on `data` and returns it in validation mode.
+///
+/// # Errors
+/// [`LabError::Training`] for an empty data set, impossible settings, or an error in burn's training.
+pub fn train<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
+where
+    M: LearnerModel
+        + TrainStep<Input = LabeledBatch, Output = ClassificationOutput>
+        + InferenceStep<Input = LabeledBatch, Output = ClassificationOutput>,
+    I: LabeledSample + std::fmt::Debug + 'static,
+    D: Dataset<I> + 'static,
+{
+    let result = launch(model, data, config)?;
+    match result.error {
+        Some(error) => Err(LabError::Training(error.to_string())),
+        None => Ok(result.model),
+    }
+}
+
+/// Trains `model` on `data` while `collector` gathers its factors.
+///
+/// # Errors
+/// As [`train`]; those of [`Collector::finish`].
+pub fn train_watched<M, I, D>(
+    model: M,
+    data: D,
+    config: &TrainingConfig,
+    collector: &Collector,
+) -> Result<Trained<M>, LabError>
+where
+    M: LearnerModel
+        + TrainStep<Input = LabeledBatch, Output = ClassificationOutput>
+        + InferenceStep<Input = LabeledBatch, Output = ClassificationOutput>,
+    I: LabeledSample + std::fmt::Debug + 'static,
+    D: Dataset<I> + 'static,
+{
+    let result = launch(collector.watch(model), data, config)?;
+    collector.finish(result).map_err(|error: FactorError| LabError::Training(error.to_string()))
+}
+
+fn launch<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<LearningResult<M>, LabError>
+where
+    M: LearnerModel
+        + TrainStep<Input = LabeledBatch, Output = ClassificationOutput>
+        + InferenceStep<Input = LabeledBatch, Output = ClassificationOutput>,
+    I: LabeledSample + std::fmt::Debug + 'static,
+    D: Dataset<I> + 'static,
+{
+    if data.is_empty() || config.batch_size == 0 || config.epochs == 0 {
+        let (samples, TrainingConfig { epochs, batch_size, .. }) = (data.len(), config);
+        return Err(LabError::Training(format!(
+            "{samples} samples, {epochs} epochs and a batch size of {batch_size}: each must be 1 or more"
+        )));
+    }
+    let steps = data.len().div_ceil(config.batch_size) * config.epochs;
+    let warmup = (steps / 10).max(1);
+    let schedule = ComposedLrSchedulerConfig::new()
+        .linear(LinearLrSchedulerConfig::new(0.05, 1.0, warmup))
+        .cosine(CosineAnnealingLrSchedulerConfig::new(config.learning_rate, steps))
+        .init()
+        .map_err(LabError::Training)?;
+    let optimizer = SgdConfig::new()
+        .with_momentum(Some(MomentumConfig::new().with_dampening(0.0).with_nesterov(true)))
+        .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay)))
+        .init();
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let loader = |data: Arc<dyn Dataset<I>>, augmentation| -> Arc<dyn DataLoader<LabeledBatch>> {
+        let batcher = AugmentingBatcher { augmentation, seed: config.seed, calls: Arc::default() };
+        // One worker: a second one would make the order of augmentation depend on timing.
+        DataLoaderBuilder::new(batcher)
+            .batch_size(config.batch_size)
+            .shuffle(config.seed)
+            .num_workers(1)
+            .set_device(device.clone())
+            .build(data)
+    };
+    let data: Arc<dyn Dataset<I>> = Arc::new(data);
+    let train = loader(data.clone(), config.augmentation);
+    // burn wants validation data at each epoch; what counts is measured afterwards, on test data, so one batch will do.
+    let few = burn::data::dataset::transform::PartialDataset::new(data, 0, config.batch_size.min(1));
+    let valid = loader(Arc::new(few), Augmentation::default());
+    let learner = Learner::new(model, optimizer, schedule);
+    Ok(SupervisedTraining::new(&config.directory, train, valid)
+        .metrics((LossMetric::new(), AccuracyMetric::new()))
+        .num_epochs(config.epochs)
+        .with_interrupter(config.interrupter.clone())
+        .with_application_logger(None)
+        .renderer(Box::new(BarRenderer::new()))
+        .launch(learner))
+}
