@@ -1,2 +1,18 @@
-//! TODO doc
+//! The audit: from a misclassified image to the training samples that taught it.
+//!
+//! Suspects are checked against the model's prediction, their altered copies made ([`transforms`]), scores taken from the
+//! influence engine, and a rule ([`rules`]) says which samples are flagged.
+
+mod config;
+mod delta_audit;
+mod error;
+mod outcome;
+pub mod rules;
+mod suspect;
 pub mod transforms;
+
+pub use config::{AuditConfig, Rule};
+pub use delta_audit::DeltaAudit;
+pub use error::AuditError;
+pub use outcome::{Audit, AuditSheetError};
+pub use suspect::Suspect;

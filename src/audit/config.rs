@@ -1,0 +1,122 @@
+//! Settings of an audit.
+
+use serde::{Deserialize, Serialize};
+
+use crate::capture::PassConfig;
+use crate::influence::{Damping, Preconditioner};
+
+use super::AuditError;
+use super::rules::{LayerCosine, PaperRule};
+
+/// The rule that decides which samples are flagged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", content = "settings", rename_all = "kebab-case")]
+pub enum Rule {
+    /// Cosines in the EK-FAC metric, layer by layer, inside the suspect's label: the default.
+    LayerCosine(LayerCosine),
+    /// The published rule: influence collapse on altered copies.
+    Paper(PaperRule),
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self::LayerCosine(LayerCosine::default())
+    }
+}
+
+/// Settings of a [`DeltaAudit`](super::DeltaAudit).
+///
+/// | setting | default |
+/// | --- | --- |
+/// | `rule` | [`LayerCosine`] |
+/// | `copies` | 50 altered copies of each suspect |
+/// | `preconditioner` | EK-FAC |
+/// | `damping` | 0.1 × mean eigenvalue of each layer |
+/// | `eigenvalue_samples` | 4,096 (the eigenvalues are corrected on so many samples where the factors have none; 0: on all) |
+/// | `seed` | 0 |
+/// | `pass` | batches of 64, a progress bar |
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// The rule.
+    pub rule: Rule,
+    /// Altered copies of each suspect: the paper's rule decides by them, other rules show them as evidence.
+    pub copies: usize,
+    /// The curvature.
+    pub preconditioner: Preconditioner,
+    /// What is added to its eigenvalues.
+    pub damping: Damping,
+    /// Samples on which EK-FAC eigenvalues are estimated, where the factors have none; 0 for all.
+    pub eigenvalue_samples: usize,
+    /// Altered copies, the eigenvalues' samples and their labels depend on it.
+    pub seed: u64,
+    /// How passes over the data run.
+    pub pass: PassConfig,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            rule: Rule::default(),
+            copies: 50,
+            preconditioner: Preconditioner::default(),
+            damping: Damping::default(),
+            eigenvalue_samples: 4096,
+            seed: 0,
+            pass: PassConfig::default(),
+        }
+    }
+}
+
+impl AuditConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same with another rule.
+    pub fn with_rule(self, rule: Rule) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// The same with another seed.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`AuditError::Setting`], naming the setting.
+    pub fn validate(&self) -> Result<(), AuditError> {
+        let refuse = |setting, detail: &str| Err(AuditError::Setting { setting, detail: detail.to_owned() });
+        if self.pass.batch_size == 0 {
+            return refuse("pass.batch_size", "it is 0: set it to 1 or more");
+        }
+        match self.rule {
+            Rule::Paper(rule) if !rule.eta.is_finite() => refuse("rule.eta", "it must be a finite number"),
+            Rule::Paper(rule) if rule.tolerance >= self.copies => {
+                refuse("rule.tolerance", "it must be less than the number of altered copies")
+            }
+            Rule::LayerCosine(rule) if !(rule.min_separation.is_finite() && rule.min_separation >= 0.0) => {
+                refuse("rule.min_separation", "it must be a finite number ≥ 0")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings, for the audit's record.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let settings = match &self.rule {
+            Rule::LayerCosine(rule) => serde_json::to_value(rule),
+            Rule::Paper(rule) => serde_json::to_value(rule),
+        };
+        serde_json::json!({
+            "rule": settings.unwrap_or_default(),
+            "copies": self.copies,
+            "preconditioner": self.preconditioner,
+            "damping": self.damping,
+            "eigenvalue_samples": self.eigenvalue_samples,
+            "batch_size": self.pass.batch_size,
+        })
+    }
+}

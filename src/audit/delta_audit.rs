@@ -1,0 +1,410 @@
+//! The audit: from suspects to flagged training samples.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use burn::data::dataset::Dataset;
+use burn::module::Module;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
+
+use crate::capture::{FrozenModel, ModelInventory, PassError};
+use crate::factors::KroneckerFactors;
+use crate::influence::{
+    Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Preconditioner, Prediction,
+    SampledCrossEntropy, ScoreOptions, predict,
+};
+use crate::report::{
+    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SuspectRecord,
+    TimingsRecord, Verdict,
+};
+use crate::samples::LabeledSample;
+
+use super::rules::{LayerCosine, PaperRule};
+use super::transforms::{AlteredCopy, altered_copies};
+use super::{Audit, AuditConfig, AuditError, Rule, Suspect};
+
+/// Fewer samples of a label than this can't be split into two groups that mean anything.
+const FEWEST_CANDIDATES: usize = 8;
+
+/// An audit to be run: which training samples taught the model what it says of the suspects?
+#[derive(Clone, Debug, Default)]
+pub struct DeltaAudit {
+    config: AuditConfig,
+}
+
+/// One suspect on its way through a rule.
+struct Case<'a> {
+    suspect: &'a Suspect,
+    prediction: Prediction,
+    copies: Vec<AlteredCopy>,
+    copy_predictions: Vec<Prediction>,
+    finding: Finding,
+}
+
+/// What a rule says of one suspect, over all training samples.
+#[derive(Default)]
+struct Finding {
+    flagged: Vec<usize>,
+    /// By sample; negative infinity where the rule did not look.
+    scores: Vec<f64>,
+    votes: Option<Vec<usize>>,
+    separation: Option<f64>,
+    note: Option<String>,
+    inconclusive: bool,
+}
+
+impl Finding {
+    fn verdict(&self) -> Verdict {
+        match (self.flagged.is_empty(), self.inconclusive) {
+            (false, _) => Verdict::Poisoned,
+            (true, true) => Verdict::Inconclusive,
+            (true, false) => Verdict::Clean,
+        }
+    }
+}
+
+impl DeltaAudit {
+    /// An audit with these settings.
+    pub fn new(config: AuditConfig) -> Self {
+        Self { config }
+    }
+
+    /// Runs the audit of `model`, trained on `train`, for `suspects`.
+    ///
+    /// `factors` must be those of the model with its present weights. Where they lack corrected eigenvalues and EK-FAC is asked
+    /// for, one pass over some training samples makes them. Each suspect must be predicted as its label says.
+    ///
+    /// # Errors
+    /// [`AuditError`], naming suspect, sample or setting.
+    pub fn run<M, I, D>(
+        &self,
+        model: &M,
+        factors: &KroneckerFactors,
+        train: &D,
+        suspects: &[Suspect],
+    ) -> Result<Audit, AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        let start = Instant::now();
+        self.config.validate()?;
+        let frozen = FrozenModel::new(model);
+        factors.check_model(frozen.inventory())?;
+        let (mut cases, classes) = self.cases(&frozen, train, suspects)?;
+        let labels = labels(train, classes)?;
+        let source = ImageSource::new(train);
+
+        let factor_start = Instant::now();
+        let corrected = self.corrected(&frozen, factors, &source)?;
+        let influence = Influence::new(
+            &frozen,
+            corrected.as_ref().unwrap_or(factors),
+            self.config.preconditioner,
+            self.config.damping,
+        )?;
+        let factor_seconds = factor_start.elapsed().as_secs_f64();
+
+        let score_start = Instant::now();
+        match self.config.rule {
+            Rule::LayerCosine(rule) => self.layer_cosine(rule, &influence, &source, &labels, &mut cases)?,
+            Rule::Paper(rule) => self.paper(rule, &influence, &source, &mut cases)?,
+        }
+        let timings = TimingsRecord {
+            factors: factor_seconds,
+            scores: score_start.elapsed().as_secs_f64(),
+            total: start.elapsed().as_secs_f64(),
+        };
+        let record = self.record(frozen.inventory(), factors, train, &labels, classes, &cases, timings)?;
+        let scores = combined(cases.iter().map(|case| case.finding.scores.as_slice()), labels.len());
+        Ok(Audit::new(record, scores))
+    }
+
+    /// Checks every suspect and makes its altered copies. Returns the number of classes too.
+    fn cases<'a, M, I, D>(
+        &self,
+        model: &FrozenModel<M>,
+        train: &D,
+        suspects: &'a [Suspect],
+    ) -> Result<(Vec<Case<'a>>, usize), AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        if suspects.is_empty() {
+            return Err(AuditError::NoSuspect);
+        }
+        if train.is_empty() {
+            return Err(AuditError::NoData);
+        }
+        let first = train.get(0).map_err(|e| PassError::Sample { index: 0, source: Box::new(e) })?;
+        let expected = first.image().shape();
+        if let Some(suspect) = suspects.iter().find(|suspect| suspect.image.shape() != expected) {
+            let (id, got) = (suspect.id.clone(), suspect.image.shape());
+            return Err(AuditError::SuspectShape { id, expected, got });
+        }
+        let batch_size = self.config.pass.batch_size;
+        let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), 0)).collect());
+        let predictions = predict(model, &images, batch_size)?;
+        let classes = predictions.first().map_or(0, |prediction| prediction.probabilities.len());
+        let mut cases = Vec::with_capacity(suspects.len());
+        for (number, (suspect, prediction)) in suspects.iter().zip(predictions).enumerate() {
+            let Suspect { id, image, label } = suspect;
+            if *label >= classes {
+                return Err(AuditError::SuspectLabel { id: id.clone(), label: *label, classes });
+            }
+            if prediction.label != *label {
+                return Err(AuditError::NotMisclassified {
+                    id: id.clone(),
+                    label: *label,
+                    predicted: prediction.label,
+                    confidence: prediction.confidence(),
+                });
+            }
+            let seed = self.config.seed.wrapping_add(number as u64);
+            let copies = altered_copies(image, *label, classes, self.config.copies, seed)?;
+            let list = ImageList(copies.iter().map(|copy| (copy.image.clone(), copy.label)).collect());
+            let copy_predictions = predict(model, &list, batch_size)?;
+            cases.push(Case { suspect, prediction, copies, copy_predictions, finding: Finding::default() });
+        }
+        Ok((cases, classes))
+    }
+
+    /// Factors with corrected eigenvalues, where EK-FAC needs them and they are not there.
+    fn corrected<M, I, D>(
+        &self,
+        model: &FrozenModel<M>,
+        factors: &KroneckerFactors,
+        source: &ImageSource<'_, D, I>,
+    ) -> Result<Option<KroneckerFactors>, AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        use crate::capture::BatchSource;
+        if self.config.preconditioner != Preconditioner::Ekfac || factors.is_corrected() {
+            return Ok(None);
+        }
+        let mut corrected = factors.clone();
+        let all = source.len();
+        let some = match self.config.eigenvalue_samples {
+            0 => all,
+            some => some.min(all),
+        };
+        let mut indices = sample(&mut StdRng::seed_from_u64(self.config.seed), all, some).into_vec();
+        indices.sort_unstable(); // neighbours on disk are read together
+        // Labels drawn from the model: with the true ones, a fitted model's gradients all but vanish.
+        let loss = SampledCrossEntropy::new(self.config.seed);
+        corrected.correct_eigenvalues(model, source, &indices, &loss, &self.config.pass)?;
+        Ok(Some(corrected))
+    }
+
+    /// The layer-cosine rule, label by label.
+    fn layer_cosine<M, I, D>(
+        &self,
+        rule: LayerCosine,
+        influence: &Influence<'_, M>,
+        source: &ImageSource<'_, D, I>,
+        labels: &[usize],
+        cases: &mut [Case<'_>],
+    ) -> Result<(), AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        let mut by_label: BTreeMap<usize, Vec<&mut Case<'_>>> = BTreeMap::new();
+        for case in cases {
+            by_label.entry(case.suspect.label).or_default().push(case);
+        }
+        for (label, mut cases) in by_label {
+            let candidates: Vec<usize> = (0..labels.len()).filter(|&n| labels[n] == label).collect();
+            if candidates.len() < FEWEST_CANDIDATES {
+                for case in cases {
+                    let count = candidates.len();
+                    let note =
+                        format!("only {count} training samples carry the label {label}: too few to tell");
+                    let scores = vec![f64::NEG_INFINITY; labels.len()];
+                    case.finding =
+                        Finding { note: Some(note), inconclusive: true, scores, ..Finding::default() };
+                }
+                continue;
+            }
+            let images = cases.iter().map(|case| (case.suspect.image.clone(), label)).collect();
+            let findings =
+                rule.apply(influence, source, &candidates, &ImageList(images), &self.config.pass)?;
+            for (case, found) in cases.iter_mut().zip(findings) {
+                let mut scores = vec![f64::NEG_INFINITY; labels.len()];
+                candidates.iter().zip(&found.scores).for_each(|(&n, score)| scores[n] = *score);
+                case.finding = Finding {
+                    flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
+                    scores,
+                    separation: found.separation,
+                    ..Finding::default()
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// The published rule: all suspects and all their copies in one pass.
+    fn paper<M, I, D>(
+        &self,
+        rule: PaperRule,
+        influence: &Influence<'_, M>,
+        source: &ImageSource<'_, D, I>,
+        cases: &mut [Case<'_>],
+    ) -> Result<(), AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        use crate::capture::BatchSource;
+        let mut images = Vec::new();
+        for case in &*cases {
+            images.push((case.suspect.image.clone(), case.suspect.label));
+            images.extend(case.copies.iter().map(|copy| (copy.image.clone(), copy.label)));
+        }
+        let queries = influence.queries(&ImageList(images), &Margin, &self.config.pass)?;
+        let indices: Vec<usize> = (0..source.len()).collect();
+        let options = ScoreOptions::default();
+        let scores =
+            influence.scores(source, &indices, &CrossEntropy, &queries, options, &self.config.pass)?;
+        let mut row = 0;
+        for case in cases {
+            let count = case.copies.len();
+            let copies = (row + 1..=row + count).map(|copy| scores.row(copy));
+            let votes = rule.votes(scores.row(row), copies);
+            let needed = count - rule.tolerance;
+            let flagged = (0..votes.len()).filter(|&n| votes[n] >= needed).collect();
+            // Votes rank, the influence on the suspect breaks ties: scaled to stay below one vote.
+            let suspect = scores.row(row);
+            let largest = suspect.iter().fold(f64::MIN_POSITIVE, |largest, s| largest.max(s.abs()));
+            let ranking = votes.iter().zip(suspect).map(|(&votes, s)| votes as f64 + 0.49 * s / largest);
+            case.finding =
+                Finding { flagged, scores: ranking.collect(), votes: Some(votes), ..Finding::default() };
+            row += 1 + count;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn record<I, D>(
+        &self,
+        inventory: &ModelInventory,
+        factors: &KroneckerFactors,
+        train: &D,
+        labels: &[usize],
+        classes: usize,
+        cases: &[Case<'_>],
+        timings_s: TimingsRecord,
+    ) -> Result<AuditRecord, AuditError>
+    where
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        let flagged: BTreeSet<usize> =
+            cases.iter().flat_map(|case| case.finding.flagged.iter().copied()).collect();
+        let mut entries = Vec::with_capacity(flagged.len());
+        for index in flagged {
+            let item = train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
+            let scores = cases.iter().map(|case| case.finding.scores[index]);
+            let votes = cases.iter().filter_map(|case| case.finding.votes.as_ref().map(|votes| votes[index]));
+            entries.push(FlaggedRecord {
+                index,
+                id: item.id().unwrap_or_else(|| index.to_string()),
+                label: labels[index],
+                score: scores.fold(f64::NEG_INFINITY, f64::max),
+                p_value: None,
+                votes: votes.max(),
+            });
+        }
+        entries.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let verdicts: Vec<Verdict> = cases.iter().map(|case| case.finding.verdict()).collect();
+        let verdict = [Verdict::Poisoned, Verdict::Inconclusive]
+            .into_iter()
+            .find(|verdict| verdicts.contains(verdict))
+            .unwrap_or(Verdict::Clean);
+        let name = match self.config.rule {
+            Rule::LayerCosine(_) => "layer-cosine",
+            Rule::Paper(_) => "paper",
+        };
+        Ok(AuditRecord {
+            seed: self.config.seed,
+            verdict,
+            model: model_record(inventory, factors),
+            data: DataRecord { samples: labels.len(), classes },
+            rule: RuleRecord { name: name.to_owned(), settings: self.config.to_json() },
+            suspects: cases.iter().map(suspect_record).collect(),
+            flagged: entries,
+            timings_s,
+            ..AuditRecord::default()
+        })
+    }
+}
+
+/// The label of every training sample.
+fn labels<I: LabeledSample, D: Dataset<I>>(train: &D, classes: usize) -> Result<Vec<usize>, AuditError> {
+    let mut labels = Vec::with_capacity(train.len());
+    for index in 0..train.len() {
+        let item = train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
+        let label = item.label();
+        if label >= classes {
+            return Err(AuditError::TrainingLabel { index, label, classes });
+        }
+        labels.push(label);
+    }
+    Ok(labels)
+}
+
+/// The largest score of each sample over all suspects.
+fn combined<'a>(scores: impl Iterator<Item = &'a [f64]>, samples: usize) -> Vec<f64> {
+    let mut largest = vec![f64::NEG_INFINITY; samples];
+    for row in scores {
+        largest.iter_mut().zip(row).for_each(|(largest, score)| *largest = largest.max(*score));
+    }
+    largest
+}
+
+fn model_record(inventory: &ModelInventory, factors: &KroneckerFactors) -> ModelRecord {
+    let covered = |path: &str| {
+        path.rsplit_once('.').is_some_and(|(layer, name)| {
+            factors
+                .layer(layer)
+                .is_some_and(|factors| name == "weight" || (name == "bias" && factors.shape().bias))
+        })
+    };
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        inventory.parameters.iter().partition(|parameter| covered(&parameter.path));
+    ModelRecord {
+        fingerprint: inventory.fingerprint.clone(),
+        parameters: inventory.total(),
+        covered_parameters: inside.iter().map(|parameter| parameter.elements).sum(),
+        not_covered: outside.iter().map(|parameter| parameter.path.clone()).collect(),
+    }
+}
+
+fn suspect_record(case: &Case<'_>) -> SuspectRecord {
+    let copies = case.copies.iter().zip(&case.copy_predictions).map(|(copy, prediction)| CopyRecord {
+        transform: copy.transform.to_string(),
+        label: copy.label,
+        predicted: prediction.label,
+    });
+    SuspectRecord {
+        id: case.suspect.id.clone(),
+        label: case.suspect.label,
+        predicted: case.prediction.label,
+        confidence: f64::from(case.prediction.confidence()),
+        verdict: case.finding.verdict(),
+        flagged: case.finding.flagged.len(),
+        note: case.finding.note.clone(),
+        separation: case.finding.separation,
+        copies: copies.collect(),
+    }
+}

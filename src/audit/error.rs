@@ -1,0 +1,95 @@
+//! What can go wrong in an audit.
+
+use thiserror::Error;
+
+use crate::capture::PassError;
+use crate::factors::FactorError;
+use crate::influence::InfluenceError;
+
+use super::transforms::CopiesError;
+
+/// Why an audit could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// No suspect was given.
+    #[error(
+        "there is no suspect: give at least one image with the label that the model wrongly predicts for it"
+    )]
+    NoSuspect,
+    /// The training set is empty.
+    #[error("the training set is empty: audit the data that the model was trained on")]
+    NoData,
+    /// A suspect has another shape than the training images.
+    #[error(
+        "suspect {id} has the shape {got:?} (channels, height, width), the training images have {expected:?}: crop or resize it"
+    )]
+    SuspectShape {
+        /// The suspect.
+        id: String,
+        /// The training images' shape.
+        expected: [usize; 3],
+        /// The suspect's shape.
+        got: [usize; 3],
+    },
+    /// The suspect's label is no class of the model.
+    #[error("suspect {id} has the label {label}, the model has the classes 0 to {}", classes - 1)]
+    SuspectLabel {
+        /// The suspect.
+        id: String,
+        /// The label given.
+        label: usize,
+        /// Classes of the model.
+        classes: usize,
+    },
+    /// The model does not say what the suspect is said to be taken for.
+    #[error(
+        "the model takes suspect {id} for class {predicted} (probability {confidence:.3}), not for {label}: give the label that it predicts wrongly"
+    )]
+    NotMisclassified {
+        /// The suspect.
+        id: String,
+        /// The label given.
+        label: usize,
+        /// The label predicted.
+        predicted: usize,
+        /// Its probability.
+        confidence: f32,
+    },
+    /// A training sample has a label that the model does not know.
+    #[error("training sample {index} has the label {label}, the model has the classes 0 to {}", classes - 1)]
+    TrainingLabel {
+        /// The sample's position.
+        index: usize,
+        /// Its label.
+        label: usize,
+        /// Classes of the model.
+        classes: usize,
+    },
+    /// A setting makes no sense.
+    #[error("audit setting {setting}: {detail}")]
+    Setting {
+        /// The setting's name.
+        setting: &'static str,
+        /// What is wrong and what to do.
+        detail: String,
+    },
+    /// The altered copies could not be made.
+    #[error(transparent)]
+    Copies(#[from] CopiesError),
+    /// Scores could not be made.
+    #[error(transparent)]
+    Influence(#[from] InfluenceError),
+}
+
+impl From<PassError> for AuditError {
+    fn from(error: PassError) -> Self {
+        Self::Influence(error.into())
+    }
+}
+
+impl From<FactorError> for AuditError {
+    fn from(error: FactorError) -> Self {
+        Self::Influence(error.into())
+    }
+}

@@ -1,0 +1,106 @@
+//! An audit that was run.
+
+use std::path::Path;
+
+use burn::data::dataset::Dataset;
+use burn::data::dataset::transform::SelectionDataset;
+
+use crate::capture::PassError;
+use crate::report::{AuditRecord, ReportError, Verdict, save_contact_sheet, save_json, summary};
+use crate::samples::{Image, LabeledSample};
+
+use super::AuditError;
+
+/// The outcome of an audit: its record, and every training sample's score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// What is written to `audit.json`.
+    pub record: AuditRecord,
+    scores: Vec<f64>,
+}
+
+/// Columns of the contact sheet, and the factor by which images of less than 64 pixels are enlarged.
+const SHEET: (usize, usize) = (20, 2);
+
+impl Audit {
+    pub(super) fn new(record: AuditRecord, scores: Vec<f64>) -> Self {
+        Self { record, scores }
+    }
+
+    /// The verdict over all suspects.
+    pub fn verdict(&self) -> Verdict {
+        self.record.verdict
+    }
+
+    /// Positions of the flagged samples in the training set, ascending.
+    pub fn flagged(&self) -> Vec<usize> {
+        let mut indices: Vec<usize> = self.record.flagged.iter().map(|entry| entry.index).collect();
+        indices.sort_unstable();
+        indices
+    }
+
+    /// The rule's statistic of every training sample (the largest over the suspects): higher is more suspicious, negative
+    /// infinity where the rule did not look.
+    pub fn scores(&self) -> &[f64] {
+        &self.scores
+    }
+
+    /// The training set without the flagged samples.
+    pub fn cleaned<I, D>(&self, train: D) -> SelectionDataset<D, I>
+    where
+        I: Clone + Send + Sync,
+        D: Dataset<I>,
+    {
+        let flagged = self.flagged();
+        let kept = (0..train.len()).filter(|index| flagged.binary_search(index).is_err()).collect::<Vec<_>>();
+        SelectionDataset::from_indices_unchecked(train, kept)
+    }
+
+    /// A summary to print.
+    pub fn summary(&self) -> String {
+        summary(&self.record)
+    }
+
+    /// Writes `audit.json`; it appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`ReportError`], naming the file.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ReportError> {
+        save_json(path, &self.record)
+    }
+
+    /// Writes a picture of the flagged images, most suspicious first. Nothing is written where nothing is flagged.
+    ///
+    /// # Errors
+    /// [`ReportError`], naming the file.
+    pub fn save_contact_sheet<I: LabeledSample, D: Dataset<I>>(
+        &self,
+        path: impl AsRef<Path>,
+        train: &D,
+    ) -> Result<(), AuditSheetError> {
+        let mut images: Vec<Image> = Vec::new();
+        for entry in self.record.flagged.iter().take(crate::report::MAX_PICTURES) {
+            let index = entry.index;
+            let item = train
+                .get(index)
+                .map_err(|e| AuditError::from(PassError::Sample { index, source: Box::new(e) }))?;
+            images.push(item.image());
+        }
+        if images.is_empty() {
+            return Ok(());
+        }
+        Ok(save_contact_sheet(path, &images, SHEET.0, SHEET.1)?)
+    }
+}
+
+/// Why a contact sheet could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditSheetError {
+    /// A flagged sample could not be loaded.
+    #[error(transparent)]
+    Sample(#[from] AuditError),
+    /// The picture could not be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+}

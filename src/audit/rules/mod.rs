@@ -1,0 +1,9 @@
+//! Rules: from scores to flagged samples. A new rule is one file here and one arm in [`Rule`](super::Rule).
+
+mod layer_cosine;
+mod otsu;
+mod paper;
+
+pub use layer_cosine::{LayerCosine, LayerCosineFinding};
+pub use otsu::{Split, otsu};
+pub use paper::PaperRule;

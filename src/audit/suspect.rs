@@ -1,0 +1,26 @@
+//! The suspect: an image that the model gets wrong, and what it takes it for.
+
+use crate::samples::Image;
+
+/// An image with the label y′ that the model wrongly predicts for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Suspect {
+    /// A name for reports.
+    pub id: String,
+    /// The image x′, in image space.
+    pub image: Image,
+    /// The wrong label y′.
+    pub label: usize,
+}
+
+impl Suspect {
+    /// A suspect named `suspect`.
+    pub fn new(image: Image, label: usize) -> Self {
+        Self { id: "suspect".to_owned(), image, label }
+    }
+
+    /// The same with another name.
+    pub fn with_id(self, id: impl Into<String>) -> Self {
+        Self { id: id.into(), ..self }
+    }
+}
