@@ -6,7 +6,7 @@ use burn::data::dataset::Dataset;
 use burn::data::dataset::transform::SelectionDataset;
 
 use crate::capture::PassError;
-use crate::report::{AuditRecord, ReportError, Verdict, save_contact_sheet, save_json, summary};
+use crate::report::{AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary};
 use crate::samples::{Image, LabeledSample};
 
 use super::AuditError;
@@ -54,6 +54,12 @@ impl Audit {
         let flagged = self.flagged();
         let kept = (0..train.len()).filter(|index| flagged.binary_search(index).is_err()).collect::<Vec<_>>();
         SelectionDataset::from_indices_unchecked(train, kept)
+    }
+
+    /// The same with what is known of the truth: for experiments that made the attack themselves.
+    pub fn with_truth(mut self, truth: TruthRecord) -> Self {
+        self.record.truth = Some(truth);
+        self
     }
 
     /// A summary to print.

@@ -172,3 +172,10 @@ fn average_precision(scores: &[f64], truth: &BTreeSet<usize>) -> Option<f64> {
     }
     Some(total / truth.len() as f64)
 }
+
+impl From<DetectionMetrics> for crate::report::TruthRecord {
+    fn from(metrics: DetectionMetrics) -> Self {
+        let DetectionMetrics { poisons, precision, recall, f1, auroc, average_precision, .. } = metrics;
+        Self { poisons, precision, recall, f1, auroc, average_precision }
+    }
+}

@@ -1,0 +1,425 @@
+//! CIFAR-10, poisoned by the example itself or by somebody else: train, audit, unlearn.
+//!
+//! ```text
+//! cargo run --release --example cifar10 -- --data DIR --attack badnet --victim 8 --target 5 --poison-rate 0.01
+//! cargo run --release --example cifar10 -- --data DIR --suspect ship.png --suspect-label 5
+//! ```
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use burn::data::dataset::{Dataset, InMemDataset};
+use burn::tensor::Device;
+use burn_delta_influence::audit::rules::{LayerCosine, PaperRule};
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect};
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::influence::{ImageSource, SampledCrossEntropy, predict};
+use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
+use burn_delta_influence::lab::data::Cifar10;
+use burn_delta_influence::lab::metrics::DetectionMetrics;
+use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train, train_watched};
+use burn_delta_influence::learner::{Collector, CollectorConfig};
+use burn_delta_influence::report::{UnlearnRecord, check_output_dir, save_json, unlearn_summary};
+use burn_delta_influence::samples::{Image, LabeledImage};
+use burn_delta_influence::unlearn::{self, Probe};
+use clap::{Parser, ValueEnum};
+use support::{DeviceChoice, Outcome, peak_memory, phase};
+
+/// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
+#[derive(Clone, Parser)]
+struct Arguments {
+    /// Folder with the official binary files (any of data_batch_1..5.bin, and test_batch.bin).
+    #[arg(long)]
+    data: PathBuf,
+    /// Use only the first N training images.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Attack to mount on the training images.
+    #[arg(long, value_enum, default_value = "none")]
+    attack: Attack,
+    /// The attack's trigger.
+    #[arg(long, value_enum, default_value = "checkerboard")]
+    trigger: Trigger,
+    /// Class whose images get the trigger.
+    #[arg(long, default_value_t = 8)]
+    victim: usize,
+    /// Label that they get.
+    #[arg(long, default_value_t = 5)]
+    target: usize,
+    /// Poisoned part of all training images.
+    #[arg(long, default_value_t = 0.01)]
+    poison_rate: f64,
+    /// Seed of poison, training and audit.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Passes over the training images.
+    #[arg(long, default_value_t = 12)]
+    epochs: usize,
+    /// Channels of the network's first layer.
+    #[arg(long, default_value_t = 16)]
+    width: usize,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// A misclassified image (PNG, JPEG, PNM); repeatable, each with its label.
+    #[arg(long)]
+    suspect: Vec<PathBuf>,
+    /// The label that the model wrongly predicts for the suspect.
+    #[arg(long)]
+    suspect_label: Vec<usize>,
+    /// Suspects to take from the attack's own test images, where no file is given.
+    #[arg(long, default_value_t = 1)]
+    suspects: usize,
+    /// Rules to audit with; the first one decides. `paper` is run beside `delta` where the truth is known.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    rule: Vec<RuleChoice>,
+    /// Where the factors come from: collected during training, or a pass of the trained model.
+    #[arg(long, value_enum, default_value = "training")]
+    factors: FactorChoice,
+    /// Ways to unlearn.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "resume")]
+    unlearn: Vec<UnlearnChoice>,
+    /// Folder for the results.
+    #[arg(long, default_value = "delta-influence-out")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Attack {
+    /// A patch and a wrong label (Gu et al. 2017).
+    Badnet,
+    /// None: the data are as they are.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Trigger {
+    /// A 3×3 checkerboard.
+    Checkerboard,
+    /// Four black pixels, as in the paper; not learned from 10,000 images.
+    FourPixels,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RuleChoice {
+    /// This crate's default rule.
+    Delta,
+    /// The published rule.
+    Paper,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FactorChoice {
+    /// Collected during training.
+    Training,
+    /// One pass of the trained model over all training images.
+    Fit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum UnlearnChoice {
+    /// Train on without the flagged images.
+    Resume,
+    /// Train anew without them.
+    Retrain,
+    /// Don't.
+    None,
+}
+
+impl RuleChoice {
+    fn rule(self) -> Rule {
+        match self {
+            Self::Delta => Rule::LayerCosine(LayerCosine::default()),
+            Self::Paper => Rule::Paper(PaperRule::default()),
+        }
+    }
+}
+
+/// Training and test images, and what the attack did.
+struct Data {
+    train: Arc<InMemDataset<LabeledImage>>,
+    test: InMemDataset<LabeledImage>,
+    poisons: Option<Vec<usize>>,
+    /// Test images of the victim class with the trigger.
+    triggered: Vec<LabeledImage>,
+}
+
+fn main() -> ExitCode {
+    support::run(|| cifar10(Arguments::parse()))
+}
+
+fn cifar10(arguments: Arguments) -> Outcome<()> {
+    let Arguments { out, seed, .. } = &arguments;
+    check_output_dir(out)?;
+    let device = arguments.device.device()?;
+    device.seed(*seed);
+    let files = suspect_files(&arguments)?;
+    let data = load(&arguments)?;
+    check_suspects(&files)?;
+    println!("{} training images, {} test images, seed {seed}", data.train.len(), data.test.len());
+    if let Some(poisons) = &data.poisons {
+        let (victim, target) = (Cifar10::CLASSES[arguments.victim], Cifar10::CLASSES[arguments.target]);
+        println!("{} poisons: '{victim}' with the trigger, labelled '{target}'", poisons.len());
+    }
+    println!();
+
+    let config = training_config(&arguments);
+    let (model, factors) = trained(&arguments, &data, &config, &device)?;
+    let suspects = match files.is_empty() {
+        false => files,
+        true => own_suspects(&arguments, &model, &data)?,
+    };
+    let images = data.triggered.iter().map(|sample| sample.image.clone());
+    let probe = Probe::new(&suspects).with_clean(&data.test).with_triggered(images, arguments.target);
+    let before = phase("measure", || Ok(probe.measure(&model)?))?;
+    println!("  {}", describe(&before));
+
+    let audit = audits(&arguments, &model, &factors, &data, &suspects)?;
+    for (number, suspect) in suspects.iter().enumerate() {
+        suspect.image.save_png(out.join(format!("suspect-{number}.png")))?;
+    }
+    let mut records: Vec<UnlearnRecord> = Vec::new();
+    for choice in arguments.unlearn.iter().filter(|_| !audit.flagged().is_empty()) {
+        let cleaned = audit.cleaned(data.train.clone());
+        let unlearned = match choice {
+            UnlearnChoice::None => continue,
+            UnlearnChoice::Resume => {
+                let shorter = TrainingConfig {
+                    epochs: config.epochs.div_ceil(4),
+                    learning_rate: config.learning_rate / 4.0,
+                    ..config.clone()
+                };
+                phase("unlearn: resume", || {
+                    Ok(unlearn::resume(model.clone(), cleaned, |model, data| train(model, data, &shorter))?)
+                })?
+            }
+            UnlearnChoice::Retrain => phase("unlearn: retrain", || {
+                let init = || network(&arguments, &device);
+                Ok(unlearn::retrain(init, cleaned, |model, data| train(model, data, &config))?)
+            })?,
+        };
+        let after = probe.measure(&unlearned.model)?;
+        println!("  {}", describe(&after));
+        records.push(unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after));
+    }
+    println!("\n{}", audit.summary());
+    for record in &records {
+        let name = match records.len() {
+            1 => "unlearn.json".to_owned(),
+            _ => format!("unlearn-{}.json", record.method),
+        };
+        save_json(out.join(name), record)?;
+        println!("{}", unlearn_summary(record));
+    }
+    if let Some(peak) = peak_memory() {
+        println!("peak memory of the process: {peak} MiB");
+    }
+    println!("written to {}", out.display());
+    Ok(())
+}
+
+/// The images given as files, with their labels.
+fn suspect_files(arguments: &Arguments) -> Outcome<Vec<Suspect>> {
+    let (files, labels) = (&arguments.suspect, &arguments.suspect_label);
+    if files.len() != labels.len() {
+        let (files, labels) = (files.len(), labels.len());
+        return Err(format!(
+            "{files} times --suspect and {labels} times --suspect-label: give each image its label"
+        )
+        .into());
+    }
+    let suspects = files.iter().zip(labels).map(|(file, &label)| {
+        Ok(Suspect::new(Image::open(file)?, label).with_id(file.display().to_string()))
+    });
+    suspects.collect()
+}
+
+/// What can be said of the suspects before training: better now than in ten minutes.
+fn check_suspects(suspects: &[Suspect]) -> Outcome<()> {
+    for suspect in suspects {
+        if suspect.label >= Cifar10::CLASSES.len() {
+            return Err(format!(
+                "suspect {}: there is no class {}, labels are 0 to 9",
+                suspect.id, suspect.label
+            )
+            .into());
+        }
+        if suspect.image.shape() != [3, 32, 32] {
+            let [_, height, width] = suspect.image.shape();
+            return Err(format!(
+                "suspect {} has {width}×{height} pixels, CIFAR-10 images have 32×32: resize it",
+                suspect.id
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn load(arguments: &Arguments) -> Outcome<Data> {
+    let (samples, test) = images(arguments)?;
+    let trigger = match arguments.trigger {
+        Trigger::Checkerboard => BadNet::checkerboard(),
+        Trigger::FourPixels => BadNet::four_pixels(),
+    };
+    let (train, poisons, triggered) = match arguments.attack {
+        Attack::None => (samples, None, Vec::new()),
+        Attack::Badnet => {
+            let &Arguments { victim, target, poison_rate: rate, seed, .. } = arguments;
+            let Poisoned { samples, indices, .. } =
+                poison(samples, &trigger, PoisonConfig { victim, target, rate, seed })?;
+            (samples, Some(indices), triggered_tests(&test, &trigger, victim)?)
+        }
+    };
+    let (train, test) = (Arc::new(InMemDataset::new(train)), InMemDataset::new(test));
+    Ok(Data { train, test, poisons, triggered })
+}
+
+/// Training and test images from the folder, or from the network where that is built in.
+fn images(arguments: &Arguments) -> Outcome<(Vec<LabeledImage>, Vec<LabeledImage>)> {
+    #[cfg(feature = "download")]
+    if !arguments.data.exists() {
+        let (mut train, test) = Cifar10::download()?;
+        train.truncate(arguments.limit.unwrap_or(usize::MAX));
+        return Ok((train, test));
+    }
+    let folder = Cifar10::open(&arguments.data)?;
+    Ok((folder.train(arguments.limit)?, folder.test(None)?))
+}
+
+fn training_config(arguments: &Arguments) -> TrainingConfig {
+    TrainingConfig {
+        epochs: arguments.epochs,
+        learning_rate: 0.1,
+        augmentation: Augmentation { shift: 2, flip: true },
+        seed: arguments.seed,
+        ..TrainingConfig::new(arguments.out.join("training"))
+    }
+}
+
+fn network(arguments: &Arguments, device: &Device) -> ResNet9 {
+    ResNet9::new(arguments.width, Cifar10::CLASSES.len(), &device.clone().autodiff())
+}
+
+/// The model and its factors.
+fn trained(
+    arguments: &Arguments,
+    data: &Data,
+    config: &TrainingConfig,
+    device: &Device,
+) -> Outcome<(ResNet9, KroneckerFactors)> {
+    let model = network(arguments, device);
+    match arguments.factors {
+        FactorChoice::Training => {
+            let collector = Collector::new(CollectorConfig::new())?;
+            let trained = phase("train, collecting factors", || {
+                Ok(train_watched(model, data.train.clone(), config, &collector)?)
+            })?;
+            let stats = trained.stats;
+            println!("{:<42} {:>8.1} s", "  of which collecting", stats.elapsed.as_secs_f64());
+            println!(
+                "  {} of {} steps collected, {} skipped",
+                stats.collected_steps, stats.steps, stats.skipped_steps
+            );
+            Ok((trained.model, trained.factors))
+        }
+        FactorChoice::Fit => {
+            let model = phase("train, without collecting", || Ok(train(model, data.train.clone(), config)?))?;
+            let factors = phase("fit factors", || {
+                let indices: Vec<usize> = (0..data.train.len()).collect();
+                let (frozen, source) = (FrozenModel::new(&model), ImageSource::new(&data.train));
+                let loss = SampledCrossEntropy::new(arguments.seed);
+                Ok(KroneckerFactors::fit(&frozen, &source, &indices, &loss, &PassConfig::default())?)
+            })?;
+            Ok((model, factors))
+        }
+    }
+}
+
+/// Suspects where no file names one: triggered images on which the attack succeeds, or, without an attack, the most confident
+/// mistakes on the test images.
+fn own_suspects(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<Vec<Suspect>> {
+    let frozen = FrozenModel::new(model);
+    let attacked = arguments.attack != Attack::None;
+    let test = InMemDataset::new(data.triggered.clone());
+    let (set, kind) =
+        if attacked { (&test, "triggered test image") } else { (&data.test, "mistake on test image") };
+    let predictions = predict(&frozen, &ImageSource::new(set), 128)?;
+    let mut found = Vec::new();
+    for (index, prediction) in predictions.iter().enumerate() {
+        let sample = set.get(index)?;
+        let hit =
+            if attacked { prediction.label == arguments.target } else { prediction.label != sample.label };
+        if hit {
+            let id = format!("{kind} {}", sample.id.as_deref().unwrap_or_default());
+            found.push((prediction.confidence(), Suspect::new(sample.image, prediction.label).with_id(id)));
+        }
+    }
+    if !attacked {
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+    }
+    if found.is_empty() {
+        return Err(
+            "the model makes no such mistake: there is no suspect to audit (was the trigger learned?)".into(),
+        );
+    }
+    Ok(found.into_iter().take(arguments.suspects.max(1)).map(|(_, suspect)| suspect).collect())
+}
+
+/// Audits with every rule asked for; the first one's audit is written and returned.
+fn audits(
+    arguments: &Arguments,
+    model: &ResNet9,
+    factors: &KroneckerFactors,
+    data: &Data,
+    suspects: &[Suspect],
+) -> Outcome<Audit> {
+    let rules = match (arguments.rule.as_slice(), &data.poisons) {
+        ([], Some(_)) => &[RuleChoice::Delta, RuleChoice::Paper],
+        ([], None) => &[RuleChoice::Delta][..],
+        (rules, _) => rules,
+    };
+    let mut first = None;
+    for &choice in rules {
+        let name = format!(
+            "audit, rule {}",
+            choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+        );
+        let mut audit = phase(&name, || {
+            let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule());
+            Ok(DeltaAudit::new(config).run(model, factors, &data.train, suspects)?)
+        })?;
+        if let Some(poisons) = &data.poisons {
+            let flagged = audit.flagged();
+            let truth = DetectionMetrics::measure(data.train.len(), &flagged, poisons, Some(audit.scores()))?;
+            println!(
+                "  {} flagged, {} of {} poisons: precision {:.3}, recall {:.3}, F1 {:.3}",
+                truth.flagged, truth.true_positives, truth.poisons, truth.precision, truth.recall, truth.f1
+            );
+            audit = audit.with_truth(truth.into());
+        }
+        if first.is_none() {
+            audit.save(arguments.out.join("audit.json"))?;
+            audit.save_contact_sheet(arguments.out.join("flagged.png"), &data.train)?;
+            first = Some(audit);
+        } else {
+            audit.save(arguments.out.join(format!("audit-{}.json", audit.record.rule.name)))?;
+        }
+    }
+    first.ok_or_else(|| "no rule was asked for".into())
+}
+
+fn describe(state: &burn_delta_influence::report::StateRecord) -> String {
+    let percent =
+        |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{:.2} %", 100.0 * value));
+    format!(
+        "clean accuracy {}, poison success rate {}",
+        percent(state.clean_accuracy),
+        percent(state.poison_success_rate)
+    )
+}

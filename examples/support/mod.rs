@@ -1,0 +1,82 @@
+//! What the examples share: device, error exit, timing, memory.
+#![allow(dead_code)] // each example uses its part
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use clap::ValueEnum;
+
+/// An example's result: any error ends it with its message.
+pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Where tensors live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceChoice {
+    /// A GPU if the example was built for one, else the CPU.
+    Auto,
+    /// The CPU (flex).
+    Cpu,
+    /// A GPU; needs `--features wgpu`, `vulkan`, `metal` or `cuda`.
+    Gpu,
+}
+
+impl DeviceChoice {
+    /// The device.
+    pub fn device(self) -> Outcome<Device> {
+        match (self, gpu()) {
+            (Self::Auto | Self::Gpu, Some(device)) => Ok(device),
+            (Self::Auto | Self::Cpu, _) => Ok(Device::flex()),
+            (Self::Gpu, None) => {
+                Err("this example was built without a GPU backend: rerun with `--features wgpu`".into())
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn gpu() -> Option<Device> {
+    Some(Device::cuda(0))
+}
+
+#[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+fn gpu() -> Option<Device> {
+    Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+}
+
+#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+fn gpu() -> Option<Device> {
+    None
+}
+
+/// Runs an example: log output to standard error (`RUST_LOG` chooses, warnings by default), errors as one line and exit
+/// code 2.
+pub fn run(example: impl FnOnce() -> Outcome<()>) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match example() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs one phase and prints what it took.
+pub fn phase<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let start = Instant::now();
+    let result = work()?;
+    println!("{name:<42} {:>8.1} s", start.elapsed().as_secs_f64());
+    Ok(result)
+}
+
+/// Peak memory of the process in MiB, where the system tells.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024)
+}
