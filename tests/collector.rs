@@ -5,7 +5,7 @@ mod support_training;
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use burn::train::{ExecutionStrategy, MultiDeviceOptim};
+use burn::train::{ExecutionStrategy, InferenceStep, Interrupter, MultiDeviceOptim, TrainOutput, TrainStep};
 use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::{FactorError, FactorSource, KroneckerFactors, MatrixStack};
 use burn_delta_influence::influence::{Damping, Influence, Preconditioner};
@@ -165,6 +165,19 @@ fn guarded_steps_at_constant_weights_give_the_covariances_of_a_fit() {
 }
 
 #[test]
+fn gradient_checkpointing_changes_nothing() {
+    let device = Device::flex().autodiff().gradient_checkpointing();
+    let data = items(50, 1);
+    let model = Net::new(7, &device);
+    let collector = Collector::new(everything()).unwrap();
+    for items in data.chunks(16) {
+        let _step = collector.step(items.len());
+        let _ = loss(&model, &batch(items, &device)).mean().backward();
+    }
+    assert_same_covariances(&collector.factors(&model).unwrap(), &fit(&model, &Items(data)), 1e-5);
+}
+
+#[test]
 fn samples_per_step_takes_the_first_ones_and_still_undoes_the_whole_mean() {
     let data = items(32, 1);
     let model = Net::new(7, &device());
@@ -292,6 +305,60 @@ fn an_error_that_stops_training_is_passed_on() {
     let error = collector.finish(result).unwrap_err();
     assert!(matches!(error, FactorError::Training(_)), "{error}");
     assert!(error.to_string().contains("the disk is on fire"), "{error}");
+}
+
+/// A model that stops its own training at the third step.
+#[derive(burn::module::Module, Debug)]
+struct Stopping {
+    net: Net,
+    #[module(skip)]
+    stop: Stop,
+}
+
+#[derive(Clone, Default)]
+struct Stop(Interrupter, std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+impl TrainStep for Stopping {
+    type Input = Batch;
+    type Output = ();
+
+    fn step(&self, batch: Batch) -> TrainOutput<()> {
+        if self.stop.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 2 {
+            self.stop.0.stop(Some("enough"));
+        }
+        TrainStep::step(&self.net, batch)
+    }
+}
+
+impl InferenceStep for Stopping {
+    type Input = Batch;
+    type Output = ();
+
+    fn step(&self, batch: Batch) {
+        InferenceStep::step(&self.net, batch);
+    }
+}
+
+#[test]
+fn a_training_that_was_stopped_early_keeps_its_factors() {
+    let stop = Stop::default();
+    let model = Stopping { net: Net::new(7, &device()), stop: stop.clone() };
+    let collector = Collector::new(everything()).unwrap();
+    let data = InMemDataset::new(items(64, 1));
+    let result = train_until(stop.0, collector.watch(model), data, single(), None);
+    let trained = collector.finish(result).unwrap();
+    assert_eq!(trained.interrupted.unwrap().reason.as_deref(), Some("enough"));
+    assert_eq!((trained.stats.steps, trained.stats.samples), (3, 24));
+    assert_eq!(
+        trained.factors.layers().map(|(name, _)| name).collect::<Vec<_>>(),
+        ["net.first", "net.second"]
+    );
 }
 
 #[test]

@@ -278,8 +278,8 @@ fn on_ridge_regression_scores_are_what_retraining_gives() {
         let rows = influence.queries(&Points::plain(&queries), &logit, &quiet()).unwrap();
         let options = ScoreOptions::default();
         let scores = influence.scores(&samples, &samples.all(), &squares, &rows, options, &quiet()).unwrap();
-        for n in 0..count {
-            let a = input(&train[n]);
+        for (n, point) in train.iter().enumerate() {
+            let a = input(point);
             let leverage = dot(&a, &solve(&hessian, &a)) / count as f64;
             let (_, without) = moment(Some(n));
             for (q, query) in queries.iter().enumerate() {

@@ -10,8 +10,8 @@ use burn::module::{Module, Param};
 use burn::optim::SgdConfig;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn::train::{
-    ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearningResult, SupervisedTraining, TrainOutput,
-    TrainStep,
+    ExecutionStrategy, InferenceStep, Interrupter, Learner, LearnerModel, LearningResult, SupervisedTraining,
+    TrainOutput, TrainStep,
 };
 use burn_delta_influence::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use burn_delta_influence::factors::KroneckerFactors;
@@ -93,7 +93,7 @@ impl Net {
         let of = |layer: &Linear| {
             let bias = layer.bias.as_ref().unwrap().val().into_data();
             let weight = layer.weight.val().into_data();
-            [weight.try_to_vec::<f32>().unwrap(), bias.to_vec::<f32>().unwrap()].concat()
+            [weight.try_to_vec::<f32>().unwrap(), bias.try_to_vec::<f32>().unwrap()].concat()
         };
         [of(&self.first), of(&self.second)].concat()
     }
@@ -168,10 +168,22 @@ pub fn train<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = 
     strategy: ExecutionStrategy,
     accumulate: Option<usize>,
 ) -> LearningResult<M> {
+    train_until(Interrupter::new(), model, dataset, strategy, accumulate)
+}
+
+/// The same, with a handle to stop it.
+pub fn train_until<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = Batch>>(
+    interrupter: Interrupter,
+    model: M,
+    dataset: impl Dataset<Item> + 'static,
+    strategy: ExecutionStrategy,
+    accumulate: Option<usize>,
+) -> LearningResult<M> {
     let folder = tempfile::tempdir().unwrap();
     let validation = loader(InMemDataset::new(items(8, 99)));
     let training = SupervisedTraining::new(folder.path(), loader(dataset), validation)
         .with_application_logger(None)
+        .with_interrupter(interrupter)
         .with_training_strategy(strategy.into())
         .num_epochs(3);
     let training = match accumulate {
