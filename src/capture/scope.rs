@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::module::ParamId;
 use burn::tensor::Tensor;
@@ -21,9 +22,12 @@ pub enum ScopeKind {
 }
 
 struct Frame {
+    id: u64,
     kind: ScopeKind,
     layers: Vec<LayerCapture>,
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // A stack: a scope opened inside another (a nested training step) captures for itself alone.
@@ -35,7 +39,7 @@ thread_local! {
 #[derive(Debug)]
 #[must_use = "a scope captures until it is finished or dropped"]
 pub struct CaptureScope {
-    depth: usize,
+    id: u64,
     // The frame lives in a thread-local: the guard must not travel.
     _not_send: PhantomData<*const ()>,
 }
@@ -43,28 +47,31 @@ pub struct CaptureScope {
 impl CaptureScope {
     /// Opens a scope on this thread.
     pub fn open(kind: ScopeKind) -> Self {
-        let depth = FRAMES.with_borrow_mut(|frames| {
-            frames.push(Frame { kind, layers: Vec::new() });
-            frames.len()
-        });
-        Self { depth, _not_send: PhantomData }
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        FRAMES.with_borrow_mut(|frames| frames.push(Frame { id, kind, layers: Vec::new() }));
+        Self { id, _not_send: PhantomData }
     }
 
     /// Closes the scope and returns what the layers left, in the order of their first call.
     ///
     /// Gradients are there once the backward pass is over: call it after `backward()`.
     pub fn finish(self) -> Vec<LayerCapture> {
+        self.take().map(|frame| frame.layers).unwrap_or_default()
+    }
+
+    /// This scope's own frame, wherever it lies: scopes need not be closed in the reverse order of their opening (a guard
+    /// assigned over the one before is opened before that one is dropped).
+    fn take(&self) -> Option<Frame> {
         FRAMES.with_borrow_mut(|frames| {
-            // Scopes opened later and leaked (mem::forget) lie above this one.
-            frames.truncate(self.depth);
-            frames.pop().map(|frame| frame.layers).unwrap_or_default()
+            let position = frames.iter().rposition(|frame| frame.id == self.id)?;
+            Some(frames.remove(position))
         })
     }
 }
 
 impl Drop for CaptureScope {
     fn drop(&mut self) {
-        FRAMES.with_borrow_mut(|frames| frames.truncate(self.depth - 1));
+        drop(self.take());
     }
 }
 

@@ -18,7 +18,7 @@ pub struct LayerCovariances {
     pub activation: MatrixStack,
     /// S = Σ g gᵀ / M, `[groups, o, o]`.
     pub gradient: MatrixStack,
-    /// M: samples × positions, weighted where older steps are forgotten.
+    /// M: samples × positions, weighted where older steps are forgotten: the latest step of a run weighs 1.
     pub weight: f64,
 }
 
@@ -72,6 +72,11 @@ impl LayerMoments {
         self.activation.scale(factor);
         self.gradient.scale(factor);
         self.weight *= factor;
+    }
+
+    /// Whether the weight is 0: everything was so long ago that f64 holds nothing of it.
+    pub fn is_forgotten(&self) -> bool {
+        self.weight < f64::MIN_POSITIVE
     }
 
     /// The covariances so far; the sums stay.

@@ -36,6 +36,8 @@ struct State {
     moments: BTreeMap<ParamId, Vec<(Device, LayerMoments)>>,
     /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
     origin: usize,
+    /// The latest step collected.
+    latest: usize,
 }
 
 /// What a collector did so far.
@@ -146,10 +148,16 @@ impl Collector {
             return Err(FactorError::Nothing { reason });
         }
         let mut covariances: BTreeMap<String, LayerCovariances> = BTreeMap::new();
+        // The latest step weighs 1, wherever the origin lies: runs of different length can be merged.
+        let latest = self.exponent(&state, state.latest).exp2();
         for (id, devices) in &mut state.moments {
             let Some(layer) = names.get(id) else { continue };
             for (_, moments) in devices {
-                let part = moments.covariances(layer)?;
+                if moments.is_forgotten() {
+                    continue;
+                }
+                let mut part = moments.covariances(layer)?;
+                part.weight /= latest;
                 match covariances.get_mut(layer) {
                     Some(total) => total.merge(&part),
                     None => drop(covariances.insert(layer.clone(), part)),
@@ -224,18 +232,24 @@ impl Collector {
                     }
                 }
             }
+            state.latest = state.latest.max(step);
             state.stats.collected_steps += 1;
             state.stats.samples += seen.min(samples);
         }
         state.stats.elapsed += start.elapsed();
     }
 
+    /// (step − origin) / half-life; 0 where nothing is forgotten.
+    fn exponent(&self, state: &State, step: usize) -> f64 {
+        match self.config.half_life_steps {
+            0.0 => 0.0,
+            half_life => step.saturating_sub(state.origin) as f64 / half_life,
+        }
+    }
+
     /// 2^((step − origin) / half-life); moves the origin, and everything gathered with it, before that grows large.
     fn weight(&self, state: &mut State, step: usize) -> f64 {
-        if self.config.half_life_steps == 0.0 {
-            return 1.0;
-        }
-        let exponent = step.saturating_sub(state.origin) as f64 / self.config.half_life_steps;
+        let exponent = self.exponent(state, step);
         if exponent <= MAX_WEIGHT_EXPONENT {
             return exponent.exp2();
         }
