@@ -10,8 +10,9 @@ mod reference;
 
 use std::collections::BTreeMap;
 
+use burn::nn::PaddingConfig2d;
 use burn::tensor::DType;
-use burn_delta_influence::capture::{BatchSource, FrozenModel, PassConfig, PassError};
+use burn_delta_influence::capture::{BatchGradients, BatchSource, FrozenModel, PassConfig, PassError};
 use burn_delta_influence::factors::{KroneckerFactors, LayerFactors, MatrixStack};
 use burn_delta_influence::influence::{
     Classifier, CrossEntropy, Damping, Influence, Margin, Preconditioner, Queries, ScoreOptions,
@@ -20,7 +21,7 @@ use burn_delta_influence::influence::{
 
 use backend::{device, precisions};
 use compare::values;
-use reference::{Case, Errors, Network, Report, cases};
+use reference::{Case, Errors, Network, Report, Settings, cases};
 
 /// No divisor of any number of samples: the last batch is a short one.
 fn passes() -> PassConfig {
@@ -50,14 +51,30 @@ fn every_case(precisions: &[DType], check: impl Fn(&mut Parity<'_>)) {
 }
 
 impl Parity<'_> {
+    /// Compares with a tensor of the file. One that the file lacks is no failure, but is said.
+    fn compare(&mut self, quantity: &str, key: &str, got: &[f64]) {
+        match self.case.find(key) {
+            Some(expected) => self.errors.compare(quantity, key, got, &expected.values),
+            None => eprintln!("{}: no {key} to compare with", self.case.title),
+        }
+    }
+
+    /// The same with a sum over its count, `<folder>/<sum>` over `<folder>/<count>`.
+    fn compare_mean(&mut self, quantity: &str, folder: &str, [sum, count]: [&str; 2], got: &[f64]) {
+        match self.case.mean(folder, sum, count) {
+            Some(expected) => self.errors.compare(quantity, folder, got, &expected),
+            None => eprintln!("{}: no {folder}/{sum} to compare with", self.case.title),
+        }
+    }
+
     fn path(&self, module: &str) -> String {
         self.model.model().path(self.case, module)
     }
 
     /// Tracked layers whose reference values can be trusted; says which cannot.
-    fn layers(&self) -> Vec<&str> {
-        let (trusted, others): (Vec<&str>, Vec<&str>) =
-            self.case.tracked.iter().map(String::as_str).partition(|module| self.case.trusts(module));
+    fn layers(&self) -> Vec<String> {
+        let (trusted, others): (Vec<String>, Vec<String>) =
+            self.case.tracked.iter().cloned().partition(|module| self.case.trusts(module));
         if !others.is_empty() {
             eprintln!(
                 "{}: the reference is wrong about grouped convolutions, skipped: {others:?}",
@@ -65,6 +82,12 @@ impl Parity<'_> {
             );
         }
         trusted
+    }
+
+    /// The strategies that the file has labels for, and whether those are sampled ones.
+    fn strategies(&self) -> Vec<(&'static str, bool)> {
+        let sampled = self.case.find("train/y_sampled_cov").is_some();
+        [("ekfac", false), ("ekfac_sampled", true)].into_iter().filter(|(_, s)| !s || sampled).collect()
     }
 
     /// Covariances and eigenbases with the labels of a strategy.
@@ -225,7 +248,7 @@ fn sample_gradients_agree_with_the_reference() {
         {
             let source = parity.case.samples(split, "y", parity.dtype);
             let mut gradients: BTreeMap<String, Vec<f64>> = BTreeMap::new();
-            let gather = |batch: burn_delta_influence::capture::BatchGradients<'_>| {
+            let gather = |batch: BatchGradients<'_>| {
                 for (path, layer) in &batch.layers {
                     for chunk in layer.sample_gradients(None).into_iter().flatten() {
                         gradients.entry(path.clone()).or_default().extend(values(chunk));
@@ -241,9 +264,8 @@ fn sample_gradients_agree_with_the_reference() {
             .expect("gradients");
             for module in &parity.case.tracked {
                 let key = format!("grad/{what}/{module}");
-                let expected = &parity.case.tensor(&key).values;
                 let got = &gradients[&parity.path(module)];
-                parity.errors.compare(&format!("gradient of {what}"), &key, got, expected);
+                parity.compare(&format!("gradient of {what}"), &key, got);
             }
         }
     });
@@ -252,30 +274,27 @@ fn sample_gradients_agree_with_the_reference() {
 #[test]
 fn covariances_and_their_eigenvalues_agree_with_the_reference() {
     every_case(&precisions(), |parity| {
-        for (strategy, sampled) in [("ekfac", false), ("ekfac_sampled", true)] {
+        for (strategy, sampled) in parity.strategies() {
             let factors = parity.fitted(sampled);
-            for module in parity.layers().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+            for module in parity.layers() {
                 let layer = factors.layer(&parity.path(&module)).expect("factors of every tracked layer");
                 let folder = format!("factor/{strategy}/{module}");
-                let mean = |which: &str| {
-                    let count = format!("num_{which}_covariance_processed");
-                    parity.case.mean(&folder, &format!("{which}_covariance"), &count)
-                };
-                let spectrum =
-                    |which: &str| &parity.case.tensor(&format!("{folder}/{which}_eigenvalues")).values;
                 let LayerFactors { covariances, activation, gradient, .. } = layer;
-                let compared = [
-                    ("activation covariance", covariances.activation.values(), &mean("activation")),
-                    ("gradient covariance", covariances.gradient.values(), &mean("gradient")),
-                    ("activation eigenvalues", activation.values.values(), spectrum("activation")),
-                    ("gradient eigenvalues", gradient.values.values(), spectrum("gradient")),
-                ];
-                for (what, got, expected) in compared {
-                    parity.errors.compare(what, &folder, got, expected);
+                for (which, covariance, eigen) in [
+                    ("activation", &covariances.activation, activation),
+                    ("gradient", &covariances.gradient, gradient),
+                ] {
+                    let count = format!("num_{which}_covariance_processed");
+                    let sum = format!("{which}_covariance");
+                    parity.compare_mean(&sum, &folder, [&sum, &count], covariance.values());
+                    parity.compare(
+                        "samples × positions",
+                        &format!("{folder}/{count}"),
+                        &[covariances.weight],
+                    );
+                    let spectrum = format!("{which}_eigenvalues");
+                    parity.compare(&spectrum, &format!("{folder}/{spectrum}"), eigen.values.values());
                 }
-                let count = format!("{folder}/num_activation_covariance_processed");
-                let expected = &parity.case.tensor(&count).values;
-                parity.errors.compare("samples × positions", &folder, &[covariances.weight], expected);
             }
         }
     });
@@ -284,9 +303,9 @@ fn covariances_and_their_eigenvalues_agree_with_the_reference() {
 #[test]
 fn corrected_eigenvalues_agree_in_the_eigenbases_of_the_reference() {
     every_case(&precisions(), |parity| {
-        for (strategy, sampled) in [("ekfac", false), ("ekfac_sampled", true)] {
+        for (strategy, sampled) in parity.strategies() {
             let fitted = parity.fitted(sampled);
-            let modules: Vec<String> = parity.layers().into_iter().map(str::to_owned).collect();
+            let modules = parity.layers();
             let layers = modules.iter().map(|module| {
                 let path = parity.path(module);
                 let mut layer = fitted.layer(&path).expect("factors of every tracked layer").clone();
@@ -306,9 +325,9 @@ fn corrected_eigenvalues_agree_in_the_eigenbases_of_the_reference() {
             for module in &modules {
                 let layer = factors.layer(&parity.path(module)).expect("the layer");
                 let folder = format!("factor/{strategy}/{module}");
-                let expected = parity.case.mean(&folder, "lambda_matrix", "num_lambda_processed");
                 let got = layer.corrected.as_ref().expect("corrected eigenvalues");
-                parity.errors.compare("corrected eigenvalues", &folder, got.values(), &expected);
+                let names = ["lambda_matrix", "num_lambda_processed"];
+                parity.compare_mean("corrected eigenvalues", &folder, names, got.values());
             }
         }
     });
@@ -320,10 +339,9 @@ fn pairwise_scores_agree_with_the_reference() {
         parity.every_influence("score", |parity, influence, setting| {
             let queries = parity.queries(influence, "query", &setting.measurement);
             for (module, scores) in parity.scores(influence, &queries) {
-                let key = format!("score/{}/pairwise/{module}", setting.key);
-                if let (Some(expected), true) = (parity.case.find(&key), parity.case.trusts(&module)) {
-                    let quantity = format!("pairwise {}", setting.label);
-                    parity.errors.compare(&quantity, &key, &scores.pairwise, &expected.values);
+                if parity.case.trusts(&module) {
+                    let key = format!("score/{}/pairwise/{module}", setting.key);
+                    parity.compare(&format!("pairwise {}", setting.label), &key, &scores.pairwise);
                 }
             }
         });
@@ -336,19 +354,19 @@ fn self_influence_agrees_with_the_reference() {
         parity.every_influence("score", |parity, influence, setting| {
             let queries = parity.queries(influence, "train", &setting.measurement);
             for (module, scores) in parity.scores(influence, &queries) {
-                let key = format!("score/{}/self/{module}", setting.key);
-                let (Some(expected), true) = (parity.case.find(&key), parity.case.trusts(&module)) else {
+                if !parity.case.trusts(&module) {
                     continue;
-                };
+                }
+                let key = format!("score/{}/self/{module}", setting.key);
                 let diagonal: Vec<f64> = scores.pairwise.iter().step_by(queries.len() + 1).copied().collect();
                 let quantity = format!("self {} {}", setting.measurement, setting.label);
-                parity.errors.compare(&quantity, &key, &diagonal, &expected.values);
+                parity.compare(&quantity, &key, &diagonal);
                 if setting.measurement == "loss" {
                     // The same from the pass over the training data, and from the queries' own gradients.
-                    parity.errors.compare(&quantity, &key, &scores.own, &expected.values);
+                    parity.compare(&quantity, &key, &scores.own);
                     if module != "all_modules" {
                         let own = queries.self_influence(&parity.path(&module)).expect("the layer");
-                        parity.errors.compare(&quantity, &key, own, &expected.values);
+                        parity.compare(&quantity, &key, own);
                     }
                 }
             }
@@ -368,9 +386,38 @@ fn preconditioned_gradients_agree_with_the_reference() {
                 let key = format!("precond/{}/{module}", setting.key);
                 let direction = values(directions[&parity.path(module)].clone());
                 let quantity = format!("preconditioned {}", setting.label);
-                let expected = &parity.case.tensor(&key).values;
-                parity.errors.compare(&quantity, &key, &direction, expected);
+                parity.compare(&quantity, &key, &direction);
             }
         });
     });
+}
+
+#[test]
+fn layer_descriptions_of_a_manifest_are_understood() {
+    let conv = |kernel, stride, dilation, groups, padding| Settings::Conv {
+        kernel,
+        stride,
+        dilation,
+        groups,
+        padding,
+    };
+    let explicit = PaddingConfig2d::Explicit;
+    for (text, expected) in [
+        ("Linear(in_features=12, out_features=16, bias=True)", Settings::Linear),
+        ("BatchNorm2d(6, eps=1e-03, momentum=0.1, affine=True)", Settings::Norm { epsilon: 1e-3 }),
+        (
+            "Conv2d(3, 8, kernel_size=(3, 5), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=2, bias=False)",
+            conv([3, 5], [2, 1], [1, 2], 2, explicit(1, 0, 1, 0)),
+        ),
+        (
+            "Conv2d(6, 8, kernel_size=(1, 1), stride=(2, 2))",
+            conv([1, 1], [2, 2], [1, 1], 1, PaddingConfig2d::Valid),
+        ),
+        (
+            "Conv2d(6, 8, kernel_size=(4, 3), stride=(1, 1), padding=same, dilation=(1, 2))",
+            conv([4, 3], [1, 1], [1, 2], 1, explicit(1, 2, 2, 2)),
+        ),
+    ] {
+        assert_eq!(Settings::parse(text), expected, "{text}");
+    }
 }

@@ -68,10 +68,10 @@ impl Case {
         self.tensors.get(key)
     }
 
-    /// A sum over its count, `<folder>/<sum>` over `<folder>/<count>`.
-    pub fn mean(&self, folder: &str, sum: &str, count: &str) -> Vec<f64> {
-        let count = self.tensor(&format!("{folder}/{count}")).values[0];
-        self.tensor(&format!("{folder}/{sum}")).values.iter().map(|value| value / count).collect()
+    /// A sum over its count, `<folder>/<sum>` over `<folder>/<count>`, where there are both.
+    pub fn mean(&self, folder: &str, sum: &str, count: &str) -> Option<Vec<f64>> {
+        let count = self.find(&format!("{folder}/{count}"))?.values[0];
+        Some(self.find(&format!("{folder}/{sum}"))?.values.iter().map(|value| value / count).collect())
     }
 
     /// The rest of every key that starts with `prefix`, sorted.

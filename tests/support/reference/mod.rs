@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub use case::Case;
 pub use network::Network;
 pub use report::{Errors, Report};
+pub use settings::Settings;
 
 /// All cases of all folders. Says so, loudly, if the shared folder is not there.
 ///
