@@ -160,8 +160,7 @@ fn a_training_step_captures_what_a_frozen_pass_does() {
         let scope = CaptureScope::open(ScopeKind::Training);
         let gradients = conv_objective(&model, &input).sum().backward();
         let layer = scope.finish().remove(0).into_gradients();
-        let step: Vec<f64> =
-            layer.sample_gradients(None).into_iter().flatten().flat_map(|chunk| values(chunk)).collect();
+        let step: Vec<f64> = layer.sample_gradients(None).into_iter().flatten().flat_map(values).collect();
         assert_close("step", dtype, &step, &captured(&model, &data, conv_objective)["layer"]);
 
         // The tap takes nothing away from training: the weight's gradient is the sum over the samples.
