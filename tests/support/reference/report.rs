@@ -37,13 +37,13 @@ impl Report {
 
     /// Prints a case's errors and notes those above the limit of its precision.
     pub fn add(&mut self, case: &str, dtype: DType, errors: &Errors) {
-        let limit = limit(dtype);
         if errors.worst.is_empty() {
             eprintln!("\n*** {case}: NOTHING TO COMPARE WITH ***\n");
         }
         for (quantity, (error, tensor)) in &errors.worst {
             let line = format!("{case} {dtype:?} {quantity}: {error:.1e} ({tensor})");
             println!("{line}");
+            let limit = limit(dtype, quantity);
             if *error > limit {
                 self.failures.push(format!("{line}, limit {limit:.0e}"));
             }
@@ -58,8 +58,13 @@ impl Report {
 }
 
 /// Largest error over largest magnitude of a tensor that passes.
-fn limit(dtype: DType) -> f64 {
+///
+/// A preconditioned gradient at a small constant damping d holds the rounding of the curvature's null space over d, which
+/// no score sees: between the reference's own f32 and f64 it is up to 15 %.
+fn limit(dtype: DType, quantity: &str) -> f64 {
+    let constant_damping = !quantity.ends_with("dampNone") && !quantity.ends_with("dampUnused");
     match dtype {
+        DType::F64 if quantity.starts_with("preconditioned") && constant_damping => 1e-8,
         DType::F64 => 1e-9,
         _ => 1e-4,
     }
