@@ -59,6 +59,18 @@ pub enum FactorError {
     /// Factors of different models or layers were to be merged.
     #[error("factors cannot be merged: {0}")]
     Merge(String),
+    /// A matrix of a layer has another size than the layer's shape asks for.
+    #[error("the {which} of layer {layer} are {got:?}, its shape asks for {expected:?}")]
+    Shape {
+        /// The layer's path.
+        layer: String,
+        /// Which matrices.
+        which: &'static str,
+        /// Groups, rows, columns.
+        got: [usize; 3],
+        /// Groups, rows, columns of a layer of that shape.
+        expected: [usize; 3],
+    },
     /// The damping is negative or not a number.
     #[error("a damping of {0} is not possible: give a finite number ≥ 0")]
     Damping(f64),

@@ -97,6 +97,25 @@ impl LayerFactors {
         self.covariances.shape
     }
 
+    /// The first matrix whose size is not what the layer's shape asks for: its name, its size, the size asked for.
+    fn misshapen(&self) -> Option<(&'static str, [usize; 3], [usize; 3])> {
+        let LayerShape { groups, outputs, .. } = self.shape();
+        let width = self.shape().width();
+        let checks = [
+            ("activation covariance", Some(&self.covariances.activation), [groups, width, width]),
+            ("gradient covariance", Some(&self.covariances.gradient), [groups, outputs, outputs]),
+            ("activation eigenvalues", Some(&self.activation.values), [groups, 1, width]),
+            ("activation eigenvectors", Some(&self.activation.vectors), [groups, width, width]),
+            ("gradient eigenvalues", Some(&self.gradient.values), [groups, 1, outputs]),
+            ("gradient eigenvectors", Some(&self.gradient.vectors), [groups, outputs, outputs]),
+            ("corrected eigenvalues", self.corrected.as_ref(), [groups, outputs, width]),
+        ];
+        checks.into_iter().find_map(|(which, stack, expected)| {
+            let got = stack?.shape();
+            (got != expected).then_some((which, got, expected))
+        })
+    }
+
     /// K-FAC eigenvalues λS_i · λA_j, `[groups, o, D]`.
     pub fn kfac_eigenvalues(&self) -> MatrixStack {
         let LayerShape { groups, outputs, .. } = self.shape();
@@ -132,6 +151,21 @@ impl KroneckerFactors {
             Ok((layer, factors))
         });
         Ok(Self { layers: layers.collect::<Result<_, FactorError>>()?, provenance })
+    }
+
+    /// Factors from given pieces, by path: eigenbases or eigenvalues that something else computed.
+    ///
+    /// # Errors
+    /// [`FactorError::Shape`], naming the layer, if a matrix has another size than the layer's shape asks for.
+    pub fn from_layers(
+        layers: impl IntoIterator<Item = (String, LayerFactors)>,
+        provenance: Provenance,
+    ) -> Result<Self, FactorError> {
+        let layers = layers.into_iter().map(|(layer, factors)| match factors.misshapen() {
+            None => Ok((layer, factors)),
+            Some((which, got, expected)) => Err(FactorError::Shape { layer, which, got, expected }),
+        });
+        Ok(Self { layers: layers.collect::<Result<_, _>>()?, provenance })
     }
 
     /// The layers' factors, by path.

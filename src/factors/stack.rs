@@ -72,8 +72,8 @@ impl MatrixStack {
     }
 }
 
-/// A sum over many batches: terms are added on the device and moved to f64 on the host now and then, so that neither f32
-/// rounding nor a round trip per batch is paid.
+/// A sum over many batches: terms are added on the device, in f64 where it has that, and moved to f64 on the host now and
+/// then, so that neither f32 rounding nor a round trip per batch is paid.
 #[derive(Debug)]
 pub(crate) struct RunningSum {
     host: MatrixStack,
@@ -81,7 +81,7 @@ pub(crate) struct RunningSum {
     pending: usize,
 }
 
-/// Terms added in f32 before they move to the host: keeps the relative error near 1e-6.
+/// Terms added before they move to the host: keeps the relative error near 1e-6 on devices that add in f32.
 const PENDING: usize = 32;
 
 impl RunningSum {
@@ -90,6 +90,11 @@ impl RunningSum {
     }
 
     pub fn add(&mut self, term: Tensor<3>) {
+        // An ill-conditioned covariance shows the rounding of the sum in its small eigenvalues, which weigh most in scores.
+        let term = match term.device().supports_dtype(DType::F64) {
+            true => term.cast(DType::F64),
+            false => term,
+        };
         self.device = Some(match self.device.take() {
             None => term,
             Some(sum) => sum + term,

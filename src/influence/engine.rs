@@ -170,6 +170,26 @@ impl<'a, M: Module> Influence<'a, M> {
         Ok(queries)
     }
 
+    /// P(∇ measurement) of every query in the layers' own coordinates, `[queries, groups·o·D]` by path: U_S R U_Aᵀ of the
+    /// rows R that [`Queries`] keeps in the eigenbasis.
+    pub fn directions(&self, queries: &Queries) -> BTreeMap<String, Tensor<2>> {
+        let directions = queries.rows.iter().filter_map(|(layer, rows)| {
+            let direction = match &self.preconditioner(layer)?.rotation {
+                None => rows.clone(),
+                Some(rotation) => {
+                    let [count, parameters] = rows.dims();
+                    let ([groups, d, _], [_, o, _]) = (rotation.activation.dims(), rotation.gradient.dims());
+                    let left = rotation.gradient.clone().unsqueeze::<4>(); // [1, groups, o, o]
+                    let right = rotation.activation.clone().swap_dims(1, 2).unsqueeze::<4>(); // [1, groups, D, D]
+                    let rows = rows.clone().reshape([count, groups, o, d]);
+                    left.matmul(rows.matmul(right)).reshape([count, parameters])
+                }
+            };
+            Some((layer.clone(), direction))
+        });
+        directions.collect()
+    }
+
     /// Scores s(q, n) = Σ_layers ⟨P(∇ measurement_q), ∇ objective_n⟩ of all queries with the samples at `indices`, with
     /// self-influence ⟨G_n, P(G_n)⟩ and gradient norms, from one pass.
     ///

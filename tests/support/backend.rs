@@ -1,0 +1,27 @@
+//! The device that the tests run on, and the precisions that it has.
+
+use burn::tensor::{DType, Device};
+
+/// The CPU; a GPU with `DELTA_INFLUENCE_DEVICE=wgpu` and the feature of that name.
+///
+/// # Panics
+/// If the environment asks for a device that this build does not have.
+pub fn device() -> Device {
+    match std::env::var("DELTA_INFLUENCE_DEVICE").as_deref() {
+        Err(_) | Ok("" | "flex") => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        Ok(other) => panic!("DELTA_INFLUENCE_DEVICE={other}: not in this build (wgpu needs --features wgpu)"),
+    }
+}
+
+/// The floating-point types to test: f32, and f64 where the device computes in it.
+pub fn precisions() -> Vec<DType> {
+    match device() == Device::flex() {
+        true => vec![DType::F32, DType::F64],
+        false => {
+            eprintln!("f64 checks skipped: the device computes in f32 only");
+            vec![DType::F32]
+        }
+    }
+}
