@@ -1,7 +1,6 @@
 //! A residual network for small images, after the nine-layer networks used for quick CIFAR-10 training, with a width to choose.
 
 use burn::module::Module;
-use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
@@ -65,9 +64,9 @@ impl Residual {
 /// | conv | w, 32×32 |
 /// | conv, stride 2 | 2w, 16×16 |
 /// | residual block | 2w, 16×16 |
-/// | conv, pooling | 4w, 8×8 |
+/// | conv, stride 2 | 4w, 8×8 |
 /// | residual block | 4w, 8×8 |
-/// | conv, pooling | 4w, 4×4 |
+/// | conv, stride 2 | 4w, 4×4 |
 /// | global mean and linear | classes |
 #[derive(Module, Debug)]
 pub struct ResNet9 {
@@ -78,7 +77,6 @@ pub struct ResNet9 {
     block2: Residual,
     down3: ConvNorm,
     head: Linear,
-    pool: MaxPool2d,
 }
 
 impl ResNet9 {
@@ -89,11 +87,10 @@ impl ResNet9 {
             stem: ConvNorm::new([3, w], 3, 1, device),
             down1: ConvNorm::new([w, 2 * w], 3, 2, device),
             block1: Residual::new(2 * w, device),
-            down2: ConvNorm::new([2 * w, 4 * w], 3, 1, device),
+            down2: ConvNorm::new([2 * w, 4 * w], 3, 2, device),
             block2: Residual::new(4 * w, device),
-            down3: ConvNorm::new([4 * w, 4 * w], 3, 1, device),
+            down3: ConvNorm::new([4 * w, 4 * w], 3, 2, device),
             head: LinearConfig::new(4 * w, classes).init(device),
-            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
         }
     }
 }
@@ -102,9 +99,8 @@ impl Classifier for ResNet9 {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.stem.forward(normalise(images));
         let x = self.block1.forward(self.down1.forward(x));
-        let x = self.pool.forward(self.down2.forward(x));
-        let x = self.block2.forward(x);
-        let x = self.pool.forward(self.down3.forward(x));
+        let x = self.block2.forward(self.down2.forward(x));
+        let x = self.down3.forward(x);
         let [batch, channels, height, width] = x.dims();
         let x = x.reshape([batch, channels, height * width]).mean_dim(2);
         self.head.forward(x.reshape([batch, channels]))
