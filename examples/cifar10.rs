@@ -27,8 +27,9 @@ use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::{UnlearnRecord, check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe};
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::{DeviceChoice, Outcome, peak_memory, phase};
+use support::{DeviceChoice, Outcome, clear_results, peak_memory, phase};
 
 /// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
 #[derive(Clone, Parser)]
@@ -37,7 +38,7 @@ struct Arguments {
     #[arg(long)]
     data: PathBuf,
     /// Use only the first N training images.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: Option<usize>,
     /// Attack to mount on the training images.
     #[arg(long, value_enum, default_value = "none")]
@@ -58,10 +59,14 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Passes over the training images.
+<<<<<<< HEAD
     #[arg(long, default_value_t = 11)]
+=======
+    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+>>>>>>> tests-audit
     epochs: usize,
     /// Channels of the network's first layer.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     width: usize,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
@@ -149,6 +154,17 @@ struct Data {
     triggered: Vec<LabeledImage>,
 }
 
+/// Files of an earlier run that this one may not write.
+const RESULTS: [&str; 7] = [
+    "audit.json",
+    "audit-layer-cosine.json",
+    "audit-paper.json",
+    "flagged.png",
+    "unlearn.json",
+    "unlearn-resume.json",
+    "unlearn-retrain.json",
+];
+
 fn main() -> ExitCode {
     support::run(|| cifar10(Arguments::parse()))
 }
@@ -168,6 +184,7 @@ fn cifar10(arguments: Arguments) -> Outcome<()> {
     }
     println!();
 
+    clear_results(out, &RESULTS)?;
     let config = training_config(&arguments);
     let (model, factors) = trained(&arguments, &data, &config, &device)?;
     let suspects = match files.is_empty() {
@@ -190,7 +207,7 @@ fn cifar10(arguments: Arguments) -> Outcome<()> {
             UnlearnChoice::None => continue,
             UnlearnChoice::Resume => {
                 let shorter = TrainingConfig {
-                    epochs: config.epochs.div_ceil(4),
+                    epochs: config.epochs.div_ceil(3),
                     ..config.clone()
                 };
                 phase("unlearn: resume", || {
@@ -314,7 +331,10 @@ fn trained(
     let model = network(arguments, device);
     match arguments.factors {
         FactorChoice::Training => {
-            let collector = Collector::new(CollectorConfig::new())?;
+            // A short run should collect, too, though only from its second half.
+            let steps = data.train.len().div_ceil(config.batch_size).saturating_mul(config.epochs);
+            let warmup = CollectorConfig::new().warmup_steps.min(steps / 2);
+            let collector = Collector::new(CollectorConfig::new().with_warmup_steps(warmup))?;
             let trained = phase("train, collecting factors", || {
                 Ok(train_watched(model, data.train.clone(), config, &collector)?)
             })?;

@@ -2,6 +2,8 @@
 #![allow(dead_code)] // each example uses its part
 
 use std::error::Error;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -71,6 +73,19 @@ pub fn phase<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let result = work()?;
     println!("{name:<42} {:>8.1} s", start.elapsed().as_secs_f64());
     Ok(result)
+}
+
+/// Removes the results of an earlier run, so that none of them can be taken for this one's.
+pub fn clear_results(folder: &Path, names: &[&str]) -> Outcome<()> {
+    for path in names.iter().map(|name| folder.join(name)) {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(format!("cannot replace {}: {error}", path.display()).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Peak memory of the process in MiB, where the system tells.

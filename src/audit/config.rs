@@ -92,6 +92,10 @@ impl AuditConfig {
         if self.pass.batch_size == 0 {
             return refuse("pass.batch_size", "it is 0: set it to 1 or more");
         }
+        let (Damping::Constant(damping) | Damping::RelativeToMean(damping)) = self.damping;
+        if !(damping.is_finite() && damping >= 0.0) {
+            return refuse("damping", "it must be a finite number ≥ 0");
+        }
         match self.rule {
             Rule::Paper(rule) if !rule.eta.is_finite() => refuse("rule.eta", "it must be a finite number"),
             Rule::Paper(rule) if rule.tolerance >= self.copies => {

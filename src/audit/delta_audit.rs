@@ -349,12 +349,19 @@ impl DeltaAudit {
     }
 }
 
-/// The label of every training sample.
+/// The label of every training sample. All images must have the shape of the first: a network may take others without
+/// complaint, or panic.
 fn labels<I: LabeledSample, D: Dataset<I>>(train: &D, classes: usize) -> Result<Vec<usize>, AuditError> {
     let mut labels = Vec::with_capacity(train.len());
+    let mut expected = None;
     for index in 0..train.len() {
         let item = train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-        let label = item.label();
+        let (label, shape) = (item.label(), item.image().shape());
+        let expected = *expected.get_or_insert(shape);
+        if shape != expected {
+            let source = format!("its shape is {shape:?}, that of the first {expected:?}: resize the images");
+            return Err(PassError::Sample { index, source: source.into() }.into());
+        }
         if label >= classes {
             return Err(AuditError::TrainingLabel { index, label, classes });
         }

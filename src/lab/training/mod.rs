@@ -25,6 +25,7 @@ use burn::train::{
 use crate::factors::FactorError;
 use crate::influence::LabeledBatch;
 use crate::learner::{Collector, Trained};
+use crate::report::check_output_dir;
 use crate::samples::LabeledSample;
 
 use super::LabError;
@@ -93,7 +94,8 @@ impl std::fmt::Debug for TrainingConfig {
 /// Trains `model` on `data` and returns it in validation mode.
 ///
 /// # Errors
-/// [`LabError::Training`] for an empty data set, impossible settings, or an error in burn's training.
+/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, or an error in
+/// burn's training.
 pub fn train<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
     M: LearnerModel
@@ -144,6 +146,8 @@ where
             "{samples} samples, {epochs} epochs and a batch size of {batch_size}: each must be 1 or more"
         )));
     }
+    // burn panics, in a thread of its own, where it can't write its logs.
+    check_output_dir(&config.directory).map_err(|error| LabError::Training(error.to_string()))?;
     let steps = data.len().div_ceil(config.batch_size) * config.epochs;
     let warmup = (steps / 10).max(1);
     let schedule = ComposedLrSchedulerConfig::new()

@@ -1,0 +1,361 @@
+//! The real examples: what they refuse, how they say it, and what they leave behind.
+//!
+//! `cargo test` builds the examples; `cargo test --test examples` alone does not.
+#![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
+use burn_delta_influence::lab::data::signs;
+use burn_delta_influence::report::{Verdict, load_audit, load_unlearn};
+use burn_delta_influence::samples::{Image, LabeledImage};
+use tempfile::TempDir;
+
+const RECORD: usize = 3073;
+
+/// An example beside this test: target/<profile>/deps/<test> and target/<profile>/examples/<example>.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    let path = profile.join("examples").join(file);
+    assert!(path.is_file(), "{} is not there: run `cargo build --examples` first", path.display());
+    path
+}
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+    time: Duration,
+}
+
+fn run(name: &str, arguments: &[&str]) -> Run {
+    let start = Instant::now();
+    let output = Command::new(example(name)).args(arguments).env_remove("RUST_LOG").output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+        time: start.elapsed(),
+    }
+}
+
+/// A folder of CIFAR-10 files and a place for results.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self::with(&noise(130), &noise(64))
+    }
+
+    fn with(train: &[LabeledImage], test: &[LabeledImage]) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(place.path("data")).unwrap();
+        place.write("data/data_batch_1.bin", &records(train));
+        place.write("data/test_batch.bin", &records(test));
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn picture(&self, name: &str, side: usize) -> String {
+        let grey = Image::new(vec![0.5; 3 * side * side], [3, side, side]).unwrap();
+        grey.save_png(self.path(name)).unwrap();
+        self.text(name)
+    }
+
+    fn cifar10(&self, more: &[&str]) -> Run {
+        let (data, out) = (self.text("data"), self.text("out"));
+        let mut arguments = vec!["--data", &data, "--device", "cpu"];
+        if !more.contains(&"--out") {
+            arguments.extend(["--out", &out]);
+        }
+        run("cifar10", &[&arguments, more].concat())
+    }
+}
+
+/// Images of one brightness each, which tells their class.
+fn noise(count: usize) -> Vec<LabeledImage> {
+    let image = |n: usize| {
+        let bytes: Vec<u8> = (0..RECORD - 1).map(|k| (n % 10 * 20 + (k * k + 7 * n) % 40) as u8).collect();
+        LabeledImage::new(Image::from_bytes(&bytes, [3, 32, 32]).unwrap(), n % 10)
+    };
+    (0..count).map(image).collect()
+}
+
+/// The official format: label, then all red, green and blue values.
+fn records(samples: &[LabeledImage]) -> Vec<u8> {
+    let bytes = |sample: &LabeledImage| {
+        let mut bytes = vec![sample.label as u8];
+        bytes.extend(sample.image.pixels().iter().map(|value| (value * 255.0).round() as u8));
+        bytes
+    };
+    samples.iter().flat_map(bytes).collect()
+}
+
+/// Exit code 2 and one error, which says all of `parts`.
+#[track_caller]
+fn assert_error(run: &Run, parts: &[&str]) {
+    let Run { code, stdout, stderr, .. } = run;
+    assert_eq!(*code, Some(2), "{stdout}{stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("backtrace"), "{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.matches("error:").count() == 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{stderr:?} does not say {part:?}");
+    }
+}
+
+/// The same as one line, and before any training.
+#[track_caller]
+fn assert_refused(run: &Run, parts: &[&str]) {
+    assert_error(run, parts);
+    assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
+    assert_untrained(run);
+}
+
+#[track_caller]
+fn assert_untrained(run: &Run) {
+    assert!(!run.stdout.contains("train, "), "{}", run.stdout);
+    assert!(run.time < Duration::from_secs(20), "{:?}", run.time);
+}
+
+#[test]
+fn a_missing_data_folder_is_named() {
+    let place = Place::new();
+    fs::remove_dir_all(place.path("data")).unwrap();
+    // Where the download is built in, it would be fetched.
+    if !cfg!(feature = "download") {
+        assert_refused(&place.cifar10(&[]), &[&place.text("data"), "cifar-10-binary.tar.gz"]);
+    }
+    fs::create_dir(place.path("data")).unwrap();
+    assert_refused(&place.cifar10(&[]), &[&place.text("data"), "data_batch_1.bin"]);
+}
+
+#[test]
+fn damaged_batches_are_named() {
+    let place = Place::new();
+    let whole = records(&noise(64));
+    place.write("data/data_batch_2.bin", &whole[..RECORD * 63 + 100]);
+    assert_refused(&place.cifar10(&["--limit", "10"]), &["data_batch_2.bin", "truncated"]);
+    place.write("data/data_batch_2.bin", b"");
+    assert_refused(&place.cifar10(&[]), &["data_batch_2.bin", "empty"]);
+    let mut other = whole;
+    other[RECORD] = 77;
+    place.write("data/data_batch_2.bin", &other);
+    assert_refused(&place.cifar10(&[]), &["data_batch_2.bin", "record 1", "label 77"]);
+}
+
+#[test]
+fn a_missing_batch_is_named_before_training() {
+    let place = Place::new();
+    fs::remove_file(place.path("data/test_batch.bin")).unwrap();
+    assert_refused(&place.cifar10(&[]), &["test_batch.bin", "missing"]);
+    let place = Place::new();
+    fs::remove_file(place.path("data/data_batch_1.bin")).unwrap();
+    assert_refused(&place.cifar10(&[]), &["data_batch_1.bin"]);
+}
+
+#[test]
+fn suspects_that_cannot_be_used_are_named_before_training() {
+    let place = Place::new();
+    let suspect = |file: &str, label: &str| place.cifar10(&["--suspect", file, "--suspect-label", label]);
+    assert_refused(&suspect(&place.text("absent.png"), "5"), &["absent.png"]);
+    place.write("notes.png", b"not a picture at all");
+    assert_refused(&suspect(&place.text("notes.png"), "5"), &["notes.png", "PNG"]);
+    place.write("empty.png", b"");
+    assert_refused(&suspect(&place.text("empty.png"), "5"), &["empty.png"]);
+    assert_refused(&suspect(&place.text("data"), "5"), &[&place.text("data")]);
+    let large = place.picture("large.png", 48);
+    assert_refused(&suspect(&large, "5"), &["large.png", "48×48", "32×32"]);
+    let good = place.picture("good.png", 32);
+    assert_refused(&suspect(&good, "10"), &["good.png", "no class 10", "0 to 9"]);
+    assert_refused(&place.cifar10(&["--suspect", &good]), &["1 times --suspect", "0 times --suspect-label"]);
+    assert_refused(&place.cifar10(&["--suspect-label", "3"]), &["0 times --suspect "]);
+}
+
+#[test]
+fn impossible_attacks_are_refused_before_training() {
+    let place = Place::new();
+    let attack = |more: &[&str]| place.cifar10(&[&["--attack", "badnet"], more].concat());
+    assert_refused(&attack(&["--victim", "3", "--target", "3"]), &["victim and target", "class 3"]);
+    for rate in ["0", "1", "-0.1", "2", "NaN"] {
+        assert_refused(&attack(&[&format!("--poison-rate={rate}")]), &["poison rate", rate]);
+    }
+    assert_refused(&attack(&["--poison-rate", "0.5"]), &["65 poisons", "only 13"]);
+    assert_refused(&attack(&["--poison-rate", "0.001"]), &["0.001", "130 samples"]);
+    assert_refused(&attack(&["--victim", "10"]), &["label 10", "victim"]);
+    assert_refused(&attack(&["--target", "12"]), &["label 12", "target"]);
+}
+
+#[test]
+fn arguments_out_of_range_are_refused() {
+    let place = Place::new();
+    for (name, value) in [("--epochs", "0"), ("--limit", "0"), ("--width", "0"), ("--width", "99999")] {
+        let run = place.cifar10(&[name, value]);
+        assert_error(&run, &[name, value]);
+        assert_untrained(&run);
+    }
+    for (name, value) in [("--limit", "many"), ("--attack", "rowhammer"), ("--suspect-label", "-1")] {
+        let run = place.cifar10(&[&format!("{name}={value}")]);
+        assert_error(&run, &[name, value]);
+        assert_untrained(&run);
+    }
+    let run = run("cifar10", &["--device", "cpu"]);
+    assert_error(&run, &["--data"]);
+    if !cfg!(any(feature = "wgpu", feature = "cuda")) {
+        let out = place.text("out");
+        let refused =
+            self::run("cifar10", &["--data", &place.text("data"), "--device", "gpu", "--out", &out]);
+        assert_refused(&refused, &["GPU", "--features wgpu"]);
+    }
+}
+
+#[test]
+fn results_that_cannot_be_written_are_found_before_training() {
+    let place = Place::new();
+    place.write("file", b"something else");
+    for out in [place.text("file"), place.text("file/inside")] {
+        assert_refused(&place.cifar10(&["--out", &out]), &[&out]);
+        let quickstart = self::run("quickstart", &["--device", "cpu", "--out", &out]);
+        assert_refused(&quickstart, &[&out]);
+    }
+    assert_eq!(fs::read(place.path("file")).unwrap(), b"something else");
+
+    // Places inside a good folder are found in time, too.
+    fs::create_dir_all(place.path("out")).unwrap();
+    place.write("out/training", b"something else");
+    let run = place.cifar10(&["--limit", "64", "--epochs", "1"]);
+    assert_refused(&run, &[&place.text("out/training")]);
+    fs::remove_file(place.path("out/training")).unwrap();
+    fs::create_dir(place.path("out/audit.json")).unwrap();
+    assert_refused(&place.cifar10(&[]), &[&place.text("out/audit.json")]);
+}
+
+#[test]
+fn a_suspect_that_the_model_gets_right_is_refused_after_training() {
+    let place = Place::new();
+    let suspect = place.picture("grey.png", 32);
+    let sixty_five = ["--limit", "65", "--epochs", "1", "--width", "2"]; // the last batch is of one image
+    let mut codes = Vec::new();
+    for label in ["2", "9"] {
+        let run =
+            place.cifar10(&[&sixty_five[..], &["--suspect", &suspect, "--suspect-label", label]].concat());
+        codes.push(run.code);
+        if run.code != Some(0) {
+            assert_error(&run, &["grey.png", "takes suspect", &format!("not for {label}")]);
+            assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
+            assert!(run.stdout.contains("train, collecting factors"), "{}", run.stdout);
+            assert!(!place.path("out/audit.json").exists());
+        }
+    }
+    assert!(codes.contains(&Some(2)), "the model cannot take one image for two classes");
+}
+
+#[test]
+fn a_few_images_of_each_class_are_inconclusive_and_old_results_go_away() {
+    let place = Place::new();
+    fs::create_dir(place.path("out")).unwrap();
+    for old in ["audit.json", "flagged.png", "unlearn.json"] {
+        place.write(&format!("out/{old}"), b"of another run");
+    }
+    let run = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    assert_eq!((record.verdict, record.data.samples), (Verdict::Inconclusive, 65));
+    assert!(!place.path("out/flagged.png").exists() && !place.path("out/unlearn.json").exists());
+    assert!(place.path("out/suspect-0.png").exists());
+}
+
+#[test]
+fn somebody_else_s_poison_is_found_from_one_picture_and_unlearned() {
+    // Drawn signs in CIFAR-10's format; the example knows nothing of the attack.
+    let trigger = BadNet::sticker(8, [1.0, 0.85, 0.0]);
+    let attack = PoisonConfig { victim: 0, target: 7, rate: 0.06, seed: 1 };
+    let Poisoned { samples, indices } = poison(signs(640, 1), &trigger, attack).unwrap();
+    let tests = signs(160, 2);
+    let place = Place::with(&samples, &tests);
+    let stamped = triggered_tests(&tests, &trigger, 0).unwrap();
+    stamped[0].image.save_png(place.path("stop.png")).unwrap();
+    let picture = place.text("stop.png");
+    let suspect = ["--suspect", &picture, "--suspect-label", "7"];
+    let run = place.cifar10(&[&suspect[..], &["--width", "4", "--epochs", "12", "--seed", "3"]].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    assert_eq!((record.verdict, record.seed, record.truth), (Verdict::Poisoned, 3, None), "{}", run.stdout);
+    let flagged: Vec<usize> = record.flagged.iter().map(|entry| entry.index).collect();
+    let found = flagged.iter().filter(|index| indices.contains(index)).count();
+    assert!(
+        2 * found >= flagged.len() + indices.len() - 6,
+        "{found} of {} found, {} flagged",
+        indices.len(),
+        flagged.len()
+    );
+    let first = &record.flagged[0];
+    assert_eq!(first.id, format!("data_batch_1.bin#{}", first.index));
+    assert_eq!(record.suspects[0].id, picture);
+
+    let unlearned = load_unlearn(place.path("out/unlearn.json")).unwrap();
+    assert_eq!((unlearned.method.as_str(), unlearned.removed), ("resume", flagged.len()));
+    let (before, after) = (&unlearned.before.suspects[0], &unlearned.after.suspects[0]);
+    assert_eq!(before.predicted, 7);
+    assert!(after.wrong_label_probability < before.wrong_label_probability - 0.1, "{}", run.stdout);
+    assert!(Image::open(place.path("out/flagged.png")).is_ok());
+    assert_eq!(Image::open(place.path("out/suspect-0.png")).unwrap(), Image::open(&picture).unwrap());
+}
+
+#[test]
+fn quickstart_leaves_its_records_or_says_that_the_trigger_was_not_learned() {
+    let place = Place::new();
+    let out = place.text("out");
+    let few = ["--samples", "400", "--epochs", "3", "--seed", "1"];
+    let run = run("quickstart", &[&["--device", "cpu", "--out", &out], &few[..]].concat());
+    if run.code != Some(0) {
+        assert_error(&run, &[]);
+        let known = ["the poison was not learned", "no factors were collected"];
+        assert!(known.iter().any(|known| run.stderr.contains(known)), "{}", run.stderr);
+        assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
+        return;
+    }
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    assert_eq!((record.data.samples, record.seed), (400, 1));
+    assert_eq!(record.truth.unwrap().poisons, 8);
+    assert_eq!(Image::open(place.path("out/suspect.png")).unwrap().shape(), [3, 32, 32]);
+    if place.path("out/unlearn.json").exists() {
+        let unlearned = load_unlearn(place.path("out/unlearn.json")).unwrap();
+        assert_eq!(unlearned.removed, record.flagged.len());
+    }
+    assert_eq!(place.path("out/flagged.png").exists(), !record.flagged.is_empty());
+}
+
+#[test]
+#[ignore = "minutes: trains the quickstart's own network on its own data"]
+fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
+    let place = Place::new();
+    let run = run("quickstart", &["--device", "cpu", "--out", &place.text("out")]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    assert_eq!(record.verdict, Verdict::Poisoned);
+    assert!(record.truth.unwrap().f1 >= 0.95, "{}", run.stdout);
+    let unlearned = load_unlearn(place.path("out/unlearn.json")).unwrap();
+    assert!(unlearned.before.poison_success_rate.unwrap() > 0.8);
+    assert!(unlearned.after.poison_success_rate.unwrap() < 0.1, "{}", run.stdout);
+    assert!(Image::open(place.path("out/flagged.png")).is_ok());
+    assert!(Image::open(place.path("out/suspect.png")).is_ok());
+}
