@@ -59,11 +59,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Passes over the training images.
-<<<<<<< HEAD
-    #[arg(long, default_value_t = 11)]
-=======
-    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
->>>>>>> tests-audit
+    #[arg(long, default_value_t = 11, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: usize,
     /// Channels of the network's first layer.
     #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
@@ -206,10 +202,7 @@ fn cifar10(arguments: Arguments) -> Outcome<()> {
         let unlearned = match choice {
             UnlearnChoice::None => continue,
             UnlearnChoice::Resume => {
-                let shorter = TrainingConfig {
-                    epochs: config.epochs.div_ceil(3),
-                    ..config.clone()
-                };
+                let shorter = TrainingConfig { epochs: config.epochs.div_ceil(3), ..config.clone() };
                 phase("unlearn: resume", || {
                     Ok(unlearn::resume(model.clone(), cleaned, |model, data| train(model, data, &shorter))?)
                 })?
