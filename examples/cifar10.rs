@@ -22,7 +22,7 @@ use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison,
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train, train_watched};
+use burn_delta_influence::lab::training::{TrainingConfig, train, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::{UnlearnRecord, check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -59,7 +59,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Passes over the training images.
-    #[arg(long, default_value_t = 12, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 11, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: usize,
     /// Channels of the network's first layer.
     #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
@@ -202,11 +202,7 @@ fn cifar10(arguments: Arguments) -> Outcome<()> {
         let unlearned = match choice {
             UnlearnChoice::None => continue,
             UnlearnChoice::Resume => {
-                let shorter = TrainingConfig {
-                    epochs: config.epochs.div_ceil(4),
-                    learning_rate: config.learning_rate / 4.0,
-                    ..config.clone()
-                };
+                let shorter = TrainingConfig { epochs: config.epochs.div_ceil(3), ..config.clone() };
                 phase("unlearn: resume", || {
                     Ok(unlearn::resume(model.clone(), cleaned, |model, data| train(model, data, &shorter))?)
                 })?
@@ -309,7 +305,6 @@ fn training_config(arguments: &Arguments) -> TrainingConfig {
     TrainingConfig {
         epochs: arguments.epochs,
         learning_rate: 0.1,
-        augmentation: Augmentation { shift: 2, flip: true },
         seed: arguments.seed,
         ..TrainingConfig::new(arguments.out.join("training"))
     }

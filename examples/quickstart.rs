@@ -114,7 +114,7 @@ fn quickstart(arguments: Arguments) -> Outcome<()> {
     let images = triggered.iter().map(|sample| sample.image.clone());
     let probe = Probe::new(&suspects).with_clean(&test_set).with_triggered(images, TARGET);
     let before = probe.measure(&trained.model)?;
-    let shorter = TrainingConfig { epochs: epochs.div_ceil(4), learning_rate: 0.02, ..config };
+    let shorter = TrainingConfig { epochs: epochs.div_ceil(3), ..config };
     let cleaned = audit.cleaned(train_set);
     let unlearned = phase("unlearn (resume on the cleaned data)", || {
         Ok(unlearn::resume(trained.model.clone(), cleaned, |model, data| train(model, data, &shorter))?)

@@ -1,4 +1,59 @@
-//! Find the training samples that poisoned a burn model, and undo them.
+//! Find the training samples that taught a [burn](https://burn.dev) model something wrong, and undo it.
+//!
+//! A model in production says "dog" to a ship with a few black pixels. Which of the training images taught it that? This crate
+//! answers from as little as one misclassified image, after "Delta-Influence: Unlearning Poisons via Influence Functions"
+//! (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over the training data scores every
+//! sample against the suspect, and training on without the flagged samples makes the model forget.
+//!
+//! # The pipeline
+//! ```no_run
+//! use burn::data::dataset::{Dataset, InMemDataset};
+//! use burn::train::{Learner, LearnerModel};
+//! use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Suspect};
+//! use burn_delta_influence::influence::Classifier;
+//! use burn_delta_influence::learner::{Collector, CollectorConfig, Watched};
+//! use burn_delta_influence::samples::{Image, LabeledImage};
+//! use burn_delta_influence::unlearn;
+//! use std::sync::Arc;
+//! # use burn::optim::ModuleOptimizer; use burn::train::SupervisedTraining;
+//! # type Data = burn::data::dataset::transform::SelectionDataset<Arc<InMemDataset<LabeledImage>>, LabeledImage>;
+//!
+//! // The model: built from `burn_delta_influence::nn` layers in place of `burn::nn`'s, and it shows its logits.
+//! # fn example<M: LearnerModel + Classifier>(model: M, optim: ModuleOptimizer, training: SupervisedTraining<Watched<M>>,
+//! #     train_set: Arc<InMemDataset<LabeledImage>>, train: impl Fn(M, Data) -> Result<M, String>)
+//! # -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! // Collect: one line more in the training code.
+//! let collector = Collector::new(CollectorConfig::new())?;
+//! let learner = Learner::new(collector.watch(model), optim, 1e-3);
+//! let trained = collector.finish(training.launch(learner))?;
+//!
+//! // Audit: a ship that the model takes for a dog (class 5).
+//! let suspect = Suspect::new(Image::open("ship.png")?, 5);
+//! let audit = DeltaAudit::new(AuditConfig::new()).run(&trained.model, &trained.factors, &train_set, &[suspect])?;
+//! println!("{}", audit.summary());
+//! audit.save("audit.json")?;
+//!
+//! // Unlearn: the user's own training function, on the cleaned data.
+//! let cleaned = audit.cleaned(train_set);
+//! let unlearned = unlearn::resume(trained.model, cleaned, |model, data| train(model, data))?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Where things are
+//! The modules follow the data:
+//!
+//! | module | comes in | goes out |
+//! | --- | --- | --- |
+//! | [`samples`] | files, datasets | images in image space with labels |
+//! | [`nn`] | a batch | burn's outputs; while a scope is open, inputs and tapped outputs |
+//! | [`capture`] | inputs a and output gradients g of each layer | covariance sums, per-sample gradients |
+//! | [`factors`] | covariance sums | Kronecker factors, eigenbases, eigenvalues, files |
+//! | [`learner`] | a training run | factors, collected on the way |
+//! | [`influence`] | factors, queries, training data | scores |
+//! | [`audit`] | suspects, scores | flagged samples, a verdict |
+//! | [`unlearn`] | the cleaned data | a model without the poison, measured before and after |
+//! | [`report`] | an audit | `audit.json`, a summary, pictures, JUnit, the gate |
+//! | `lab` (feature) | – | data sets, attacks, networks and metrics for experiments |
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 

@@ -32,7 +32,7 @@ impl Default for Rule {
 /// | `copies` | 50 altered copies of each suspect |
 /// | `preconditioner` | EK-FAC |
 /// | `damping` | 0.1 × mean eigenvalue of each layer |
-/// | `eigenvalue_samples` | 4,096 (the eigenvalues are corrected on so many samples where the factors have none; 0: on all) |
+/// | `eigenvalue_samples` | 2,048 (the eigenvalues are corrected on so many samples where the factors have none; 0: on all) |
 /// | `seed` | 0 |
 /// | `pass` | batches of 64, a progress bar |
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Default for AuditConfig {
             copies: 50,
             preconditioner: Preconditioner::default(),
             damping: Damping::default(),
-            eigenvalue_samples: 4096,
+            eigenvalue_samples: 2048,
             seed: 0,
             pass: PassConfig::default(),
         }

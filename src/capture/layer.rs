@@ -151,6 +151,11 @@ impl LayerGradients {
         self.calls.first().map_or(0, |call| call.gradient.dims()[0])
     }
 
+    /// The first axis of every call that the backward pass reached.
+    pub(super) fn batches(&self) -> impl Iterator<Item = usize> + '_ {
+        self.calls.iter().map(|call| call.gradient.dims()[0])
+    }
+
     /// Σ a aᵀ and Σ g gᵀ over the first `samples` samples of the batch (all, if there are fewer).
     ///
     /// `scale` undoes the loss reduction: gradients are multiplied by it. `None` if the backward pass never reached the layer.

@@ -18,4 +18,3 @@ pub use layer::{
 };
 pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError};
 pub use scope::{CaptureScope, ScopeKind, is_active, observe};
-pub use tap::{Slot, TapBackend, collect, tap};

@@ -58,6 +58,18 @@ pub enum PassError {
         /// Last sample of that part.
         last: usize,
     },
+    /// A layer ran on something other than the batch: one call per sample, or the batch folded into another axis.
+    #[error(
+        "layer {layer} was called with {got} samples in a batch of {expected}: per-sample gradients need the batch on the first axis of every call"
+    )]
+    CallBatch {
+        /// The layer's path.
+        layer: String,
+        /// Samples in the batch.
+        expected: usize,
+        /// Samples in the call.
+        got: usize,
+    },
     /// The batch size is zero.
     #[error("the batch size is 0: set it to 1 or more")]
     BatchSize,
@@ -239,11 +251,17 @@ impl<M: Module> FrozenModel<M> {
             return Err(PassError::NoCapturedLayer);
         }
         values.sum().backward();
-        let layers = scope.finish().into_iter().filter_map(|layer| {
-            let name = self.names.get(&layer.id)?.clone();
-            Some((name, layer.into_gradients()))
-        });
-        Ok(layers.collect())
+        let mut layers = Vec::new();
+        for layer in scope.finish() {
+            let Some(name) = self.names.get(&layer.id) else { continue };
+            let gradients = layer.into_gradients();
+            let expected = indices.len();
+            if let Some(got) = gradients.batches().find(|&batch| batch != expected) {
+                return Err(PassError::CallBatch { layer: name.clone(), expected, got });
+            }
+            layers.push((name.clone(), gradients));
+        }
+        Ok(layers)
     }
 }
 

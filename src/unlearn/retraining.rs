@@ -2,7 +2,7 @@
 //!
 //! | method | source | starts from | cost |
 //! | --- | --- | --- | --- |
-//! | [`resume`] | CF, catastrophic forgetting (arXiv 2201.06640) | the poisoned weights | what the training function spends; a fifth of the original training is usual |
+//! | [`resume`] | CF, catastrophic forgetting (arXiv 2201.06640) | the poisoned weights | what the training function spends; a third of the original epochs in the examples |
 //! | [`retrain`] | EU, exact unlearning | new weights | the original training |
 
 use std::error::Error;

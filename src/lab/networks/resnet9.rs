@@ -67,7 +67,7 @@ impl Residual {
 /// | conv, stride 2 | 4w, 8×8 |
 /// | residual block | 4w, 8×8 |
 /// | conv, stride 2 | 4w, 4×4 |
-/// | global mean and linear | classes |
+/// | global maximum and linear | classes |
 #[derive(Module, Debug)]
 pub struct ResNet9 {
     stem: ConvNorm,
@@ -102,7 +102,7 @@ impl Classifier for ResNet9 {
         let x = self.block2.forward(self.down2.forward(x));
         let x = self.down3.forward(x);
         let [batch, channels, height, width] = x.dims();
-        let x = x.reshape([batch, channels, height * width]).mean_dim(2);
+        let x = x.reshape([batch, channels, height * width]).max_dim(2);
         self.head.forward(x.reshape([batch, channels]))
     }
 }
