@@ -79,7 +79,7 @@ fn case(samples: Vec<LabeledImage>, poisons: Vec<usize>) -> Case {
     let device = Device::flex();
     device.seed(SEED);
     let data = Arc::new(InMemDataset::new(samples));
-    let (_folder, config) = training(6, 0.1);
+    let (_folder, config) = training(10, 0.05);
     let collector = Collector::new(CollectorConfig::new().with_warmup_steps(30).with_every(4)).unwrap();
     let model = ResNet9::new(4, CLASSES, &device.autodiff());
     let trained = train_watched(model, data.clone(), &config, &collector).unwrap();
@@ -177,7 +177,7 @@ fn the_poison_is_forgotten_without_the_flagged_samples() {
     let probe = Probe::new(suspects).with_clean(&tests).with_triggered(images, TARGET);
     let before = probe.measure(&case.model).unwrap();
     assert_eq!(before.poison_success_rate, Some(1.0));
-    let (_folder, config) = training(3, 0.05);
+    let (_folder, config) = training(3, 0.1);
     let cleaned = AUDIT.cleaned(case.data.clone());
     let unlearned = resume(case.model.clone(), cleaned, |model, data| train(model, data, &config)).unwrap();
     let after = probe.measure(&unlearned.model).unwrap();
