@@ -26,7 +26,8 @@ use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::{check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::unlearn::{self, Probe};
 use clap::Parser;
-use support::{DeviceChoice, Outcome, phase};
+use clap::builder::RangedU64ValueParser;
+use support::{DeviceChoice, Outcome, clear_results, phase};
 
 /// Trains on poisoned traffic signs, finds the poison from one misclassified sign, and unlearns it.
 #[derive(Parser)]
@@ -41,7 +42,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3000)]
     samples: usize,
     /// Passes over the training images.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: usize,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
 fn quickstart(arguments: Arguments) -> Outcome<()> {
     let Arguments { out, seed, samples, epochs, device } = arguments;
     check_output_dir(&out)?;
+    clear_results(&out, &["audit.json", "unlearn.json", "suspect.png", "flagged.png"])?;
     let device = device.device()?;
     device.seed(seed);
 
@@ -83,7 +85,11 @@ fn quickstart(arguments: Arguments) -> Outcome<()> {
         seed,
         ..TrainingConfig::new(out.join("training"))
     };
-    let collector = Collector::new(CollectorConfig::new())?;
+    // A short run should collect, too, though only from its second half.
+    let steps = samples.div_ceil(config.batch_size).saturating_mul(epochs);
+    let settings = CollectorConfig::new();
+    let warmup = settings.warmup_steps.min(steps / 2);
+    let collector = Collector::new(settings.with_warmup_steps(warmup))?;
     let model = ResNet9::new(8, SIGN_NAMES.len(), &device.clone().autodiff());
     let trained = phase("train, collecting factors", || {
         Ok(train_watched(model, train_set.clone(), &config, &collector)?)
@@ -94,9 +100,10 @@ fn quickstart(arguments: Arguments) -> Outcome<()> {
     let triggered_images = InMemDataset::new(triggered.clone());
     let frozen = FrozenModel::new(&trained.model);
     let predictions = predict(&frozen, &ImageSource::new(&triggered_images), 128)?;
-    let reported = predictions.iter().position(|prediction| prediction.label == TARGET);
-    let reported =
-        reported.ok_or("the poison was not learned: no triggered sign is misclassified; train longer")?;
+    let misled = (0..triggered.len()).filter(|&n| predictions[n].label == TARGET);
+    let reported = misled
+        .max_by(|&a, &b| predictions[a].confidence().total_cmp(&predictions[b].confidence()))
+        .ok_or("the poison was not learned: no triggered sign is misclassified; train longer")?;
     let suspect = Suspect::new(triggered[reported].image.clone(), TARGET).with_id("stop sign with sticker");
     suspect.image.save_png(out.join("suspect.png"))?;
     let suspects = [suspect];
@@ -110,11 +117,20 @@ fn quickstart(arguments: Arguments) -> Outcome<()> {
     audit.save(out.join("audit.json"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &train_set)?;
 
+    if audit.flagged().is_empty() {
+        println!(
+            "\n{}\nnothing was flagged, nothing is unlearned; audit.json is in {}",
+            audit.summary(),
+            out.display()
+        );
+        return Ok(());
+    }
+
     // 3. Unlearn: train on without the flagged images, and measure before and after.
     let images = triggered.iter().map(|sample| sample.image.clone());
     let probe = Probe::new(&suspects).with_clean(&test_set).with_triggered(images, TARGET);
     let before = probe.measure(&trained.model)?;
-    let shorter = TrainingConfig { epochs: epochs.div_ceil(3), ..config };
+    let shorter = TrainingConfig { epochs: epochs.div_ceil(3), learning_rate: 0.1, ..config };
     let cleaned = audit.cleaned(train_set);
     let unlearned = phase("unlearn (resume on the cleaned data)", || {
         Ok(unlearn::resume(trained.model.clone(), cleaned, |model, data| train(model, data, &shorter))?)
