@@ -74,7 +74,7 @@ pub enum LayerInput {
 #[derive(Debug)]
 pub(crate) struct LayerCall {
     pub input: LayerInput,
-    /// A tensor of the output's rank and device, to route the slot's content.
+    /// Any tensor of the output's rank and device, to route the slot's content.
     pub like: Tensor<3>,
     pub slot: Slot,
 }

@@ -94,7 +94,9 @@ pub fn observe(id: ParamId, shape: LayerShape, input: LayerInput, output: Tensor
         };
         let slot = Slot::default();
         let output = tap(output, &slot);
-        let call = LayerCall { input, like: output.clone().without_autodiff(), slot };
+        // A value of its own: a clone of the output would keep the forward pass from working in place.
+        let like = Tensor::empty([1, 1, 1], &output.device().inner());
+        let call = LayerCall { input, like, slot };
         match frame.layers.iter_mut().find(|layer| layer.id == id) {
             Some(layer) => layer.calls.push(call),
             None => frame.layers.push(LayerCapture { id, shape, calls: vec![call] }),

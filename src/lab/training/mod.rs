@@ -175,7 +175,8 @@ where
     // burn wants validation data at each epoch; what counts is measured afterwards, on test data, so one batch will do.
     let few = burn::data::dataset::transform::PartialDataset::new(data, 0, config.batch_size.min(1));
     let valid = loader(Arc::new(few), Augmentation::default());
-    let learner = Learner::new(model, optimizer, schedule);
+    // A model that comes from an earlier training is in validation mode.
+    let learner = Learner::new(model.train(), optimizer, schedule);
     Ok(SupervisedTraining::new(&config.directory, train, valid)
         .metrics((LossMetric::new(), AccuracyMetric::new()))
         .num_epochs(config.epochs)
