@@ -218,7 +218,7 @@ fn arguments_out_of_range_are_refused() {
     }
     let run = run("cifar10", &["--device", "cpu"]);
     assert_error(&run, &["--data"]);
-    if !cfg!(any(feature = "wgpu", feature = "cuda")) {
+    if !cfg!(any(feature = "wgpu-plain", feature = "cuda")) {
         let out = place.text("out");
         let refused =
             self::run("cifar10", &["--data", &place.text("data"), "--device", "gpu", "--out", &out]);

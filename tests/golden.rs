@@ -144,7 +144,7 @@ impl Parity<'_> {
         queries: &Queries,
     ) -> BTreeMap<String, ModuleScores> {
         let source = self.case.samples("train", "y", self.dtype);
-        let options = ScoreOptions { per_layer: true };
+        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
         let scores = influence
             .scores(&source, &source.indices(), &CrossEntropy, queries, options, &passes())
             .expect("scores");

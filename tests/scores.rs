@@ -2,14 +2,20 @@
 
 mod support_training;
 
+use std::sync::Arc;
+
+use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor};
 use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    Damping, Influence, InfluenceError, Preconditioner, ScoreOptions, Scores, cross_entropy,
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
+    ScoreOptions, Scores, cross_entropy,
 };
+use burn_delta_influence::lab::data::signs;
+use burn_delta_influence::lab::networks::ResNet9;
 use support_training::*;
 
 const KINDS: [Preconditioner; 3] = [Preconditioner::Identity, Preconditioner::Kfac, Preconditioner::Ekfac];
@@ -24,7 +30,7 @@ fn corrected(frozen: &FrozenModel<Net>, items: &Items) -> KroneckerFactors {
 fn scores(influence: &Influence<'_, Net>, queries: &Items, train: &Items, batch_size: usize) -> Scores {
     let config = in_batches(batch_size);
     let queries = influence.queries(queries, &margin_of, &config).unwrap();
-    let options = ScoreOptions { per_layer: true };
+    let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
     influence.scores(train, &train.all(), &loss, &queries, options, &config).unwrap()
 }
 
@@ -74,6 +80,36 @@ fn layers_add_up_to_the_total() {
     }
     let total: Vec<f64> = (0..20).map(|n| sum(&|layer, n| layers[layer].1.self_influence[n], n)).collect();
     assert_close(&total, &scores.self_influence, 1e-12);
+}
+
+#[test]
+fn scores_are_the_same_with_and_without_self_influence() {
+    let data = Arc::new(InMemDataset::new(signs(24, 3)));
+    let model = ResNet9::new(4, 8, &Device::flex());
+    let frozen = FrozenModel::new(&model);
+    let (source, all, config) = (ImageSource::new(&data), (0..24).collect::<Vec<_>>(), in_batches(10));
+    let mut factors = KroneckerFactors::fit(&frozen, &source, &all, &CrossEntropy, &config).unwrap();
+    factors.correct_eigenvalues(&frozen, &source, &all, &CrossEntropy, &config).unwrap();
+    for kind in KINDS {
+        let influence = Influence::new(&frozen, &factors, kind, Damping::default()).unwrap();
+        // One query: g^T Q a without the sample gradients. Several: by their product.
+        for count in [1, 5] {
+            let images = (0..count).map(|n| data.get(n).map(|item| (item.image, item.label)).unwrap());
+            let queries = influence.queries(&ImageList(images.collect()), &Margin, &config).unwrap();
+            let run =
+                |options| influence.scores(&source, &all, &CrossEntropy, &queries, options, &config).unwrap();
+            let full = run(ScoreOptions { per_layer: true, ..ScoreOptions::default() });
+            let bare = run(ScoreOptions { per_layer: true, self_influence: false });
+            assert!(bare.self_influence.is_empty() && bare.squared_norm.is_empty());
+            for query in 0..count {
+                assert_close(bare.row(query), full.row(query), 1e-4);
+                for ((layer, bare), (other, full)) in bare.layers().zip(full.layers()) {
+                    assert_eq!(layer, other);
+                    assert_close(bare.row(query), full.row(query), 1e-4);
+                }
+            }
+        }
+    }
 }
 
 #[test]

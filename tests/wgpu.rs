@@ -1,6 +1,6 @@
 //! The pipeline on a GPU backend gives the numbers that it gives on the CPU: collecting, eigenvalues, scores, a training step.
 //! Runs where the crate was built with `--features wgpu`; lavapipe, Vulkan in software, will do.
-#![cfg(feature = "wgpu")]
+#![cfg(feature = "wgpu-plain")]
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn results(model: &ResNet9, basis: Option<&KroneckerFactors>) -> (KroneckerFacto
     factors.correct_eigenvalues(&frozen, &source, &indices, &CrossEntropy, &config()).unwrap();
     let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
     let queries = influence.queries(&source, &Margin, &config()).unwrap();
-    let options = ScoreOptions { per_layer: true };
+    let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
     let scores = influence.scores(&source, &indices, &CrossEntropy, &queries, options, &config()).unwrap();
     (factors, scores)
 }

@@ -42,12 +42,12 @@ fn gpu() -> Option<Device> {
     Some(Device::cuda(0))
 }
 
-#[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+#[cfg(all(feature = "wgpu-plain", not(feature = "cuda")))]
 fn gpu() -> Option<Device> {
     Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
 }
 
-#[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+#[cfg(not(any(feature = "wgpu-plain", feature = "cuda")))]
 fn gpu() -> Option<Device> {
     None
 }

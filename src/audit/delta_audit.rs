@@ -273,7 +273,7 @@ impl DeltaAudit {
         }
         let queries = influence.queries(&ImageList(images), &Margin, &self.config.pass)?;
         let indices: Vec<usize> = (0..source.len()).collect();
-        let options = ScoreOptions::default();
+        let options = ScoreOptions { self_influence: false, ..ScoreOptions::default() };
         let scores =
             influence.scores(source, &indices, &CrossEntropy, &queries, options, &self.config.pass)?;
         let mut row = 0;

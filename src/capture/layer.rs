@@ -10,14 +10,16 @@
 //! o counts its outputs; t runs over positions. A grouped convolution is a set of independent linear maps, one Kronecker
 //! block each. Several calls of a layer in one forward pass add up.
 //!
-//! Cost per sample, for T positions: covariances T·D² + T·o², sample gradient T·o·D. The rotation costs T·D² + T·o² before
-//! the sum over positions (of a and g) or o·D² + o²·D after it (of G_n); [`LayerCapture::sample_gradients`] takes the cheaper.
+//! Cost per sample, for T positions: covariances T·D² + T·o² (the first some six times less for convolutions, from the
+//! autocorrelation of their input), sample gradient T·o·D. The rotation by U_A costs T·D² before the sum over positions (of
+//! a) or o·D² after it (of G_n), that by U_S T·o² or o²·D: [`LayerGradients::sample_gradients`] takes the cheaper of each.
 
 use burn::module::ParamId;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Tensor, s};
 use serde::{Deserialize, Serialize};
 
+use super::autocorrelation::Autocorrelation;
 use super::tap::{Slot, collect};
 
 /// Values in flight per chunk of samples (unfolded patches or sample gradients): 128 MiB in f32.
@@ -59,6 +61,14 @@ pub struct ConvGeometry {
     pub dilation: [usize; 2],
     /// Zero padding: (top, bottom), (left, right).
     pub padding: [(usize, usize); 2],
+}
+
+impl ConvGeometry {
+    /// Output positions along an axis, for an input of `size`.
+    pub(super) fn outputs(&self, axis: usize, size: usize) -> usize {
+        let padded = size + self.padding[axis].0 + self.padding[axis].1;
+        (padded - self.dilation[axis] * (self.kernel[axis] - 1) - 1) / self.stride[axis] + 1
+    }
 }
 
 /// A layer's input, detached.
@@ -113,6 +123,16 @@ pub struct Rotation {
 struct Taken {
     input: LayerInput,
     gradient: Tensor<3>,
+}
+
+impl Taken {
+    /// Positions T of one sample.
+    fn positions(&self) -> usize {
+        match &self.input {
+            LayerInput::Features(x) => x.dims()[1],
+            LayerInput::Image(..) => self.gradient.dims()[2],
+        }
+    }
 }
 
 impl LayerCapture {
@@ -182,26 +202,28 @@ impl LayerGradients {
     fn covariance_part(&self, call: &Taken, start: usize, length: usize) -> CovarianceSums {
         let LayerShape { groups, outputs, inputs, bias } = self.shape;
         let gradient = call.gradient.clone().narrow(0, start, length);
-        let (a, g) = match &call.input {
+        let (mut activation, g, sums) = match &call.input {
             LayerInput::Features(x) => {
                 let [_, positions, _] = x.dims();
                 let a = x.clone().narrow(0, start, length).reshape([1, length * positions, inputs]);
-                let g = gradient.reshape([1, length * positions, outputs]);
-                (a.swap_dims(1, 2), g.swap_dims(1, 2))
+                let g = gradient.reshape([1, length * positions, outputs]).swap_dims(1, 2);
+                let sums = bias.then(|| a.clone().sum_dim(1).swap_dims(1, 2));
+                (a.clone().swap_dims(1, 2).matmul(a), g, sums)
             }
             LayerInput::Image(x, geometry) => {
                 let x = x.clone().narrow(0, start, length).swap_dims(0, 1); // [channels, samples, h, w]
                 let positions = gradient.dims()[2];
-                let a = unfold(x, geometry, 1).reshape([groups, inputs, length * positions]);
                 let g = gradient.swap_dims(0, 1).reshape([groups, outputs, length * positions]);
-                (a, g)
+                let sums = bias.then(|| {
+                    let total = unfold(x.clone().sum_dim(1), geometry, 1);
+                    total.reshape([groups, inputs, positions]).sum_dim(2)
+                });
+                (patch_covariance(x, geometry, groups), g, sums)
             }
-        }; // a: [groups, inputs, samples·T], g: [groups, o, samples·T]
-        let positions = a.dims()[2];
-        let mut activation = a.clone().matmul(a.clone().swap_dims(1, 2));
-        if bias {
+        }; // g: [groups, o, samples·T], sums: [groups, inputs, 1]
+        let positions = g.dims()[2];
+        if let Some(sums) = sums {
             // The border of the matrix, instead of a row of ones through the product.
-            let sums = a.sum_dim(2); // [groups, inputs, 1]
             let corner = sums.clone().narrow(1, 0, 1).zeros_like() + positions as f64;
             let last = Tensor::cat(vec![sums.clone().swap_dims(1, 2), corner], 2);
             activation = Tensor::cat(vec![Tensor::cat(vec![activation, sums], 2), last], 1);
@@ -228,6 +250,63 @@ impl LayerGradients {
         }))
     }
 
+    /// ⟨q, G_n⟩ of every sample with every row q of `rows` (`[queries, groups·o·D]`): `[samples, queries]`.
+    ///
+    /// For T positions that takes T·o·D operations for G_n and queries·o·D for the products; where a layer has few positions
+    /// (a linear layer has one) or there are few queries, G_n is not formed: queries·(T·o·D + T·o) for g_ntᵀ Q a_nt.
+    ///
+    /// `None` if the backward pass never reached the layer.
+    pub fn inner_products(&self, rows: &Tensor<2>) -> Option<Tensor<2>> {
+        let [queries, parameters] = rows.dims();
+        let factored = self.shape.groups == 1
+            && self.calls.iter().all(|call| {
+                let positions = call.positions();
+                queries * positions <= queries + positions
+            });
+        if factored {
+            let calls = self.calls.iter().map(|call| {
+                let values = call.positions() * (self.shape.width() + queries * self.shape.outputs);
+                let (batch, chunk) = (self.samples(), (CHUNK_VALUES / values.max(1)).max(1));
+                let parts = (0..batch).step_by(chunk);
+                let parts = parts.map(|start| self.factored(call, rows, start, chunk.min(batch - start)));
+                Tensor::cat(parts.collect(), 0)
+            });
+            return calls.reduce(|sum, part| sum + part);
+        }
+        let columns = rows.clone().transpose();
+        let chunks = self.sample_gradients(None)?.map(|chunk| {
+            let [samples, ..] = chunk.dims();
+            chunk.reshape([samples, parameters]).matmul(columns.clone())
+        });
+        Some(Tensor::cat(chunks.collect(), 0))
+    }
+
+    /// Σ_t g_ntᵀ Q a_nt of one call.
+    fn factored(&self, call: &Taken, rows: &Tensor<2>, start: usize, samples: usize) -> Tensor<2> {
+        let LayerShape { outputs, inputs, bias, .. } = self.shape;
+        let width = self.shape.width();
+        let [queries, _] = rows.dims();
+        let positions = call.positions();
+        let gradient = call.gradient.clone().narrow(0, start, samples);
+        let (a, g) = match &call.input {
+            LayerInput::Features(x) => (x.clone().narrow(0, start, samples), gradient),
+            LayerInput::Image(x, geometry) => {
+                let a = unfold(x.clone().narrow(0, start, samples), geometry, 2);
+                let a = a.reshape([samples, inputs, positions]);
+                (a.swap_dims(1, 2), gradient.swap_dims(1, 2))
+            }
+        }; // a: [samples, T, inputs], g: [samples, T, o]
+        let rows = rows.clone().reshape([queries * outputs, width]);
+        let mut outer =
+            a.reshape([samples * positions, inputs]).matmul(rows.clone().narrow(1, 0, inputs).transpose()); // [samples·T, queries·o]
+        if bias {
+            outer = outer + rows.narrow(1, inputs, 1).transpose();
+        }
+        let outer = outer.reshape([samples, positions, queries, outputs]);
+        let product = outer * g.unsqueeze_dim::<4>(2);
+        product.sum_dim(3).sum_dim(1).reshape([samples, queries])
+    }
+
     fn gradient_part(
         &self,
         call: &Taken,
@@ -249,50 +328,60 @@ impl LayerGradients {
                 (a, gradient.reshape([length, groups, outputs, positions]))
             }
         }; // a: [samples, groups, inputs, T], g: [samples, groups, o, T]
+        let Some(rotation) = rotation else { return product(g, a, bias) };
         let positions = a.dims()[3];
-        match rotation {
-            Some(rotation) if self.rotates_first(positions) => {
-                let u = rotation.activation.clone(); // [groups, D, D]
-                let mut rotated = u.clone().narrow(1, 0, inputs).swap_dims(1, 2).unsqueeze::<4>().matmul(a);
+        let (outputs_first, inputs_first) = self.rotates_first(positions);
+        let left = rotation.gradient.clone().swap_dims(1, 2).unsqueeze::<4>(); // U_Sᵀ
+        let right = rotation.activation.clone(); // [groups, D, D]
+        let g = if outputs_first { left.clone().matmul(g) } else { g };
+        let sample = match inputs_first {
+            true => {
+                let mut a = right.clone().narrow(1, 0, inputs).swap_dims(1, 2).unsqueeze::<4>().matmul(a);
                 if bias {
                     // [a 1] U = a U without its last row, plus that row.
-                    rotated = rotated + u.narrow(1, inputs, 1).swap_dims(1, 2).unsqueeze::<4>();
+                    a = a + right.narrow(1, inputs, 1).swap_dims(1, 2).unsqueeze::<4>();
                 }
-                let g = rotation.gradient.clone().swap_dims(1, 2).unsqueeze::<4>().matmul(g);
-                g.matmul(rotated.swap_dims(2, 3))
+                product(g, a, false)
             }
-            _ => {
-                let mut sample = g.clone().matmul(a.swap_dims(2, 3)); // [samples, groups, o, inputs]
-                if bias {
-                    sample = Tensor::cat(vec![sample, g.sum_dim(3)], 3);
-                }
-                match rotation {
-                    None => sample,
-                    Some(rotation) => rotation
-                        .gradient
-                        .clone()
-                        .swap_dims(1, 2)
-                        .unsqueeze::<4>()
-                        .matmul(sample.matmul(rotation.activation.clone().unsqueeze::<4>())),
-                }
-            }
-        }
+            false => product(g, a, bias).matmul(right.unsqueeze::<4>()),
+        };
+        if outputs_first { sample } else { left.matmul(sample) }
     }
 
-    /// T·D² + T·o² < o·D² + o²·D: rotating inputs and gradients is cheaper than rotating their product.
-    fn rotates_first(&self, positions: usize) -> bool {
+    /// Whether it is cheaper to rotate g (T·o² against o²·D operations) and a (T·D² against o·D²) than their product.
+    fn rotates_first(&self, positions: usize) -> (bool, bool) {
         let (d, o) = (self.shape.width(), self.shape.outputs);
-        positions * (d * d + o * o) < o * d * (d + o)
+        (positions < d, positions < o)
     }
 
     /// Samples per chunk, so that unfolded patches and sample gradients stay within [`CHUNK_VALUES`].
     fn chunk(&self, call: &Taken) -> usize {
-        let positions = match &call.input {
-            LayerInput::Features(x) => x.dims()[1],
-            LayerInput::Image(..) => call.gradient.dims()[2],
-        };
-        let patches = self.shape.groups * (self.shape.width() + self.shape.outputs) * positions;
+        let patches = self.shape.groups * (self.shape.width() + self.shape.outputs) * call.positions();
         (CHUNK_VALUES / patches.max(self.shape.parameters()).max(1)).max(1)
+    }
+}
+
+/// Σ_t g_t a_tᵀ of each sample and group, with a last column Σ_t g_t if `ones`: from `[samples, groups, o, T]` and
+/// `[samples, groups, inputs, T]`.
+fn product(g: Tensor<4>, a: Tensor<4>, ones: bool) -> Tensor<4> {
+    let sample = g.clone().matmul(a.swap_dims(2, 3));
+    match ones {
+        true => Tensor::cat(vec![sample, g.sum_dim(3)], 3),
+        false => sample,
+    }
+}
+
+/// Σ a aᵀ of all patches of `[channels, samples, height, width]`: `[groups, inputs, inputs]`, without the bias entry.
+fn patch_covariance(x: Tensor<4>, geometry: &ConvGeometry, groups: usize) -> Tensor<3> {
+    let [channels, samples, height, width] = x.dims();
+    let outputs = [geometry.outputs(0, height), geometry.outputs(1, width)];
+    match Autocorrelation::plan(geometry, [height, width], outputs) {
+        Some(plan) => plan.covariance(&x, groups),
+        None => {
+            let inputs = channels / groups * geometry.kernel.iter().product::<usize>();
+            let a = unfold(x, geometry, 1).reshape([groups, inputs, samples * outputs[0] * outputs[1]]);
+            a.clone().matmul(a.swap_dims(1, 2))
+        }
     }
 }
 
@@ -300,15 +389,15 @@ impl LayerGradients {
 ///
 /// Slices, not burn's `unfold4d`: that one runs a convolution with a one-hot kernel as soon as there is padding or dilation,
 /// as many operations as the covariance itself.
-fn unfold(x: Tensor<4>, geometry: &ConvGeometry, axis: usize) -> Tensor<4> {
+pub(super) fn unfold(x: Tensor<4>, geometry: &ConvGeometry, axis: usize) -> Tensor<4> {
+    let [_, _, height, width] = x.dims();
+    let (rows, columns) = (geometry.outputs(0, height), geometry.outputs(1, width));
     let ConvGeometry { kernel, stride, dilation, padding } = *geometry;
     let x = match padding {
         [(0, 0), (0, 0)] => x,
         [rows, columns] => x.pad([rows, columns], PadMode::Constant(0.0)),
     };
-    let [p, q, height, width] = x.dims();
-    let out = |size: usize, axis: usize| (size - dilation[axis] * (kernel[axis] - 1) - 1) / stride[axis] + 1;
-    let (rows, columns) = (out(height, 0), out(width, 1));
+    let [p, q, ..] = x.dims();
     let mut shifted = Vec::with_capacity(kernel[0] * kernel[1]);
     for i in 0..kernel[0] {
         for j in 0..kernel[1] {

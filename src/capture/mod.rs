@@ -6,6 +6,7 @@
 //!
 //! [`FrozenModel::pass`] does this over a whole data set for a model that is no longer trained.
 
+mod autocorrelation;
 mod inventory;
 mod layer;
 mod pass;

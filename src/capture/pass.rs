@@ -4,6 +4,7 @@
 //! backward pass leaves weight gradients out; per-sample objectives are summed, which keeps the samples' gradients apart.
 
 use std::collections::HashMap;
+use std::sync::mpsc;
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{Device, Tensor};
@@ -97,10 +98,11 @@ impl<M, B, F: Fn(&M, &B) -> Tensor<1>> Objective<M, B> for F {
     }
 }
 
-/// Data that a pass runs over, in the user's own batches.
-pub trait BatchSource {
+/// Data that a pass runs over, in the user's own batches. The next batch is loaded on a thread of its own while the model works
+/// on the one before.
+pub trait BatchSource: Sync {
     /// What the objective takes.
-    type Batch;
+    type Batch: Send;
 
     /// The number of samples.
     fn len(&self) -> usize;
@@ -217,35 +219,43 @@ impl<M: Module> FrozenModel<M> {
         }
         let _span = tracing::info_span!("pass", purpose, samples = indices.len()).entered();
         let bar = progress_bar(indices.len(), purpose, config.progress);
-        for (number, batch) in indices.chunks(config.batch_size).enumerate() {
-            if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-                let done = number * config.batch_size;
-                return Err(PassError::Interrupted { done, total: indices.len() }.into());
+        let (device, batches) = (&self.device, || indices.chunks(config.batch_size));
+        std::thread::scope(|threads| {
+            let (sender, loaded) = mpsc::sync_channel(1);
+            threads.spawn(move || {
+                for batch in batches() {
+                    let loaded = source.load(batch, device);
+                    // The receiver is gone once the pass has failed.
+                    if loaded.is_err() | sender.send(loaded).is_err() {
+                        return;
+                    }
+                }
+            });
+            for (number, (indices_of_batch, batch)) in batches().zip(loaded).enumerate() {
+                if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
+                    let done = number * config.batch_size;
+                    return Err(PassError::Interrupted { done, total: indices.len() }.into());
+                }
+                let layers = self.gradients(batch?, indices_of_batch.len(), objective)?;
+                visit(BatchGradients { indices: indices_of_batch, layers })?;
+                bar.inc(indices_of_batch.len() as u64);
             }
-            let layers = self.gradients(source, batch, objective)?;
-            visit(BatchGradients { indices: batch, layers })?;
-            bar.inc(batch.len() as u64);
-        }
-        bar.finish_and_clear();
-        Ok(())
+            bar.finish_and_clear();
+            Ok(())
+        })
     }
 
-    fn gradients<S, O>(
+    fn gradients<B, O: Objective<M, B>>(
         &self,
-        source: &S,
-        indices: &[usize],
+        batch: B,
+        samples: usize,
         objective: &O,
-    ) -> Result<Vec<(String, LayerGradients)>, PassError>
-    where
-        S: BatchSource,
-        O: Objective<M, S::Batch>,
-    {
-        let batch = source.load(indices, &self.device)?;
+    ) -> Result<Vec<(String, LayerGradients)>, PassError> {
         let scope = CaptureScope::open(ScopeKind::Frozen);
         let values = objective.evaluate(&self.model, &batch);
         let [got] = values.dims();
-        if got != indices.len() {
-            return Err(PassError::Objective { expected: indices.len(), got });
+        if got != samples {
+            return Err(PassError::Objective { expected: samples, got });
         }
         if !values.is_tracked() {
             return Err(PassError::NoCapturedLayer);
@@ -255,9 +265,8 @@ impl<M: Module> FrozenModel<M> {
         for layer in scope.finish() {
             let Some(name) = self.names.get(&layer.id) else { continue };
             let gradients = layer.into_gradients();
-            let expected = indices.len();
-            if let Some(got) = gradients.batches().find(|&batch| batch != expected) {
-                return Err(PassError::CallBatch { layer: name.clone(), expected, got });
+            if let Some(got) = gradients.batches().find(|&batch| batch != samples) {
+                return Err(PassError::CallBatch { layer: name.clone(), expected: samples, got });
             }
             layers.push((name.clone(), gradients));
         }

@@ -1,7 +1,12 @@
 //! The engine: preconditioned query gradients, and the scores of all queries from one pass over the training data.
 //!
-//! Per batch and layer the sample gradients are formed in the eigenbasis and multiplied once with all queries; nothing of
-//! size samples × parameters is kept. Memory is linear in queries × parameters and in queries × samples (the result).
+//! Per batch and layer the sample gradients are multiplied once with all queries; nothing of size samples × parameters is
+//! kept. Memory is linear in queries × parameters and in queries × samples (the result).
+//!
+//! | per layer and sample, T positions, q queries | operations |
+//! | --- | --- |
+//! | scores alone | T·o·D + q·o·D, or q·(T·o·D + T·o) without forming G_n where that is less |
+//! | self-influence and norm beside them | the rotation of G_n on top, see [`capture`](crate::capture::LayerGradients) |
 
 use std::collections::BTreeMap;
 
@@ -83,12 +88,30 @@ impl Queries {
     }
 }
 
-/// What a scoring pass returns beside the totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a scoring pass returns beside the scores.
+///
+/// | setting | default |
+/// | --- | --- |
+/// | `per_layer` | false |
+/// | `self_influence` | true |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScoreOptions {
     /// Keep every layer's scores and self-influence.
     pub per_layer: bool,
+    /// Self-influence and gradient norms, which need every sample gradient in the eigenbasis: up to o·D² + o²·D operations a
+    /// layer and sample, several times what the scores alone cost. Without it the queries are rotated back, once, and
+    /// [`Scores::self_influence`] and [`Scores::squared_norm`] stay empty.
+    pub self_influence: bool,
 }
+
+impl Default for ScoreOptions {
+    fn default() -> Self {
+        Self { per_layer: false, self_influence: true }
+    }
+}
+
+/// Samples whose results stay on the device before they are fetched in one transfer: no batch waits for the one before.
+const PENDING_SAMPLES: usize = 1024;
 
 impl<'a, M: Module> Influence<'a, M> {
     /// Scores with the curvature that `factors` hold.
@@ -211,63 +234,50 @@ impl<'a, M: Module> Influence<'a, M> {
         S: BatchSource,
         O: Objective<M, S::Batch>,
     {
-        let mut scores = Scores::new(indices, queries, options.per_layer);
+        let mut scores = Scores::new(indices, queries, options);
+        let plain = (!options.self_influence).then(|| self.directions(queries));
+        let mut pending = Pending::default();
         self.model.pass(source, indices, objective, "influence scores", config, |batch| {
-            self.score_batch(&batch, queries, &mut scores)
+            let (layers, columns) = match &plain {
+                Some(directions) => products(&batch, directions),
+                None => self.products_and_norms(&batch, queries),
+            };
+            if columns.is_empty() {
+                return Err(InfluenceError::NoLayer);
+            }
+            if pending.samples.len() >= PENDING_SAMPLES || pending.layers != layers {
+                pending.fetch(&mut scores)?;
+            }
+            pending.layers = layers;
+            pending.samples.extend_from_slice(batch.indices);
+            pending.rows.push(Tensor::cat(columns, 1));
+            Ok(())
         })?;
+        pending.fetch(&mut scores)?;
         Ok(scores)
     }
 
-    /// Rows [⟨q, G_n⟩ for all q, ⟨G_n, P(G_n)⟩, ‖G_n‖²] of every layer, moved to the host in one transfer.
-    fn score_batch(
+    /// Per layer the columns [⟨q, G_n⟩ for all q, ⟨G_n, P(G_n)⟩, ‖G_n‖²], `[samples, queries + 2]`.
+    fn products_and_norms(
         &self,
         batch: &BatchGradients<'_>,
         queries: &Queries,
-        scores: &mut Scores,
-    ) -> Result<(), InfluenceError> {
-        let mut layers = Vec::new();
-        let mut columns = Vec::new();
-        for (layer, gradients) in &batch.layers {
-            let (Some(preconditioner), Some(rows)) = (self.preconditioner(layer), queries.rows.get(layer))
-            else {
-                continue;
-            };
+    ) -> (Vec<String>, Vec<Tensor<2>>) {
+        let columns = batch.layers.iter().filter_map(|(layer, gradients)| {
+            let (preconditioner, rows) = (self.preconditioner(layer)?, queries.rows.get(layer)?);
             let parameters = gradients.shape.parameters();
             let chunks = rotated(gradients, preconditioner).map(|chunk| {
                 let [samples, ..] = chunk.dims();
                 let own = chunk.clone() * preconditioner.apply(chunk.clone());
-                let chunk = chunk.reshape([samples, parameters]); // [samples, parameters]
+                let chunk = chunk.reshape([samples, parameters]);
                 let products = chunk.clone().matmul(rows.clone().transpose()); // [samples, queries]
                 let own = own.reshape([samples, parameters]).sum_dim(1);
                 Tensor::cat(vec![products, own, chunk.square().sum_dim(1)], 1)
             });
             let chunks: Vec<Tensor<2>> = chunks.collect();
-            if !chunks.is_empty() {
-                columns.push(Tensor::cat(chunks, 0)); // [samples, queries + 2]
-                layers.push(layer);
-            }
-        }
-        if columns.is_empty() {
-            return Err(InfluenceError::NoLayer);
-        }
-        let width = queries.len() + 2;
-        let data = Tensor::cat(columns, 1).into_data().convert::<f64>();
-        let values: Vec<f64> = data.iter::<f64>().collect();
-        let start = scores.filled();
-        for (row, &sample) in values.chunks(width * layers.len()).zip(batch.indices) {
-            for (layer, row) in layers.iter().zip(row.chunks(width)) {
-                if row.iter().any(|value| !value.is_finite()) {
-                    return Err(InfluenceError::NotFinite { layer: (*layer).clone(), sample });
-                }
-            }
-        }
-        for (k, row) in values.chunks(width * layers.len()).enumerate() {
-            for (layer, row) in layers.iter().zip(row.chunks(width)) {
-                scores.add(layer, start + k, row);
-            }
-        }
-        scores.advance(batch.indices.len());
-        Ok(())
+            (!chunks.is_empty()).then(|| (layer.clone(), Tensor::cat(chunks, 0)))
+        });
+        columns.unzip()
     }
 
     /// The sum over the samples at `indices` of their unit directions P^½(G_n) / ‖P^½(G_n)‖, layer by layer, as one query:
@@ -306,6 +316,55 @@ impl<'a, M: Module> Influence<'a, M> {
             Ok::<_, InfluenceError>(())
         })?;
         Ok(Queries { count: 1, rows, self_influence: BTreeMap::new() })
+    }
+}
+
+/// Per layer the products ⟨q, G_n⟩ with queries in the layers' own coordinates, `[samples, queries]`.
+fn products(
+    batch: &BatchGradients<'_>,
+    directions: &BTreeMap<String, Tensor<2>>,
+) -> (Vec<String>, Vec<Tensor<2>>) {
+    let columns = batch.layers.iter().filter_map(|(layer, gradients)| {
+        let products = gradients.inner_products(directions.get(layer)?)?;
+        Some((layer.clone(), products))
+    });
+    columns.unzip()
+}
+
+/// Results that are still on the device.
+#[derive(Default)]
+struct Pending {
+    /// In the order of the columns.
+    layers: Vec<String>,
+    samples: Vec<usize>,
+    /// `[samples, layers × columns]` of each batch.
+    rows: Vec<Tensor<2>>,
+}
+
+impl Pending {
+    /// Moves the results to the host in one transfer.
+    fn fetch(&mut self, scores: &mut Scores) -> Result<(), InfluenceError> {
+        let Self { layers, samples, rows } = std::mem::take(self);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let rows = Tensor::cat(rows, 0);
+        let width = rows.dims()[1] / layers.len();
+        let values: Vec<f64> = rows.into_data().convert::<f64>().iter::<f64>().collect();
+        for (row, &sample) in values.chunks(width * layers.len()).zip(&samples) {
+            for (layer, row) in layers.iter().zip(row.chunks(width)) {
+                if row.iter().any(|value| !value.is_finite()) {
+                    return Err(InfluenceError::NotFinite { layer: layer.clone(), sample });
+                }
+            }
+        }
+        for row in values.chunks(width * layers.len()) {
+            for (layer, row) in layers.iter().zip(row.chunks(width)) {
+                scores.add(layer, row);
+            }
+            scores.advance();
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Scores: what a pass over the training data returns.
 
-use super::Queries;
+use super::{Queries, ScoreOptions};
 
 /// Scores of all queries with the samples of one pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,9 +10,9 @@ pub struct Scores {
     queries: usize,
     /// `[queries, samples]`.
     values: Vec<f64>,
-    /// ⟨G_n, P(G_n)⟩ summed over layers, by sample: the influence of a sample on its own objective.
+    /// ⟨G_n, P(G_n)⟩ summed over layers, by sample: the influence of a sample on its own objective. Empty if it was left out.
     pub self_influence: Vec<f64>,
-    /// ‖G_n‖² summed over layers, by sample.
+    /// ‖G_n‖² summed over layers, by sample. Empty where self-influence is.
     pub squared_norm: Vec<f64>,
     layers: Vec<(String, LayerScores)>,
     per_layer: bool,
@@ -25,7 +25,7 @@ pub struct LayerScores {
     samples: usize,
     /// `[queries, samples]`.
     values: Vec<f64>,
-    /// ⟨G_n, P(G_n)⟩ in this layer, by sample.
+    /// ⟨G_n, P(G_n)⟩ in this layer, by sample. Empty if it was left out.
     pub self_influence: Vec<f64>,
 }
 
@@ -37,16 +37,17 @@ impl LayerScores {
 }
 
 impl Scores {
-    pub(super) fn new(samples: &[usize], queries: &Queries, per_layer: bool) -> Self {
+    pub(super) fn new(samples: &[usize], queries: &Queries, options: ScoreOptions) -> Self {
         let (count, queries) = (samples.len(), queries.len());
+        let own = if options.self_influence { count } else { 0 };
         Self {
             samples: samples.to_vec(),
             queries,
             values: vec![0.0; queries * count],
-            self_influence: vec![0.0; count],
-            squared_norm: vec![0.0; count],
+            self_influence: vec![0.0; own],
+            squared_norm: vec![0.0; own],
             layers: Vec::new(),
-            per_layer,
+            per_layer: options.per_layer,
             filled: 0,
         }
     }
@@ -66,22 +67,21 @@ impl Scores {
         self.layers.iter().map(|(layer, scores)| (layer.as_str(), scores))
     }
 
-    pub(super) fn filled(&self) -> usize {
-        self.filled
+    /// The sample that [`add`](Self::add) adds to is complete.
+    pub(super) fn advance(&mut self) {
+        self.filled += 1;
     }
 
-    pub(super) fn advance(&mut self, samples: usize) {
-        self.filled += samples;
-    }
-
-    /// Adds one layer's [scores…, self-influence, squared norm] of the sample at `position` of the pass.
-    pub(super) fn add(&mut self, layer: &str, position: usize, row: &[f64]) {
-        let (count, queries) = (self.samples.len(), self.queries);
+    /// Adds one layer's [scores…] or [scores…, self-influence, squared norm] of the next sample of the pass.
+    pub(super) fn add(&mut self, layer: &str, row: &[f64]) {
+        let (count, queries, position) = (self.samples.len(), self.queries, self.filled);
         for (query, score) in row[..queries].iter().enumerate() {
             self.values[query * count + position] += score;
         }
-        self.self_influence[position] += row[queries];
-        self.squared_norm[position] += row[queries + 1];
+        if let &[own, norm] = &row[queries..] {
+            self.self_influence[position] += own;
+            self.squared_norm[position] += norm;
+        }
         if !self.per_layer {
             return;
         }
@@ -90,7 +90,7 @@ impl Scores {
             let scores = LayerScores {
                 samples: count,
                 values: vec![0.0; queries * count],
-                self_influence: vec![0.0; count],
+                self_influence: vec![0.0; self.self_influence.len()],
             };
             self.layers.push((layer.to_owned(), scores));
             self.layers.len() - 1
@@ -99,6 +99,8 @@ impl Scores {
         for (query, score) in row[..queries].iter().enumerate() {
             scores.values[query * count + position] = *score;
         }
-        scores.self_influence[position] = row[queries];
+        if let Some(own) = row.get(queries) {
+            scores.self_influence[position] = *own;
+        }
     }
 }

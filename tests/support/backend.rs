@@ -9,7 +9,7 @@ use burn::tensor::{DType, Device};
 pub fn device() -> Device {
     match std::env::var("DELTA_INFLUENCE_DEVICE").as_deref() {
         Err(_) | Ok("" | "flex") => Device::flex(),
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "wgpu-plain")]
         Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         Ok(other) => panic!("DELTA_INFLUENCE_DEVICE={other}: not in this build (wgpu needs --features wgpu)"),
     }

@@ -69,7 +69,7 @@ impl LayerCosine {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let options = ScoreOptions { per_layer: true };
+        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
         let queries = influence.queries(suspects, &Logit, config)?;
         let scores = influence.scores(source, candidates, &Margin, &queries, options, config)?;
         let mut class_sum: Option<Queries> = None;
@@ -108,7 +108,7 @@ impl LayerCosine {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let options = ScoreOptions { per_layer: true };
+        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
         let direction = |members: &[usize]| {
             let indices: Vec<usize> = members.iter().map(|&member| candidates[member]).collect();
             influence.unit_direction(source, &indices, &Margin, config)
