@@ -113,6 +113,26 @@ fn scores_are_the_same_with_and_without_self_influence() {
 }
 
 #[test]
+fn queries_in_bf16_cost_three_digits() {
+    let (train, queries) = (Items(items(30, 1)), Items(items(5, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    let config = in_batches(8);
+    let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let queries = influence.queries(&queries, &margin_of, &config).unwrap();
+    for self_influence in [true, false] {
+        let options = ScoreOptions { self_influence, ..ScoreOptions::default() };
+        let run = |queries| influence.scores(&train, &train.all(), &loss, queries, options, &config).unwrap();
+        let (full, half) = (run(&queries), run(&queries.clone().in_bf16()));
+        for query in 0..5 {
+            assert_close(half.row(query), full.row(query), 1e-2);
+            assert_ne!(half.row(query), full.row(query), "bfloat16 rounds");
+        }
+        assert_eq!(half.self_influence, full.self_influence);
+    }
+}
+
+#[test]
 fn self_influence_is_the_score_of_a_sample_with_itself_as_the_query() {
     let train = Items(items(20, 1));
     let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
