@@ -86,7 +86,7 @@ impl LayerCosine {
                         Some(sum) => sum,
                         None => influence.unit_direction(source, candidates, &Margin, config)?,
                     };
-                    self.refine(influence, source, candidates, &sum, &mut finding, config)?;
+                    self.refine(influence, source, candidates, &scores, &sum, &mut finding, config)?;
                     class_sum = Some(sum);
                 }
             }
@@ -95,11 +95,14 @@ impl LayerCosine {
         Ok(findings)
     }
 
+    /// `norms` holds the candidates' self-influence: passes that need not form it again are much cheaper.
+    #[allow(clippy::too_many_arguments)]
     fn refine<M, S>(
         &self,
         influence: &Influence<'_, M>,
         source: &S,
         candidates: &[usize],
+        norms: &Scores,
         class_sum: &Queries,
         finding: &mut LayerCosineFinding,
         config: &PassConfig,
@@ -108,7 +111,7 @@ impl LayerCosine {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
+        let options = ScoreOptions { per_layer: true, self_influence: false };
         let direction = |members: &[usize]| {
             let indices: Vec<usize> = members.iter().map(|&member| candidates[member]).collect();
             influence.unit_direction(source, &indices, &Margin, config)
@@ -118,7 +121,7 @@ impl LayerCosine {
             let outside = class_sum.add_scaled(&inside, -1.0);
             let groups = Queries::concat(&[inside.clone(), outside]);
             let scores = influence.scores(source, candidates, &Margin, &groups, options, config)?;
-            finding.scores = group_contrast(&scores, &finding.flagged);
+            finding.scores = group_contrast(&scores, norms, &finding.flagged);
             let Some(split) = otsu(&finding.scores) else { break };
             let next = above(&finding.scores, split.threshold);
             let (joined, left) = changes(&finding.flagged, &next);
@@ -158,16 +161,18 @@ fn mean_cosines(scores: &Scores, queries: &Queries, query: usize) -> Vec<f64> {
     mean
 }
 
-/// s_j = mean_{i∈F, i≠j} C_ij − mean_{i∉F, i≠j} C_ij, from the scores of F's summed directions (row 0) and the others' (row 1).
-fn group_contrast(scores: &Scores, members: &[usize]) -> Vec<f64> {
+/// s_j = mean_{i∈F, i≠j} C_ij − mean_{i∉F, i≠j} C_ij, from the scores of F's summed directions (row 0) and the others' (row 1),
+/// and self-influence from another pass over the same samples.
+fn group_contrast(scores: &Scores, norms: &Scores, members: &[usize]) -> Vec<f64> {
     let members: HashSet<usize> = members.iter().copied().collect();
     let count = scores.samples.len();
     let mut contrast = vec![0.0; count];
-    for (_, layer) in scores.layers() {
-        let sums = layer.cosines(0, 1.0).zip(layer.cosines(1, 1.0));
-        for (j, (inside, outside)) in sums.enumerate() {
+    for ((_, layer), (_, norms)) in scores.layers().zip(norms.layers()) {
+        for (j, &norm) in norms.self_influence.iter().enumerate() {
+            let scale = norm.max(f64::MIN_POSITIVE).sqrt();
+            let (inside, outside) = (layer.row(0)[j] / scale, layer.row(1)[j] / scale);
             // A sample's cosine with itself is 1 wherever it has a gradient at all; it says nothing.
-            let own = f64::from(layer.self_influence[j] > 0.0);
+            let own = f64::from(norm > 0.0);
             let (own_in, own_out) = if members.contains(&j) { (own, 0.0) } else { (0.0, own) };
             let sizes = (members.len() as f64 - own_in, (count - members.len()) as f64 - own_out);
             contrast[j] += (inside - own_in) / sizes.0.max(1.0) - (outside - own_out) / sizes.1.max(1.0);
