@@ -119,8 +119,7 @@ fn run<M: Module + Classifier>(arguments: &Arguments, model: M) -> Outcome<()> {
     let parameters: usize = factors.layers().map(|(_, layer)| layer.shape().parameters()).sum();
     record(&mut phases, "covariance", both.minus(&decomposition), Some(count));
     record(&mut phases, "eigendecomposition", decomposition, None);
-    let ((), lambda) =
-        timed(|| Ok(factors.correct_eigenvalues(&frozen, &train, &indices, &loss, &config)?))?;
+    let ((), lambda) = timed(|| Ok(factors.correct_eigenvalues(&frozen, &train, &indices, &loss, &config)?))?;
     record(&mut phases, "lambda", lambda, Some(count));
 
     let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default())?;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use burn_delta_influence::influence::{PartialScores, ScoreFileError};
 use burn_delta_influence::report::{AuditRecord, Gate, Outcome, load_audit, save_junit, summary};
 use clap::{Parser, Subcommand};
 
@@ -35,6 +36,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
     },
+    /// Put the scores of a run's shards together; gaps, overlaps and parts of other runs are refused.
+    Merge {
+        /// Files of scores, in any order.
+        #[arg(value_name = "part.safetensors", required = true)]
+        parts: Vec<PathBuf>,
+        /// Where to write the whole.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Print an audit for people to read. The exit code is 0 whatever the verdict, 2 if the input is bad.
     Show {
         /// The audit's record.
@@ -46,6 +56,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { audit, max_flagged, junit } => check(&audit, Gate { max_flagged }, junit.as_deref()),
+        Command::Merge { parts, out } => merge(&parts, &out),
         Command::Show { audit } => show(&audit),
     };
     match result {
@@ -76,6 +87,21 @@ fn check(audit: &Path, gate: Gate, junit: Option<&Path>) -> Result<u8, Box<dyn s
         _ => {}
     }
     Ok(outcome.exit_code())
+}
+
+fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>> {
+    let parts = parts.iter().map(PartialScores::load).collect::<Result<Vec<_>, _>>()?;
+    let whole = PartialScores::merge(parts)?;
+    if !whole.is_whole() {
+        let (first, count) = (whole.first, whole.scores.samples.len());
+        let all = whole.origin.samples;
+        let end = first + count;
+        return Err(ScoreFileError::Incomplete(format!("they hold samples {first} to {end} of {all}")).into());
+    }
+    whole.save(out)?;
+    let (queries, samples) = (whole.scores.queries(), whole.scores.samples.len());
+    print(&format!("{}: {queries} queries, {samples} samples\n", out.display()))?;
+    Ok(0)
 }
 
 fn show(audit: &Path) -> Result<u8, Box<dyn std::error::Error>> {

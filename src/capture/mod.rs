@@ -17,5 +17,6 @@ pub use inventory::{ModelInventory, ParameterInfo};
 pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };
+pub(crate) use pass::progress_bar;
 pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError};
 pub use scope::{CaptureScope, ScopeKind, is_active, observe};

@@ -178,6 +178,12 @@ impl<M: Module> FrozenModel<M> {
         Self { model: model.valid(), inventory, names, device }
     }
 
+    /// A copy on another device.
+    pub(crate) fn on(&self, device: &Device) -> Self {
+        let device = device.clone().inner();
+        Self { model: self.model.clone().to_device(&device), device, ..self.clone() }
+    }
+
     /// The model, in evaluation mode and without autodiff.
     pub fn model(&self) -> &M {
         &self.model
@@ -275,7 +281,7 @@ impl<M: Module> FrozenModel<M> {
 }
 
 /// A bar on standard error, hidden where that is no terminal.
-fn progress_bar(length: usize, purpose: &str, shown: bool) -> ProgressBar {
+pub(crate) fn progress_bar(length: usize, purpose: &str, shown: bool) -> ProgressBar {
     if !shown {
         return ProgressBar::hidden();
     }

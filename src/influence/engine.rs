@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 
 use crate::capture::{
     BatchGradients, BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError,
@@ -25,10 +25,10 @@ use super::{Damping, InfluenceError, Preconditioner};
 /// Influence of training samples on queries, for one frozen model.
 #[derive(Debug)]
 pub struct Influence<'a, M> {
-    model: &'a FrozenModel<M>,
+    pub(super) model: &'a FrozenModel<M>,
     /// By path; `None`: the identity on every captured layer.
-    layers: Option<BTreeMap<String, LayerPreconditioner>>,
-    identity: LayerPreconditioner,
+    pub(super) layers: Option<BTreeMap<String, LayerPreconditioner>>,
+    pub(super) identity: LayerPreconditioner,
 }
 
 /// Preconditioned gradients in the eigenbasis, one row per query.
@@ -59,6 +59,27 @@ impl Queries {
             *row = row.clone().cast(FloatDType::BF16);
         }
         self
+    }
+
+    /// Norm and sum of each query's rows, over all layers: enough to tell queries apart, and close on any device.
+    pub(super) fn fingerprint(&self) -> Vec<[f64; 2]> {
+        let mut totals = vec![[0.0; 2]; self.count];
+        for rows in self.rows.values() {
+            let rows = like(rows, DType::F32);
+            let columns = Tensor::cat(vec![rows.clone().square().sum_dim(1), rows.sum_dim(1)], 1);
+            let values: Vec<f64> = columns.into_data().convert::<f64>().iter::<f64>().collect();
+            for (total, row) in totals.iter_mut().zip(values.chunks(2)) {
+                total[0] += row[0];
+                total[1] += row[1];
+            }
+        }
+        totals.into_iter().map(|[squares, sum]| [squares.sqrt(), sum]).collect()
+    }
+
+    /// The same on another device.
+    pub(super) fn on(&self, device: &Device) -> Self {
+        let rows = self.rows.iter().map(|(layer, rows)| (layer.clone(), rows.clone().to_device(device)));
+        Self { rows: rows.collect(), ..self.clone() }
     }
 
     /// ⟨G, P(G)⟩ of each query in one layer; `None` for a layer that took no part.

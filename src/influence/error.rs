@@ -5,6 +5,8 @@ use thiserror::Error;
 use crate::capture::PassError;
 use crate::factors::FactorError;
 
+use super::ScoreFileError;
+
 /// Why scores could not be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -26,6 +28,20 @@ pub enum InfluenceError {
     /// No layer has both factors and a gradient.
     #[error("no layer of the model has factors: collect or fit them with this model")]
     NoLayer,
+    /// A file of scores could not be written, read or used.
+    #[error(transparent)]
+    File(#[from] ScoreFileError),
+    /// No such shard.
+    #[error("there is no shard {0}: write i/n with i from 0 to n - 1, as in 0/8")]
+    Shard(String),
+    /// A device that shares a run failed. What it and the others had completed is kept where the run has a folder for parts.
+    #[error("on {device}: {source}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What happened there.
+        source: Box<InfluenceError>,
+    },
     /// A score is NaN or infinite.
     #[error(
         "the scores of layer {layer} are NaN or infinite (first at sample {sample}): check the model's weights and that sample"

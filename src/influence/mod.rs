@@ -13,6 +13,8 @@ mod engine;
 mod error;
 mod precondition;
 mod predict;
+mod score_file;
+mod score_run;
 mod scores;
 mod task;
 
@@ -20,6 +22,8 @@ pub use engine::{Influence, Queries, ScoreOptions};
 pub use error::InfluenceError;
 pub use precondition::{Damping, Preconditioner};
 pub use predict::{Prediction, predict};
+pub use score_file::{PartialScores, ScoreFileError, ScoreOrigin};
+pub use score_run::{ScoreRun, Shard};
 pub use scores::{LayerScores, Scores};
 pub use task::{
     Classifier, CrossEntropy, ImageList, ImageSource, LabeledBatch, Logit, Margin, SampledCrossEntropy,

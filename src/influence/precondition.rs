@@ -89,6 +89,15 @@ impl LayerPreconditioner {
         })
     }
 
+    /// The same on another device.
+    pub fn on(&self, device: &Device) -> Self {
+        let rotation = self.rotation.as_ref().map(|rotation| Rotation {
+            activation: rotation.activation.clone().to_device(device),
+            gradient: rotation.gradient.clone().to_device(device),
+        });
+        Self { rotation, inverse: self.inverse.clone().map(|inverse| inverse.to_device(device)) }
+    }
+
     /// Rotated gradients over L + d.
     pub fn apply(&self, rotated: Tensor<4>) -> Tensor<4> {
         match &self.inverse {

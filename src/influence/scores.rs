@@ -3,7 +3,7 @@
 use super::{Queries, ScoreOptions};
 
 /// Scores of all queries with the samples of one pass.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scores {
     /// Positions of the samples in the data set.
     pub samples: Vec<usize>,
@@ -50,6 +50,34 @@ impl Scores {
             per_layer: options.per_layer,
             filled: 0,
         }
+    }
+
+    /// Scores from their values, `[queries, samples]`, with self-influence and squared norms or without either.
+    pub(super) fn from_parts(
+        samples: Vec<usize>,
+        queries: usize,
+        values: Vec<f64>,
+        own: [Vec<f64>; 2],
+    ) -> Self {
+        let [self_influence, squared_norm] = own;
+        let filled = samples.len();
+        Self { samples, queries, values, self_influence, squared_norm, filled, ..Self::default() }
+    }
+
+    /// The samples of several, one after the other; all have the same queries. Per-layer scores are dropped.
+    pub(super) fn concat(parts: Vec<Self>) -> Self {
+        let queries = parts.first().map_or(0, |part| part.queries);
+        let row = |query| parts.iter().flat_map(move |part| part.row(query));
+        let values = (0..queries).flat_map(row).copied().collect();
+        let samples = parts.iter().flat_map(|part| &part.samples).copied().collect();
+        let own = parts.iter().flat_map(|part| &part.self_influence).copied().collect();
+        let norms = parts.iter().flat_map(|part| &part.squared_norm).copied().collect();
+        Self::from_parts(samples, queries, values, [own, norms])
+    }
+
+    /// All values, `[queries, samples]`.
+    pub fn values(&self) -> &[f64] {
+        &self.values
     }
 
     /// Number of queries.
