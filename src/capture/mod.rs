@@ -17,4 +17,4 @@ pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };
 pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError};
-pub use scope::{CaptureScope, ScopeKind, is_active, observe};
+pub use scope::{CaptureScope, Refused, ScopeKind, is_active, observe, refuse};
