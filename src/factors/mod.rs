@@ -17,7 +17,7 @@ mod kronecker;
 mod moments;
 mod stack;
 
-pub use eigen::Eigen;
+pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
 pub use kronecker::{CONVENTIONS, FactorSource, KroneckerFactors, LayerFactors, Provenance};
 pub use moments::LayerCovariances;
