@@ -8,7 +8,7 @@ use faer::{Col, Mat, Par};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::MatrixStack;
+use super::{MatrixStack, tridiagonal};
 
 /// Problems below this size are solved side by side, one core each; larger ones one after the other with all cores.
 const LARGE: usize = 1024;
@@ -137,6 +137,9 @@ impl Block<'_> {
         let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (at(i, j) + at(j, i)));
         if n == 1 {
             return Some((vec![symmetric[(0, 0)]], Mat::identity(1, 1)));
+        }
+        if n >= LARGE {
+            return tridiagonal::eigen(symmetric, par);
         }
         let (mut values, mut vectors) = (Col::<f64>::zeros(n), Mat::<f64>::zeros(n, n));
         let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, Default::default());

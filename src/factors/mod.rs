@@ -16,6 +16,7 @@ mod fit;
 mod kronecker;
 mod moments;
 mod stack;
+mod tridiagonal;
 
 pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
