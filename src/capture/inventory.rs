@@ -15,6 +15,8 @@ pub struct ParameterInfo {
     pub id: ParamId,
     /// The number of values.
     pub elements: usize,
+    /// The lengths of its axes.
+    pub shape: Vec<usize>,
 }
 
 /// The trainable parameters of a model and a fingerprint of everything that its record holds.
@@ -67,6 +69,15 @@ impl ModelInventory {
             })
             .collect()
     }
+
+    /// Inputs of one channel by layer path: kh·kw of a convolution's weight `[out, in, kh, kw]`, 1 for a linear layer.
+    pub fn channel_sizes(&self) -> HashMap<String, usize> {
+        let layers = self.parameters.iter().filter_map(|parameter| {
+            let layer = parameter.path.strip_suffix(".weight")?;
+            Some((layer.to_owned(), parameter.shape.get(2..).map_or(1, |kernel| kernel.iter().product())))
+        });
+        layers.collect()
+    }
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -104,8 +115,9 @@ impl ModuleVisitor for InventoryVisitor {
         self.dtype.get_or_insert(value.dtype());
         // `valid()` suspends gradients and remembers the setting; `train()` brings it back. Buffers never had it.
         if param.clone().train().is_require_grad() {
-            let elements = value.dims().iter().product();
-            self.parameters.push(ParameterInfo { path, id: param.id, elements });
+            let shape = value.dims().to_vec();
+            let elements = shape.iter().product();
+            self.parameters.push(ParameterInfo { path, id: param.id, elements, shape });
         }
         self.values.update(value.into_data().as_bytes());
     }

@@ -19,4 +19,4 @@ pub use layer::{
 };
 pub(crate) use pass::progress_bar;
 pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError};
-pub use scope::{CaptureScope, ScopeKind, is_active, observe};
+pub use scope::{CaptureScope, Refused, ScopeKind, is_active, observe, refuse};

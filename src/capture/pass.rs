@@ -12,7 +12,7 @@ use burn::train::Interrupter;
 use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
-use super::{CaptureScope, LayerGradients, ModelInventory, ScopeKind};
+use super::{CaptureScope, LayerGradients, ModelInventory, Refused, ScopeKind};
 
 /// Why a pass over the data stopped.
 #[derive(Debug, Error)]
@@ -44,9 +44,21 @@ pub enum PassError {
     },
     /// No captured layer took part in the forward pass.
     #[error(
-        "no captured layer took part in the forward pass: build the model from `burn_delta_influence::nn` (Linear, Conv2d) instead of `burn::nn`"
+        "no captured layer took part in the forward pass: build the model from `burn_delta_influence::nn` (Linear, Conv1d, Conv2d, Embedding) instead of `burn::nn`"
     )]
     NoCapturedLayer,
+    /// A layer's inputs are too long to be captured: an embedding of many vectors.
+    #[error(
+        "layer {layer} has {inputs} inputs, {limit} is the most that can be captured: build it from `burn::nn` (its checkpoint loads unchanged), then it is listed as not covered"
+    )]
+    TooManyInputs {
+        /// The layer's path.
+        layer: String,
+        /// Its inputs.
+        inputs: usize,
+        /// The most that can be captured.
+        limit: usize,
+    },
     /// A layer produced NaN or infinity.
     #[error(
         "layer {layer} produced NaN or infinite values for samples {first}..={last}: check the model's weights and the data"
@@ -259,6 +271,10 @@ impl<M: Module> FrozenModel<M> {
     ) -> Result<Vec<(String, LayerGradients)>, PassError> {
         let scope = CaptureScope::open(ScopeKind::Frozen);
         let values = objective.evaluate(&self.model, &batch);
+        if let Some(Refused { id, inputs, limit }) = scope.refused() {
+            let layer = self.names.get(&id).cloned().unwrap_or_else(|| id.to_string());
+            return Err(PassError::TooManyInputs { layer, inputs, limit });
+        }
         let [got] = values.dims();
         if got != samples {
             return Err(PassError::Objective { expected: samples, got });

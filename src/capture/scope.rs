@@ -21,10 +21,22 @@ pub enum ScopeKind {
     Frozen,
 }
 
+/// A layer that took part but cannot be captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The identity of the layer's weight.
+    pub id: ParamId,
+    /// Length of its input vectors.
+    pub inputs: usize,
+    /// The largest length that can be captured.
+    pub limit: usize,
+}
+
 struct Frame {
     id: u64,
     kind: ScopeKind,
     layers: Vec<LayerCapture>,
+    refused: Option<Refused>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -48,7 +60,7 @@ impl CaptureScope {
     /// Opens a scope on this thread.
     pub fn open(kind: ScopeKind) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        FRAMES.with_borrow_mut(|frames| frames.push(Frame { id, kind, layers: Vec::new() }));
+        FRAMES.with_borrow_mut(|frames| frames.push(Frame { id, kind, layers: Vec::new(), refused: None }));
         Self { id, _not_send: PhantomData }
     }
 
@@ -57,6 +69,11 @@ impl CaptureScope {
     /// Gradients are there once the backward pass is over: call it after `backward()`.
     pub fn finish(self) -> Vec<LayerCapture> {
         self.take().map(|frame| frame.layers).unwrap_or_default()
+    }
+
+    /// The first layer that took part so far and cannot be captured.
+    pub fn refused(&self) -> Option<Refused> {
+        FRAMES.with_borrow(|frames| frames.iter().find(|frame| frame.id == self.id)?.refused)
     }
 
     /// This scope's own frame, wherever it lies: scopes need not be closed in the reverse order of their opening (a guard
@@ -103,4 +120,13 @@ pub fn observe(id: ParamId, shape: LayerShape, input: LayerInput, output: Tensor
         }
         output
     })
+}
+
+/// Called by a layer in place of [`observe`] if its inputs are too long to be captured.
+pub fn refuse(refused: Refused) {
+    FRAMES.with_borrow_mut(|frames| {
+        if let Some(frame) = frames.last_mut() {
+            frame.refused.get_or_insert(refused);
+        }
+    });
 }

@@ -1,8 +1,34 @@
 //! Eigendecompositions of covariances, in f64 (faer).
 
-use faer::{Mat, Side};
+use std::ops::Range;
 
-use super::MatrixStack;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
+use faer::{Col, Mat, Par};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{MatrixStack, tridiagonal};
+
+/// Problems below this size are solved side by side, one core each; larger ones one after the other with all cores.
+const LARGE: usize = 1024;
+
+/// How covariances are decomposed.
+///
+/// With `max_size`, a covariance that is larger is cut into diagonal blocks of nearly equal size, each decomposed on its own:
+/// eigenvectors are then zero outside their block, and correlations between blocks are left out of the curvature. Of a
+/// convolution's inputs the blocks hold whole channels (all kh·kw entries of one): a channel is never cut, even if it is
+/// larger than `max_size`. k blocks cost 1/k² of the time and of the working memory.
+///
+/// What it costs in accuracy depends on how much the blocks are correlated; nothing if they aren't. It can be a lot: on a
+/// small trained network whose wider covariance (33) was cut in 2, 4 and 33 blocks, EK-FAC scores had a Spearman correlation
+/// of 0.88, 0.80 and 0.54 with those of the full decomposition (no curvature at all: 0.46; `tests/eigen_blocks.rs`). Choose
+/// the largest blocks that time and memory allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EigenConfig {
+    /// The largest matrix to decompose as a whole; `None` (the default): any.
+    pub max_size: Option<usize>,
+}
 
 /// Eigenvalues and eigenvectors of a stack of symmetric matrices.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,23 +39,298 @@ pub struct Eigen {
     pub vectors: MatrixStack,
 }
 
-/// Decomposes every matrix of the stack, symmetrised first. `None` if one does not converge.
+/// A stack of covariances to decompose.
+pub(crate) struct Task<'a> {
+    pub covariance: &'a MatrixStack,
+    /// Neighbouring entries that belong together: kh·kw for the inputs of a convolution, 1 otherwise.
+    pub unit: usize,
+}
+
+/// A diagonal block of one matrix.
+struct Block<'a> {
+    task: usize,
+    group: usize,
+    matrix: &'a [f64],
+    size: usize,
+    rows: Vec<usize>,
+}
+
+/// The eigenvalues of a block, ascending, and its eigenvectors in columns.
+type Solved = (Vec<f64>, Mat<f64>);
+
+/// Decomposes every matrix of every stack, symmetrised first. `None` for a stack with one that does not converge.
 ///
 /// About 9 n³ operations and 3 n² f64 values of memory for a matrix of size n.
-pub(crate) fn decompose(covariance: &MatrixStack) -> Option<Eigen> {
-    let [groups, n, _] = covariance.shape();
-    let mut values = Vec::with_capacity(groups * n);
-    let mut vectors = Vec::with_capacity(groups * n * n);
-    for group in 0..groups {
-        let matrix = covariance.matrix(group);
-        let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (matrix[i * n + j] + matrix[j * n + i]));
-        let eigen = symmetric.self_adjoint_eigen(Side::Lower).ok()?;
-        let (basis, spectrum) = (eigen.U(), eigen.S());
-        values.extend((0..n).map(|i| spectrum[i]));
-        vectors.extend((0..n * n).map(|k| basis[(k / n, k % n)]));
+pub(crate) fn decompose(tasks: &[Task<'_>], config: &EigenConfig) -> Vec<Option<Eigen>> {
+    let blocks: Vec<Block<'_>> =
+        tasks
+            .iter()
+            .enumerate()
+            .flat_map(|(task, Task { covariance, unit })| {
+                let [groups, size, _] = covariance.shape();
+                (0..groups).flat_map(move |group| {
+                    let matrix = covariance.matrix(group);
+                    let cuts = cuts(size, *unit, config.max_size.unwrap_or(size));
+                    cuts.into_iter()
+                        .flat_map(move |cut| components(matrix, size, cut))
+                        .map(move |rows| Block { task, group, matrix, size, rows })
+                })
+            })
+            .collect();
+    let is_small = |block: &Block<'_>| block.rows.len() < LARGE;
+    let small: Vec<Option<Solved>> =
+        blocks.par_iter().filter(|block| is_small(block)).map(|block| block.solve(Par::Seq)).collect();
+    let mut small = small.into_iter();
+    let mut blocks = blocks.into_iter().peekable();
+    let results = tasks.iter().enumerate().map(|(task, Task { covariance, .. })| {
+        let [groups, size, _] = covariance.shape();
+        let (mut values, mut vectors) = (Vec::new(), MatrixStack::zeros([groups, size, size]));
+        let mut converged = true;
+        for group in 0..groups {
+            let mut pairs = Vec::with_capacity(size);
+            while let Some(block) = blocks.next_if(|block| (block.task, block.group) == (task, group)) {
+                // Large ones only now: two copies of one large basis are held at a time.
+                let solution = match is_small(&block) {
+                    true => small.next().flatten(),
+                    false => block.solve(Par::rayon(0)),
+                };
+                match solution {
+                    Some(solution) => pairs.push((block.rows, solution)),
+                    None => converged = false,
+                }
+            }
+            values.extend(assemble(&pairs, size, vectors.matrix_mut(group)));
+        }
+        let values = converged.then(|| MatrixStack::new([groups, 1, size], values))??;
+        Some(Eigen { values, vectors })
+    });
+    results.collect()
+}
+
+/// Writes the blocks' eigenvectors into a matrix of zeros, sorted by eigenvalue, and returns the eigenvalues.
+fn assemble(blocks: &[(Vec<usize>, Solved)], size: usize, vectors: &mut [f64]) -> Vec<f64> {
+    let mut order: Vec<(f64, usize, usize)> = Vec::with_capacity(size);
+    for (block, (_, (values, _))) in blocks.iter().enumerate() {
+        order.extend(values.iter().enumerate().map(|(column, &value)| (value, block, column)));
     }
-    Some(Eigen {
-        values: MatrixStack::new([groups, 1, n], values)?,
-        vectors: MatrixStack::new([groups, n, n], vectors)?,
-    })
+    order.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Places of each block's columns: eigenvectors are then written row by row, as they lie in memory.
+    let mut places: Vec<Vec<usize>> = blocks.iter().map(|(rows, _)| vec![0; rows.len()]).collect();
+    for (place, &(_, block, column)) in order.iter().enumerate() {
+        places[block][column] = place;
+    }
+    for ((rows, (_, basis)), places) in blocks.iter().zip(&places) {
+        for (i, &row) in rows.iter().enumerate() {
+            for (column, &place) in places.iter().enumerate() {
+                vectors[row * size + place] = basis[(i, column)];
+            }
+        }
+    }
+    order.into_iter().map(|(value, ..)| value).collect()
+}
+
+impl Block<'_> {
+    fn solve(&self, par: Par) -> Option<Solved> {
+        let (rows, size) = (&self.rows, self.size);
+        let n = rows.len();
+        let at = |i: usize, j: usize| self.matrix[rows[i] * size + rows[j]];
+        let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (at(i, j) + at(j, i)));
+        if n == 1 {
+            return Some((vec![symmetric[(0, 0)]], Mat::identity(1, 1)));
+        }
+        if n >= LARGE {
+            return tridiagonal::eigen(symmetric, par);
+        }
+        let (mut values, mut vectors) = (Col::<f64>::zeros(n), Mat::<f64>::zeros(n, n));
+        let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, par, Default::default());
+        let mut memory = MemBuffer::try_new(scratch).ok()?;
+        let (stack, basis) = (MemStack::new(&mut memory), Some(vectors.as_mut()));
+        self_adjoint_evd(symmetric.as_ref(), values.as_diagonal_mut(), basis, par, stack, Default::default())
+            .ok()?;
+        Some((values.iter().copied().collect(), vectors))
+    }
+}
+
+/// Contiguous parts of nearly equal size, at most `limit` long where whole units allow it. What is left over by the units (a
+/// bias entry) belongs to the last part.
+fn cuts(size: usize, unit: usize, limit: usize) -> Vec<Range<usize>> {
+    if size <= limit {
+        return vec![0..size];
+    }
+    let units = size / unit;
+    let rest = size - units * unit;
+    let count = units.div_ceil((limit.saturating_sub(rest) / unit).max(1));
+    let start = |part: usize| if part == count { size } else { units * part / count * unit };
+    (0..count).map(|part| start(part)..start(part + 1)).collect()
+}
+
+/// The parts of `range` between which all entries are exactly 0, as lists of rows: an embedding's words, inputs that are
+/// always 0. Decomposing them one by one changes nothing but the time.
+fn components(matrix: &[f64], size: usize, range: Range<usize>) -> Vec<Vec<usize>> {
+    let mut free: Vec<usize> = range.collect();
+    let mut parts = Vec::new();
+    while let Some(first) = free.pop() {
+        let mut part = vec![first];
+        let mut done = 0;
+        while done < part.len() && !free.is_empty() {
+            let row = part[done];
+            free.retain(|&other| {
+                let apart = matrix[row * size + other] == 0.0 && matrix[other * size + row] == 0.0;
+                if !apart {
+                    part.push(other);
+                }
+                apart
+            });
+            done += 1;
+        }
+        part.sort_unstable();
+        parts.push(part);
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    /// X Xᵀ of random features that decay, all of them correlated.
+    fn covariance(size: usize, seed: u64) -> MatrixStack {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let count = size + size / 2;
+        let common: Vec<f64> = (0..count).map(|_| rng.random_range(-0.5..0.5)).collect();
+        let features = Mat::from_fn(size, count, |i, j| {
+            (rng.random_range(-1.0..1.0) + common[j]) / ((i + 1) as f64).sqrt()
+        });
+        let product = &features * features.transpose();
+        let values = (0..size * size).map(|k| product[(k / size, k % size)] / count as f64);
+        MatrixStack::new([1, size, size], values.collect()).expect("as many values as the shape asks for")
+    }
+
+    fn solve(covariance: &MatrixStack, unit: usize, max_size: Option<usize>) -> Eigen {
+        let mut solved = decompose(&[Task { covariance, unit }], &EigenConfig { max_size });
+        solved.remove(0).expect("it converges")
+    }
+
+    /// Largest entries of U Λ Uᵀ − A and of Uᵀ U − 1.
+    fn errors(eigen: &Eigen, covariance: &MatrixStack) -> (f64, f64) {
+        let [_, n, _] = covariance.shape();
+        let u = Mat::from_fn(n, n, |i, j| eigen.vectors.values()[i * n + j]);
+        let scaled = Mat::from_fn(n, n, |i, j| u[(i, j)] * eigen.values.values()[j]);
+        let (rebuilt, gram) = (scaled * u.transpose(), u.transpose() * &u);
+        let largest = |matrix: &Mat<f64>, expected: &dyn Fn(usize, usize) -> f64| {
+            (0..n * n).map(|k| (matrix[(k / n, k % n)] - expected(k / n, k % n)).abs()).fold(0.0, f64::max)
+        };
+        (
+            largest(&rebuilt, &|i, j| covariance.values()[i * n + j]),
+            largest(&gram, &|i, j| f64::from(u8::from(i == j))),
+        )
+    }
+
+    #[test]
+    fn cuts_are_whole_channels_of_nearly_equal_size() {
+        assert_eq!(cuts(10, 1, 10), [0..10]);
+        assert_eq!(cuts(10, 1, 4), [0..3, 3..6, 6..10]);
+        assert_eq!(cuts(4609, 9, 2305), [0..2304, 2304..4609], "the bias is in the last block");
+        assert_eq!(cuts(4609, 9, 2304), [0..1530, 1530..3069, 3069..4609], "and counts");
+        assert_eq!(cuts(19, 9, 4), [0..9, 9..19], "a channel is never cut");
+        assert_eq!(cuts(3, 1, 0), [0..1, 1..2, 2..3]);
+        for limit in 10..200 {
+            let cuts = cuts(217, 9, limit);
+            assert!(cuts.iter().all(|cut| cut.len() <= limit && cut.start % 9 == 0), "{limit}: {cuts:?}");
+            assert!(cuts.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert_eq!((cuts[0].start, cuts[cuts.len() - 1].end), (0, 217));
+        }
+    }
+
+    #[test]
+    fn components_are_what_exact_zeros_separate() {
+        #[rustfmt::skip]
+        let matrix = [
+            2.0, 0.0, 1.0, 0.0,
+            0.0, 3.0, 0.0, 0.0,
+            1.0, 0.0, 2.0, 0.0,
+            0.0, 0.0, 0.0, 0.0,
+        ];
+        let mut parts = components(&matrix, 4, 0..4);
+        parts.sort();
+        assert_eq!(parts, [vec![0, 2], vec![1], vec![3]]);
+        let eigen = solve(&MatrixStack::new([1, 4, 4], matrix.to_vec()).unwrap(), 1, None);
+        let expected = [0.0, 1.0, 3.0, 3.0];
+        for (got, expected) in eigen.values.values().iter().zip(expected) {
+            assert!((got - expected).abs() < 1e-14, "{got}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_decomposition_rebuilds_the_matrix_and_is_orthonormal_at_every_size() {
+        for size in [1, 2, 3, 17, 127, 128, 200, 390, LARGE + 3] {
+            let covariance = covariance(size, 1);
+            let eigen = solve(&covariance, 1, None);
+            let (rebuilt, gram) = errors(&eigen, &covariance);
+            println!("{size}: rebuilt to {rebuilt:.1e}, orthonormal to {gram:.1e}");
+            assert!(rebuilt < 1e-12 && gram < 1e-12, "{size}: {rebuilt:.1e}, {gram:.1e}");
+            assert!(eigen.values.values().is_sorted());
+        }
+    }
+
+    #[test]
+    fn blocks_are_exact_where_the_covariance_is_block_diagonal_and_orthonormal_where_not() {
+        const SIZE: usize = 91; // ten channels of nine, and a bias
+        let full = covariance(SIZE, 2);
+        let cuts = cuts(SIZE, 9, 46);
+        assert_eq!(cuts, [0..45, 45..91]);
+        let mut blocky = full.clone();
+        for (k, value) in blocky.values_mut().iter_mut().enumerate() {
+            if (k / SIZE < 45) != (k % SIZE < 45) {
+                *value = 0.0;
+            }
+        }
+        let eigen = solve(&full, 9, Some(46));
+        assert_eq!(eigen, solve(&blocky, 9, Some(46)), "what lies between the blocks takes no part");
+        let (rebuilt, gram) = errors(&eigen, &blocky);
+        assert!(rebuilt < 1e-13 && gram < 1e-13, "{rebuilt:.1e}, {gram:.1e}");
+        let (lost, _) = errors(&eigen, &full);
+        assert!(lost > 1e-3, "the correlations between the blocks are left out: {lost:.1e}");
+        assert!(eigen.values.values().is_sorted());
+        for (k, value) in eigen.vectors.values().iter().enumerate() {
+            let column: Vec<f64> =
+                (0..SIZE).map(|row| eigen.vectors.values()[row * SIZE + k % SIZE]).collect();
+            let upper = column[..45].iter().any(|value| *value != 0.0);
+            assert!(*value == 0.0 || upper == (k / SIZE < 45), "column {} is in both blocks", k % SIZE);
+        }
+    }
+
+    #[test]
+    fn several_stacks_and_groups_come_back_in_their_places() {
+        let (one, two) = (covariance(5, 3), covariance(5, 4));
+        let both = MatrixStack::new([2, 5, 5], [one.values(), two.values()].concat()).unwrap();
+        let other = covariance(8, 5);
+        let tasks = [Task { covariance: &both, unit: 1 }, Task { covariance: &other, unit: 1 }];
+        let solved = decompose(&tasks, &EigenConfig::default());
+        let (first, second) = (solve(&one, 1, None), solve(&two, 1, None));
+        let eigen = solved[0].as_ref().unwrap();
+        assert_eq!(eigen.values.values(), [first.values.values(), second.values.values()].concat());
+        assert_eq!(eigen.vectors.values(), [first.vectors.values(), second.vectors.values()].concat());
+        assert_eq!(solved[1].as_ref(), Some(&solve(&other, 1, None)));
+    }
+
+    /// `cargo test --release --lib large_eigenproblems -- --ignored --nocapture`
+    #[test]
+    #[ignore = "a minute"]
+    fn large_eigenproblems_in_blocks_take_a_part_of_the_time() {
+        for size in [1152, 2304, 4608] {
+            let covariance = covariance(size, 6);
+            let mut seconds = Vec::new();
+            for max_size in [None, Some(size / 2), Some(size / 4)] {
+                let start = std::time::Instant::now();
+                let eigen = solve(&covariance, 9, max_size);
+                seconds.push(start.elapsed().as_secs_f64());
+                println!("{size}, blocks of {max_size:?}: {:.2} s", seconds[seconds.len() - 1]);
+                assert_eq!(eigen.values.values().len(), size);
+            }
+            assert!(seconds[2] < seconds[0], "quarters take longer than the whole: {seconds:?}");
+        }
+    }
 }

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, Rotation};
 
-use super::kronecker::{FactorSource, Provenance};
+use super::kronecker::{FactorSource, MAX_EIGEN_SIZE, Provenance};
 use super::moments::Moments;
 use super::stack::RunningSum;
-use super::{FactorError, KroneckerFactors, LayerFactors};
+use super::{EigenConfig, FactorError, KroneckerFactors, LayerFactors};
 
 impl KroneckerFactors {
     /// Covariances and eigenbases from one pass of the model in evaluation mode over the samples at `indices`.
@@ -35,6 +35,26 @@ impl KroneckerFactors {
         S: BatchSource,
         O: Objective<M, S::Batch>,
     {
+        Self::fit_with(model, source, indices, loss, config, &EigenConfig::default())
+    }
+
+    /// [`fit`](Self::fit) with a limit on the size of eigenproblems, for layers that are too wide for a full decomposition.
+    ///
+    /// # Errors
+    /// Those of [`fit`](Self::fit).
+    pub fn fit_with<M, S, O>(
+        model: &FrozenModel<M>,
+        source: &S,
+        indices: &[usize],
+        loss: &O,
+        config: &PassConfig,
+        eigen: &EigenConfig,
+    ) -> Result<Self, FactorError>
+    where
+        M: Module,
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
         let mut moments = Moments::default();
         model.pass(source, indices, loss, "covariances", config, |batch| {
             for (layer, gradients) in &batch.layers {
@@ -47,10 +67,17 @@ impl KroneckerFactors {
         let mut provenance = Provenance::new(
             FactorSource::Fit,
             model.inventory(),
-            json!({ "batch_size": config.batch_size, "samples": indices.len() }),
+            json!({
+                "batch_size": config.batch_size,
+                "samples": indices.len(),
+                MAX_EIGEN_SIZE: eigen.max_size,
+            }),
         );
         provenance.samples = indices.len();
-        Self::from_covariances(moments.finish()?, provenance)
+        let channels = model.inventory().channel_sizes();
+        Self::from_covariances(moments.finish()?, provenance, eigen, |layer| {
+            channels.get(layer).copied().unwrap_or(1)
+        })
     }
 
     /// EK-FAC: replaces λS_i·λA_j by L, the mean over samples of the squared sample gradient in the eigenbasis, from one

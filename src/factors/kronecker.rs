@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{LayerShape, ModelInventory};
 
-use super::eigen::{Eigen, decompose};
+use super::eigen::{Eigen, EigenConfig, Task, decompose};
 use super::moments::LayerCovariances;
 use super::{FactorError, MatrixStack};
 
@@ -47,6 +47,9 @@ pub struct Provenance {
     pub conventions: String,
 }
 
+/// The key of [`EigenConfig::max_size`] in a [`Provenance`]'s settings.
+pub(super) const MAX_EIGEN_SIZE: &str = "max_eigen_size";
+
 /// The conventions that every factors file states.
 pub const CONVENTIONS: &str = "A = sum a a^T / M, S = sum g g^T / M, M = samples x positions, g: gradient of the summed loss; \
 input index (c*kh+i)*kw+j, bias entry last; eigenvalues ascending, eigenvectors in columns; \
@@ -83,15 +86,6 @@ pub struct LayerFactors {
 }
 
 impl LayerFactors {
-    fn new(layer: &str, covariances: LayerCovariances) -> Result<Self, FactorError> {
-        let eigen = |which, stack| {
-            decompose(stack).ok_or_else(|| FactorError::Eigen { layer: layer.to_owned(), which })
-        };
-        let activation = eigen("activation", &covariances.activation)?;
-        let gradient = eigen("gradient", &covariances.gradient)?;
-        Ok(Self { covariances, activation, gradient, corrected: None })
-    }
-
     /// The layer's shape.
     pub fn shape(&self) -> LayerShape {
         self.covariances.shape
@@ -140,17 +134,33 @@ pub struct KroneckerFactors {
 }
 
 impl KroneckerFactors {
-    /// Decomposes covariances.
+    /// Decomposes covariances. `channel` gives the inputs of one channel of a layer: blocks hold whole ones.
     pub(crate) fn from_covariances(
         covariances: BTreeMap<String, LayerCovariances>,
         provenance: Provenance,
+        config: &EigenConfig,
+        channel: impl Fn(&str) -> usize,
     ) -> Result<Self, FactorError> {
-        let layers = covariances.into_iter().map(|(layer, covariances)| {
-            let span = tracing::debug_span!("eigendecomposition", layer, width = covariances.shape.width());
-            let factors = span.in_scope(|| LayerFactors::new(&layer, covariances))?;
-            Ok((layer, factors))
-        });
-        Ok(Self { layers: layers.collect::<Result<_, FactorError>>()?, provenance })
+        let _span = tracing::debug_span!("eigendecompositions", layers = covariances.len()).entered();
+        let tasks: Vec<Task<'_>> = covariances
+            .iter()
+            .flat_map(|(layer, LayerCovariances { activation, gradient, .. })| {
+                let inputs = Task { covariance: activation, unit: channel(layer).max(1) };
+                [inputs, Task { covariance: gradient, unit: 1 }]
+            })
+            .collect();
+        let mut solved = decompose(&tasks, config).into_iter();
+        drop(tasks);
+        let mut layers = BTreeMap::new();
+        for (layer, covariances) in covariances {
+            let mut eigen = |which| {
+                let solution = solved.next().flatten();
+                solution.ok_or_else(|| FactorError::Eigen { layer: layer.clone(), which })
+            };
+            let (activation, gradient) = (eigen("activation")?, eigen("gradient")?);
+            layers.insert(layer, LayerFactors { covariances, activation, gradient, corrected: None });
+        }
+        Ok(Self { layers, provenance })
     }
 
     /// Factors from given pieces, by path: eigenbases or eigenvalues that something else computed.
@@ -211,7 +221,8 @@ impl KroneckerFactors {
 
     /// Factors of several workers or processes as one: covariances are averaged by their weight and decomposed again.
     ///
-    /// Corrected eigenvalues are dropped, since they belong to bases that no longer hold.
+    /// Corrected eigenvalues are dropped, since they belong to bases that no longer hold. The first part's limit on
+    /// eigenproblems holds ([`EigenConfig`]); blocks of equal size are then cut without regard to channels.
     ///
     /// # Errors
     /// [`FactorError::Merge`] if there is nothing to merge or the models differ.
@@ -241,7 +252,9 @@ impl KroneckerFactors {
                 }
             }
         }
-        Self::from_covariances(merged, provenance)
+        let max_size = provenance.settings.get(MAX_EIGEN_SIZE).and_then(serde_json::Value::as_u64);
+        let config = EigenConfig { max_size: max_size.map(|size| size as usize) };
+        Self::from_covariances(merged, provenance, &config, |_| 1)
     }
 }
 

@@ -16,8 +16,9 @@ mod fit;
 mod kronecker;
 mod moments;
 mod stack;
+mod tridiagonal;
 
-pub use eigen::Eigen;
+pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
 pub use kronecker::{CONVENTIONS, FactorSource, KroneckerFactors, LayerFactors, Provenance};
 pub use moments::LayerCovariances;

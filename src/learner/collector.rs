@@ -11,7 +11,7 @@ use burn::train::{Interruption, LearningResult};
 
 use crate::capture::{CaptureScope, CovarianceSums, LayerGradients, LayerShape, ModelInventory, ScopeKind};
 use crate::factors::{
-    FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerMoments, Provenance,
+    EigenConfig, FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerMoments, Provenance,
 };
 
 use super::config::{CollectorConfig, CollectorError, LossReduction};
@@ -175,7 +175,11 @@ impl Collector {
         provenance.collected_steps = stats.collected_steps;
         provenance.skipped_steps = stats.skipped_steps;
         provenance.samples = stats.samples;
-        KroneckerFactors::from_covariances(covariances, provenance)
+        let eigen = EigenConfig { max_size: self.config.max_eigen_size };
+        let channels = inventory.channel_sizes();
+        KroneckerFactors::from_covariances(covariances, provenance, &eigen, |layer| {
+            channels.get(layer).copied().unwrap_or(1)
+        })
     }
 
     /// Counts a step and opens a scope if it is one to collect. Without a batch size the first layer's batch is taken.

@@ -23,6 +23,7 @@ pub enum LossReduction {
 /// | `warmup_steps` | 100 | steps before the first collection |
 /// | `half_life_steps` | 500 | steps after which a collected batch counts half, so that late weights count; 0: nothing is forgotten |
 /// | `reduction` | mean | reduction of the training loss |
+/// | `max_eigen_size` | none | larger covariances are decomposed in diagonal blocks, see [`EigenConfig`](crate::factors::EigenConfig) |
 ///
 /// A full collection at each step costs two to five times the step itself; the defaults cost a few per cent.
 #[derive(Config, Debug, PartialEq)]
@@ -42,6 +43,8 @@ pub struct CollectorConfig {
     /// Reduction of the training loss.
     #[config(default = "LossReduction::Mean")]
     pub reduction: LossReduction,
+    /// The largest covariance to decompose as a whole ([`EigenConfig`](crate::factors::EigenConfig)); none: any.
+    pub max_eigen_size: Option<usize>,
 }
 
 /// A setting of the collector that makes no sense.

@@ -7,6 +7,8 @@
 //! are; their parameters are listed as not covered in every audit.
 
 pub mod conv;
+mod embedding;
 mod linear;
 
+pub use embedding::{Embedding, EmbeddingConfig, MAX_EMBEDDINGS};
 pub use linear::{Linear, LinearConfig};

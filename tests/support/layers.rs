@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::nn::{Linear, conv::Conv2d};
+use burn::nn::conv::{Conv1d, Conv2d};
+use burn::nn::{Embedding, Linear};
 use burn::tensor::{DType, Device, Gradients, Tensor, TensorData};
 use burn_delta_influence::capture::{BatchSource, FrozenModel, LayerGradients, PassConfig, PassError};
 use rand::rngs::StdRng;
@@ -145,6 +146,20 @@ impl PlainLayer for Conv2d {
         let weight = self.weight.grad(gradients).expect("the weight's gradient");
         let bias = self.bias.as_ref().map(|bias| bias.grad(gradients).expect("the bias' gradient"));
         with_bias(self.weight.dims()[0], &values(weight), bias.map(values))
+    }
+}
+
+impl PlainLayer for Conv1d {
+    fn gradient(&self, gradients: &Gradients) -> Vec<f64> {
+        let weight = self.weight.grad(gradients).expect("the weight's gradient");
+        let bias = self.bias.as_ref().map(|bias| bias.grad(gradients).expect("the bias' gradient"));
+        with_bias(self.weight.dims()[0], &values(weight), bias.map(values))
+    }
+}
+
+impl PlainLayer for Embedding {
+    fn gradient(&self, gradients: &Gradients) -> Vec<f64> {
+        values(self.weight.grad(gradients).expect("the weight's gradient").transpose())
     }
 }
 

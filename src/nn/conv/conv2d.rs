@@ -7,6 +7,8 @@ use burn::tensor::{Device, Tensor};
 
 use crate::capture::{self, ConvGeometry, LayerInput, LayerShape};
 
+use super::same_padding;
+
 /// Configuration of a captured [`Conv2d`] layer, field for field burn's [`Conv2dConfig`](conv::Conv2dConfig).
 #[derive(Config, Debug)]
 pub struct Conv2dConfig {
@@ -142,11 +144,4 @@ impl Conv2d {
             ],
         }
     }
-}
-
-/// burn's rule for `Same` (private there): ⌈size / stride⌉ outputs, the odd one at the end, dilation not considered.
-fn same_padding(kernel: usize, stride: usize, size: usize) -> (usize, usize) {
-    let outputs = size.div_ceil(stride);
-    let total = (outputs.saturating_sub(1) * stride + kernel).saturating_sub(size);
-    (total / 2, total - total / 2)
 }
