@@ -1,9 +1,9 @@
 //! The ResNet-9 of kronfluence's CIFAR example, by its layer shapes.
 
 use burn::module::Module;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
-use burn::tensor::module::max_pool2d;
 use burn::tensor::{Device, Tensor};
 use burn_delta_influence::influence::Classifier;
 use burn_delta_influence::nn::conv::{Conv2d, Conv2dConfig};
@@ -37,6 +37,7 @@ pub struct PeerResNet9 {
     down: Block,
     residual1: [Block; 2],
     wide: Block,
+    pool: MaxPool2d,
     residual2: [Block; 2],
     last: Block,
     head: Linear,
@@ -51,6 +52,7 @@ impl PeerResNet9 {
             down: Block::new([64, 128], 5, 2, 2, device),
             residual1: [same(128), same(128)],
             wide: Block::new([128, 256], 3, 1, 1, device),
+            pool: MaxPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
             residual2: [same(256), same(256)],
             last: Block::new([256, 128], 3, 1, 0, device),
             head: LinearConfig::new(128, classes).with_bias(false).init(device),
@@ -62,7 +64,7 @@ impl Classifier for PeerResNet9 {
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.down.forward(self.stem.forward(images));
         let x = x.clone() + self.residual1.iter().fold(x, |x, block| block.forward(x));
-        let x = max_pool2d(self.wide.forward(x), [2, 2], [2, 2], [0, 0], [1, 1], false);
+        let x = self.pool.forward(self.wide.forward(x));
         let x = x.clone() + self.residual2.iter().fold(x, |x, block| block.forward(x));
         let x = self.last.forward(x);
         let [batch, channels, height, width] = x.dims();

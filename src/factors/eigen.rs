@@ -155,7 +155,7 @@ impl Block<'_> {
 /// bias entry) belongs to the last part.
 fn cuts(size: usize, unit: usize, limit: usize) -> Vec<Range<usize>> {
     if size <= limit {
-        return vec![0..size];
+        return std::iter::once(0..size).collect();
     }
     let units = size / unit;
     let rest = size - units * unit;
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn cuts_are_whole_channels_of_nearly_equal_size() {
-        assert_eq!(cuts(10, 1, 10), [0..10]);
+        assert_eq!(cuts(10, 1, 10), Vec::from([(0..10)]));
         assert_eq!(cuts(10, 1, 4), [0..3, 3..6, 6..10]);
         assert_eq!(cuts(4609, 9, 2305), [0..2304, 2304..4609], "the bias is in the last block");
         assert_eq!(cuts(4609, 9, 2304), [0..1530, 1530..3069, 3069..4609], "and counts");
