@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use super::autocorrelation::Autocorrelation;
 use super::tap::{Slot, collect};
 
-/// Values in flight per chunk of samples (unfolded patches or sample gradients): 128 MiB in f32.
-const CHUNK_VALUES: usize = 32 << 20;
+/// Values in flight per chunk of samples (unfolded patches or sample gradients): 192 MiB in f32.
+const CHUNK_VALUES: usize = 48 << 20;
 
 /// The shape of a captured layer as the Kronecker factors see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,7 +266,7 @@ impl LayerGradients {
         if factored {
             let calls = self.calls.iter().map(|call| {
                 let values = call.positions() * (self.shape.width() + queries * self.shape.outputs);
-                let (batch, chunk) = (self.samples(), (CHUNK_VALUES / values.max(1)).max(1));
+                let (batch, chunk) = (self.samples(), even(self.samples(), CHUNK_VALUES / values.max(1)));
                 let parts = (0..batch).step_by(chunk);
                 let parts = parts.map(|start| self.factored(call, rows, start, chunk.min(batch - start)));
                 Tensor::cat(parts.collect(), 0)
@@ -357,8 +357,13 @@ impl LayerGradients {
     /// Samples per chunk, so that unfolded patches and sample gradients stay within [`CHUNK_VALUES`].
     fn chunk(&self, call: &Taken) -> usize {
         let patches = self.shape.groups * (self.shape.width() + self.shape.outputs) * call.positions();
-        (CHUNK_VALUES / patches.max(self.shape.parameters()).max(1)).max(1)
+        even(self.samples(), CHUNK_VALUES / patches.max(self.shape.parameters()).max(1))
     }
+}
+
+/// The size of equal chunks of `total`, as few of them as `most` allows: a small rest costs a product as much as a full chunk.
+fn even(total: usize, most: usize) -> usize {
+    total.div_ceil(total.div_ceil(most.max(1)).max(1)).max(1)
 }
 
 /// Σ_t g_t a_tᵀ of each sample and group, with a last column Σ_t g_t if `ones`: from `[samples, groups, o, T]` and
