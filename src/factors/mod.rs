@@ -16,7 +16,6 @@ mod fit;
 mod kronecker;
 mod moments;
 mod stack;
-mod tridiagonal;
 
 pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
