@@ -30,7 +30,7 @@ if ! "$venv/bin/python" -c 'import torch, torchvision, kronfluence' 2>/dev/null;
   python3 -m venv "$venv"
   "$venv/bin/pip" install -q torch torchvision kronfluence==1.0.1
 fi
-cargo build --release --bench peer 2>&1 | tail -1
+cargo bench --no-run --features avx512 --bench peer 2>&1 | tail -1
 
 # Both are given an idle machine, or the best that five minutes of waiting bring.
 wait_idle() {
@@ -50,7 +50,7 @@ for round in $(seq "$rounds"); do
     --queries "$queries" --query-batch "$query_batch" > "$results/theirs.$round"
   wait_idle
   echo "round $round: burn-delta-influence" >&2
-  RAYON_NUM_THREADS="$threads" cargo bench -q --bench peer -- "$n" "$network" --batch "$batch" --queries "$queries" \
+  RAYON_NUM_THREADS="$threads" cargo bench -q --features avx512 --bench peer -- "$n" "$network" --batch "$batch" --queries "$queries" \
     > "$results/ours.$round"
 done
 
