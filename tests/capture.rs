@@ -294,8 +294,8 @@ fn large_batches_come_in_chunks_that_make_the_whole() {
     let plain = plain_linear(&LinearConfig::new(1, 1), dtype);
     let (w, b) = (values(plain.weight.val())[0], values(plain.bias.as_ref().expect("bias").val())[0]);
     let model = Holder { layer: Linear::from(plain) };
-    // Sixty samples in one batch: batches of `passes()` are too small.
-    let data = Data::random([60, POSITIONS, 1], dtype);
+    // A hundred samples in one batch: batches of `passes()` are too small.
+    let data = Data::random([100, POSITIONS, 1], dtype);
     let scope = CaptureScope::open(ScopeKind::Frozen);
     linear_objective(&model.valid(), &data.tensor(&device())).sum().backward();
     let layer = scope.finish().remove(0).into_gradients();
