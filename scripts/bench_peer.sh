@@ -83,5 +83,5 @@ for q in queries:
     total = lambda runs: [sum(run["phases"][p]["s"] for p in phases[:3] + [f"pairwise_q{q}"]) for run in runs]
     row(f"total, {q} queries", total(theirs), total(ours), "| |")
     scores = lambda runs: seconds(runs, f"pairwise_q{q}")
-    row(f"factors collected in training: total, {q} queries", total(theirs), scores(ours), "| |")
+    row(f"{q} queries: their total against our scores alone, factors (K-FAC) collected in training", total(theirs), scores(ours), "| |")
 PYTHON
