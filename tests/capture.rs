@@ -289,13 +289,13 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
 #[test]
 fn large_batches_come_in_chunks_that_make_the_whole() {
     // Few enough for Vulkan in software, which gives a loop up after 65,535 rounds (of four positions each) and says nothing.
-    const POSITIONS: usize = 200_000;
+    const POSITIONS: usize = 60_000;
     let dtype = *precisions().last().expect("a precision");
     let plain = plain_linear(&LinearConfig::new(1, 1), dtype);
     let (w, b) = (values(plain.weight.val())[0], values(plain.bias.as_ref().expect("bias").val())[0]);
     let model = Holder { layer: Linear::from(plain) };
-    // A hundred samples in one batch: batches of `passes()` are too small.
-    let data = Data::random([100, POSITIONS, 1], dtype);
+    // Four hundred samples in one batch: batches of `passes()` are too small.
+    let data = Data::random([400, POSITIONS, 1], dtype);
     let scope = CaptureScope::open(ScopeKind::Frozen);
     linear_objective(&model.valid(), &data.tensor(&device())).sum().backward();
     let layer = scope.finish().remove(0).into_gradients();

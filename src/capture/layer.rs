@@ -25,6 +25,10 @@ use super::tap::{Slot, collect};
 /// Values in flight per chunk of samples (unfolded patches or sample gradients): 192 MiB in f32.
 const CHUNK_VALUES: usize = 48 << 20;
 
+/// Most products that one covariance sum runs over before it is added to the others (one sample's positions, if there are more):
+/// a device that adds them up one after the other would lose digits, and Vulkan in software gives up after four times as many.
+const SUM_TERMS: usize = 1 << 16;
+
 /// The shape of a captured layer as the Kronecker factors see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerShape {
@@ -183,7 +187,7 @@ impl LayerGradients {
         let mut total: Option<CovarianceSums> = None;
         for call in &self.calls {
             let batch = call.gradient.dims()[0].min(samples);
-            let chunk = self.chunk(call);
+            let chunk = self.chunk(call).min(even(batch, SUM_TERMS / call.positions().max(1)));
             for start in (0..batch).step_by(chunk) {
                 let part = self.covariance_part(call, start, chunk.min(batch - start));
                 total = Some(match total {
