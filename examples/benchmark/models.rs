@@ -189,7 +189,7 @@ impl Models<'_> {
         let surrogate = self.get(&cell.surrogate())?;
         let config = WitchesBrewConfig {
             rate: cell.rate,
-            restarts: 1,
+            restarts: 4,
             augmentation: augmentation(cell),
             seed: cell.seed,
             ..WitchesBrewConfig::default()
