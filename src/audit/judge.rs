@@ -24,7 +24,7 @@ use super::{AuditError, Rule, Suspect};
 const FEWEST_CANDIDATES: usize = 8;
 
 /// Altered images that are looked at for each null image.
-const TRIED: usize = 40;
+const TRIED: usize = 80;
 
 /// One suspect on its way through a rule.
 pub(super) struct Case<'a> {
@@ -211,10 +211,15 @@ where
         let order: Vec<usize> = order.into_iter().map(|other| others[other]).collect();
         let model = self.influence.model();
         let mut found = Vec::with_capacity(count);
-        for batch in order[..order.len().min(TRIED * count)].chunks(self.pass.batch_size) {
+        // An image may be altered several times where there are few.
+        let tries: Vec<usize> = (0..TRIED * count).collect();
+        for batch in tries.chunks(self.pass.batch_size) {
             let mut altered = Vec::with_capacity(batch.len());
-            for &index in batch {
-                let mut rng = StdRng::seed_from_u64(seed.wrapping_add(1 + index as u64));
+            for &tried in batch {
+                let index = order[tried % order.len()];
+                let mut rng = StdRng::seed_from_u64(
+                    seed.wrapping_add(1 + (tried / order.len() * self.labels.len() + index) as u64),
+                );
                 altered.push((Transform::draw(&mut rng).apply(&self.image(index)?), label));
             }
             let altered = ImageList(altered);

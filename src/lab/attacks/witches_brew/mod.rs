@@ -203,7 +203,8 @@ pub struct WitchesBrew<'a, M> {
     pub victim: usize,
     /// The class that the attacker wants for it.
     pub label: usize,
-    /// Which of the victim class's test images is the target, counted from 0 among those that the model gets right.
+    /// Which of the victim class's test images is the target, counted from 0 among those that the model gets right, from the one to
+    /// which it gives the wanted class the highest probability: an attacker who may choose takes the easiest.
     pub target: usize,
     /// How the poisons are brewed.
     pub config: WitchesBrewConfig,
@@ -226,12 +227,16 @@ impl<M: Module + Classifier> Attack for WitchesBrew<'_, M> {
         let images = victims.iter().map(|&index| (test[index].image.clone(), victim)).collect();
         let predictions = predict(&FrozenModel::new(model), &ImageList(images), config.pass.batch_size)
             .or_else(|error| refuse(error.to_string()))?;
-        let right: Vec<usize> = victims
+        let mut right: Vec<(usize, f32)> = victims
             .into_iter()
             .zip(predictions)
-            .filter_map(|(index, prediction)| (prediction.label == victim).then_some(index))
+            .filter(|(_, prediction)| prediction.label == victim)
+            .map(|(index, prediction)| {
+                (index, prediction.probabilities.get(label).copied().unwrap_or_default())
+            })
             .collect();
-        let Some(&index) = right.get(target) else {
+        right.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let Some(&(index, _)) = right.get(target) else {
             return Err(LabError::NoTarget { victim, target, available: right.len() });
         };
         let Brewed { poisoned, .. } = brew(model, train, &test[index].image, label, config)?;
