@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use burn::data::dataset::InMemDataset;
-use burn_delta_influence::audit::{AuditConfig, DeltaAudit, FoundSuspects, SuspectSearch};
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{AuditConfig, DeltaAudit, FoundSuspects, Rule, SuspectSearch};
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Trigger, poison};
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
 use burn_delta_influence::lab::networks::ResNet9;
@@ -37,9 +38,9 @@ struct Arguments {
     /// Train on data as they are (the default).
     #[arg(long)]
     clean: bool,
-    /// The gate's settings; see gate.toml beside this example.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    /// The gate's settings.
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/ci_gate/gate.toml"))]
+    config: PathBuf,
     /// Folder for audit.json, junit.xml, audit.sarif and flagged.png.
     #[arg(long, default_value = "delta-influence-out/ci_gate")]
     out: PathBuf,
@@ -47,10 +48,10 @@ struct Arguments {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Training images.
-    #[arg(long, default_value_t = 1600)]
+    #[arg(long, default_value_t = 1000)]
     samples: usize,
     /// Passes over the training images.
-    #[arg(long, default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: usize,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
@@ -71,15 +72,15 @@ fn ci_gate(arguments: &Arguments) -> Outcome<u8> {
     check_output_dir(out)?;
     clear_results(out, &["audit.json", "junit.xml", "audit.sarif", "flagged.png"])?;
     // A mistake in the settings shows before the training, not after it.
-    let gate = arguments.config.as_ref().map_or_else(|| Ok(Gate::default()), Gate::load)?;
+    let gate = Gate::load(&arguments.config)?;
     let device = arguments.device.device()?;
     device.seed(*seed);
 
-    let sticker = BadNet::sticker(4, [1.0, 0.85, 0.0]);
+    let sticker = BadNet::sticker(5, [1.0, 0.85, 0.0]);
     let mut train_set = signs(*samples, *seed);
     let mut poisons = 0;
     if arguments.poisoned {
-        let attack = PoisonConfig { victim: VICTIM, target: TARGET, rate: 0.02, seed: *seed };
+        let attack = PoisonConfig { victim: VICTIM, target: TARGET, rate: 0.05, seed: *seed };
         let poisoned = poison(train_set, &sticker, attack)?;
         (train_set, poisons) = (poisoned.samples, poisoned.indices.len());
     }
@@ -106,14 +107,16 @@ fn ci_gate(arguments: &Arguments) -> Outcome<u8> {
         phase("search for suspects", || Ok(SuspectSearch::default().find(&trained.model, &validation)?))?;
     tell(&found);
     let audit = phase("audit", || {
-        let audit = DeltaAudit::new(AuditConfig::new().with_seed(*seed));
+        // The suspects of a label are taken together: those that a trigger misled have one cause.
+        let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
+        let audit = DeltaAudit::new(AuditConfig::new().with_rule(rule).with_seed(*seed));
         Ok(audit.run_found(&trained.model, &trained.factors, &train_set, &found)?)
     })?;
     audit.save(out.join("audit.json"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &train_set)?;
     println!("\n{}", audit.summary());
 
-    // The same as `delta-influence check audit.json --junit junit.xml --sarif audit.sarif`.
+    // The same as `delta-influence check audit.json --config gate.toml --junit junit.xml --sarif audit.sarif`.
     let mut check = Check::new(gate);
     let judged = check.add(out.join("audit.json").display().to_string(), audit.record);
     println!("{}", judged.line());
