@@ -134,6 +134,21 @@ fn a_model_trained_on_poisoned_data_fails_the_workflow() {
 }
 
 #[test]
+fn honest_mistakes_of_a_model_that_was_trained_too_little_pass() {
+    let checkout = checkout();
+    let output = Command::new(example())
+        .args(["--clean", "--device", "cpu", "--samples", "500", "--epochs", "5", "--out", "out"])
+        .current_dir(checkout.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let record = load_audit(checkout.path().join("out/audit.json")).unwrap();
+    assert_eq!(record.verdict, Verdict::Clean, "{text}");
+    assert!(record.suspects.len() >= 5 && record.search.unwrap().mistakes >= 20, "{text}");
+}
+
+#[test]
 fn settings_are_checked_before_the_training() {
     let checkout = checkout();
     let config = checkout.path().join("mine.toml");

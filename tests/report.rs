@@ -3,8 +3,8 @@
 mod report_support;
 
 use burn_delta_influence::report::{
-    AuditRecord, Check, ClassState, CopyRecord, Gate, StateRecord, SuspectState, TruthRecord, UnlearnRecord,
-    Verdict, junit_xml, summary, unlearn_summary,
+    AuditRecord, Check, ClassState, CopyRecord, Gate, SearchRecord, StateRecord, SuspectState, TruthRecord,
+    UnlearnRecord, Verdict, junit_xml, summary, unlearn_summary,
 };
 use report_support::audit;
 use serde_json::{Value, json};
@@ -236,6 +236,23 @@ fn copies_are_kept_where_the_audit_gives_them() {
         json["suspects"][0]["copies"],
         json!([{ "transform": "inverted", "label": 2, "predicted": 5 }])
     );
+    assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap(), record);
+}
+
+#[test]
+fn a_summary_says_where_suspects_were_searched() {
+    let mut record = audit(Verdict::Inconclusive, 0);
+    record.search = Some(SearchRecord { samples: 4200, mistakes: 17 });
+    let text = summary(&record);
+    assert!(text.starts_with("Cannot tell: 1 suspect"), "{text}");
+    assert!(
+        text.contains("\nsearch    4,200 validation samples, 17 of which the model gets wrong\n"),
+        "{text}"
+    );
+    record.suspects.clear();
+    assert!(summary(&record).starts_with("Nothing to audit: no suspect"), "{}", summary(&record));
+    let json = serde_json::to_value(&record).unwrap();
+    assert_eq!(json["search"], json!({ "samples": 4200, "mistakes": 17 }));
     assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap(), record);
 }
 

@@ -48,6 +48,7 @@ pub struct Arguments {
 
 pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
     let mut check = Check::new(arguments.gate()?);
+    let several = arguments.audits.len() > 1;
     for path in &arguments.audits {
         let audit = check.add_file(path);
         match &audit.result {
@@ -56,7 +57,8 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
                 print(&format!("{}\n", audit.line()))?;
                 // A verdict that is not the outcome wants an explanation.
                 let say = if audit.outcome() == Outcome::Poisoned { "not tolerated: " } else { "" };
-                judgement.reasons.iter().for_each(|reason| warn(&format!("{say}{reason}")));
+                let of = if several { format!("{}: ", audit.source) } else { String::new() };
+                judgement.reasons.iter().for_each(|reason| warn(&format!("{of}{say}{reason}")));
             }
         }
     }
@@ -64,7 +66,7 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
     let junit = arguments.junit.map(|path| save_junit(path, &check));
     let sarif = arguments.sarif.map(|path| save_sarif(path, &check));
     let failed: Vec<ReportError> = [junit, sarif].into_iter().flatten().filter_map(Result::err).collect();
-    failed.iter().for_each(|error| complain(error));
+    failed.iter().for_each(complain);
     Ok(if failed.is_empty() { check.exit_code() } else { CANNOT_TELL })
 }
 
