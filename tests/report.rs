@@ -250,7 +250,7 @@ fn a_summary_says_where_suspects_were_searched() {
         "{text}"
     );
     record.suspects.clear();
-    assert!(summary(&record).starts_with("Nothing to audit: no suspect"), "{}", summary(&record));
+    assert!(summary(&record).starts_with("Cannot tell: there was no suspect"), "{}", summary(&record));
     let json = serde_json::to_value(&record).unwrap();
     assert_eq!(json["search"], json!({ "samples": 4200, "mistakes": 17 }));
     assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap(), record);

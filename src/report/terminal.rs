@@ -64,7 +64,7 @@ fn headline(record: &AuditRecord) -> String {
             format!("Clean: no poison found in {samples}, looking from {}.\n", counted(suspects, "suspect"))
         }
         Verdict::Inconclusive if suspects == 0 => {
-            format!("Nothing to audit: no suspect to ask about over {samples}.\n")
+            format!("Cannot tell: there was no suspect to ask about, over {samples}.\n")
         }
         Verdict::Inconclusive => {
             format!("Cannot tell: {} over {samples} gave no conclusion.\n", counted(suspects, "suspect"))
