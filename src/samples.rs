@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::{ImageReader, RgbImage};
+use image::{ImageReader, Limits, RgbImage};
 use thiserror::Error;
 
 /// Why an image could not be taken.
@@ -60,6 +60,14 @@ pub enum SampleError {
     },
 }
 
+/// What a picture file may claim to hold.
+pub(crate) fn picture_limits() -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(16_384), Some(16_384));
+    limits.max_alloc = Some(256 << 20);
+    limits
+}
+
 /// An image in image space: values in `[0, 1]`, shape `[channels, height, width]`, channel-major.
 ///
 /// Cloning shares the pixels.
@@ -101,12 +109,15 @@ impl Image {
 
     /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped).
     ///
+    /// A side of more than 16,384 pixels, or more than 256 MiB as decoded, is refused before it is decoded: a small file may claim any size.
+    ///
     /// # Errors
     /// [`SampleError::Read`] or [`SampleError::Decode`], naming the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SampleError> {
         let path = path.as_ref();
         let read = |source| SampleError::Read { path: path.to_path_buf(), source };
-        let reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
+        let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
+        reader.limits(picture_limits());
         let decoded = reader
             .decode()
             .map_err(|source| SampleError::Decode { path: path.to_path_buf(), source })?
