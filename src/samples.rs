@@ -4,11 +4,14 @@
 //! deviation) belongs to the model's [`Classifier::logits`](crate::influence::Classifier::logits), so that altered
 //! copies of a suspect are made where colours mean colours.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::{ImageReader, Limits, RgbImage};
+use image::{ImageFormat, ImageReader, Limits, RgbImage};
 use thiserror::Error;
+
+use crate::files::write_whole;
 
 /// Why an image could not be taken.
 #[derive(Debug, Error)]
@@ -149,15 +152,17 @@ impl Image {
         })
     }
 
-    /// Writes the image as 8-bit PNG.
+    /// Writes the image as 8-bit PNG; the file appears whole or not at all.
     ///
     /// # Errors
     /// [`SampleError::Write`], naming the file.
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), SampleError> {
         let path = path.as_ref();
-        self.to_rgb8()
-            .save_with_format(path, image::ImageFormat::Png)
-            .map_err(|source| SampleError::Write { path: path.to_path_buf(), source })
+        let failed = |source| SampleError::Write { path: path.to_path_buf(), source };
+        // The image crate's own way to a file says nothing of a full disk.
+        let mut png = Cursor::new(Vec::new());
+        self.to_rgb8().write_to(&mut png, ImageFormat::Png).map_err(failed)?;
+        write_whole(path, png.get_ref()).map_err(|error| failed(error.into()))
     }
 
     /// Channels, height, width.
