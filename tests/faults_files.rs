@@ -122,8 +122,8 @@ fn no_flipped_bit_makes_a_bad_audit_pass() {
         save_json(&path, &record).unwrap();
         let whole = fs::read(&path).unwrap();
         let expected = Gate::default().judge(&record).outcome;
-        // Every third: each of a byte's bits gets its turn.
-        for at in (0..whole.len() * 8).step_by(3) {
+        // Every seventh: each of a byte's bits gets its turn.
+        for at in (0..whole.len() * 8).step_by(7) {
             let mut bytes = whole.clone();
             bytes[at / 8] ^= 1 << (at % 8);
             fs::write(&path, &bytes).unwrap();
@@ -147,7 +147,7 @@ fn an_unlearn_record_is_read_whole_or_not_at_all() {
         let error = load_unlearn(&path).unwrap_err().to_string();
         assert!(error.contains("unlearn.json"), "cut at {end}: {error}");
     }
-    for at in 0..whole.len() * 8 {
+    for at in (0..whole.len() * 8).step_by(3) {
         let mut bytes = whole.clone();
         bytes[at / 8] ^= 1 << (at % 8);
         fs::write(&path, &bytes).unwrap();
@@ -167,7 +167,7 @@ fn damaged_pictures_are_errors() {
         let error = Image::open(&path).unwrap_err().to_string();
         assert!(error.contains("suspect.png"), "cut at {end}: {error}");
     }
-    for at in 0..whole.len() * 8 {
+    for at in (0..whole.len() * 8).step_by(3) {
         let mut bytes = whole.clone();
         bytes[at / 8] ^= 1 << (at % 8);
         fs::write(&path, &bytes).unwrap();
