@@ -1,16 +1,21 @@
 //! Files of results: whole or not there at all, and recognised before anything in them is used.
 
-use std::collections::HashMap;
-use std::io::{self, Write};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// A tensor's name, type, shape and bytes (little endian).
 pub(crate) type NamedTensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
 /// Why a safetensors file is not read.
 pub(crate) enum Unusable {
+    /// The system does not give it out.
+    Unreadable(io::Error),
     /// What is wrong with it.
     Damaged(String),
     /// Its version, later than the one asked for.
@@ -36,7 +41,7 @@ pub(crate) fn to_bytes(values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// Writes a safetensors file with format, version and crate version in its header, beside `entries`.
+/// Writes a safetensors file with format, version, crate version and a checksum in its header, beside `entries`.
 pub(crate) fn save_tensors(
     path: &Path,
     (format, version): (&str, u32),
@@ -49,6 +54,8 @@ pub(crate) fn save_tensors(
         ("crate_version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ]);
     header.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    let parts = tensors.iter().map(|(name, _, shape, bytes)| (name.as_str(), (&shape[..], &bytes[..])));
+    header.insert(CHECKSUM.to_owned(), checksum(&header, parts.collect()));
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
@@ -57,11 +64,52 @@ pub(crate) fn save_tensors(
     write_whole(path, &bytes)
 }
 
-/// The header of a safetensors file of this format, up to this version.
-pub(crate) fn read_header(
-    bytes: &[u8],
-    (format, version): (&str, u32),
-) -> Result<HashMap<String, String>, Unusable> {
+/// The bytes and the header of a safetensors file of this format, up to this version. What the file claims to hold is compared with its
+/// size before it is read, its checksum, where it has one, before anything is used.
+pub(crate) fn read_tensors(
+    path: &Path,
+    format: (&str, u32),
+) -> Result<(Vec<u8>, HashMap<String, String>), Unusable> {
+    let bytes = read_as_claimed(path)?;
+    let header = header(&bytes, format)?;
+    Ok((bytes, header))
+}
+
+/// More than any header needs: safetensors' own limit.
+const LARGEST_HEADER: u64 = 100_000_000;
+/// Bytes that say how long the header is.
+const LENGTH: u64 = 8;
+
+fn read_as_claimed(path: &Path) -> Result<Vec<u8>, Unusable> {
+    let damaged =
+        |detail: &str| Unusable::Damaged(format!("truncated, damaged or no safetensors file ({detail})"));
+    let mut file = File::open(path).map_err(Unusable::Unreadable)?;
+    let size = file.metadata().map_err(Unusable::Unreadable)?.len();
+    let mut read = |bytes: &mut Vec<u8>, count: u64| match (&mut file).take(count).read_to_end(bytes) {
+        Ok(got) if got as u64 == count => Ok(()),
+        Ok(_) => Err(damaged("it ends too early")),
+        Err(error) => Err(Unusable::Unreadable(error)),
+    };
+    let mut bytes = Vec::new();
+    read(&mut bytes, LENGTH)?;
+    let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length));
+    if length > LARGEST_HEADER.min(size.saturating_sub(LENGTH)) {
+        return Err(damaged("its header can't be so long"));
+    }
+    read(&mut bytes, length)?;
+    let header = bytes.get(LENGTH as usize..).unwrap_or_default();
+    let header: BTreeMap<String, Value> =
+        serde_json::from_slice(header).map_err(|error| damaged(&error.to_string()))?;
+    let ends = header.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+    let left = size - LENGTH - length;
+    if ends.max().unwrap_or(0) != left {
+        return Err(damaged("it is not as long as its header says"));
+    }
+    read(&mut bytes, left)?;
+    Ok(bytes)
+}
+
+fn header(bytes: &[u8], (format, version): (&str, u32)) -> Result<HashMap<String, String>, Unusable> {
     let damaged = |detail: String| Err(Unusable::Damaged(detail));
     let header = match SafeTensors::read_metadata(bytes) {
         Ok((_, metadata)) => metadata.metadata().clone().unwrap_or_default(),
@@ -71,10 +119,49 @@ pub(crate) fn read_header(
         return damaged(format!("its header does not say \"format\": \"{format}\""));
     }
     match header.get("version").and_then(|version| version.parse().ok()) {
-        Some(found) if found > version => Err(Unusable::Newer(found)),
-        Some(_) => Ok(header),
-        None => damaged("its header has no version".to_owned()),
+        Some(found) if found > version => return Err(Unusable::Newer(found)),
+        Some(_) => {}
+        None => return damaged("its header has no version".to_owned()),
     }
+    if let Some(stated) = header.get(CHECKSUM) {
+        let tensors = match SafeTensors::deserialize(bytes) {
+            Ok(tensors) => tensors.tensors(),
+            Err(error) => return damaged(error.to_string()),
+        };
+        let parts = tensors.iter().map(|(name, view)| (name.as_str(), (view.shape(), view.data())));
+        if checksum(&header, parts.collect()) != *stated {
+            return damaged("damaged: its checksum is not that of its contents".to_owned());
+        }
+    }
+    Ok(header)
+}
+
+/// The header's entry with the checksum of all the rest. Files from before it was introduced have none.
+const CHECKSUM: &str = "sha256";
+
+/// SHA-256 over the header's entries and the tensors' names, shapes and values, each with its length, in the order of their names.
+fn checksum(header: &HashMap<String, String>, tensors: BTreeMap<&str, (&[usize], &[u8])>) -> String {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    let entries: BTreeMap<_, _> = header.iter().filter(|(name, _)| *name != CHECKSUM).collect();
+    for (name, value) in entries {
+        add(name.as_bytes());
+        add(value.as_bytes());
+    }
+    for (name, (shape, values)) in tensors {
+        add(name.as_bytes());
+        add(format!("{shape:?}").as_bytes());
+        add(values);
+    }
+    hexadecimal(&hash.finalize())
+}
+
+/// Bytes as text.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(all(test, unix))]

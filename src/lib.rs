@@ -52,7 +52,7 @@
 //! | [`influence`] | factors, queries, training data | scores |
 //! | [`audit`] | suspects, scores | flagged samples, a verdict |
 //! | [`unlearn`] | the cleaned data | a model without the poison, measured before and after |
-//! | [`report`] | an audit | `audit.json`, a summary, pictures, JUnit, the gate |
+//! | [`report`] | an audit | `audit.json`, a summary, pictures, JUnit, SARIF, the gate, comparisons |
 //! | `lab` (feature) | – | data sets, attacks, networks and metrics for experiments |
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

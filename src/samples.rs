@@ -4,11 +4,14 @@
 //! deviation) belongs to the model's [`Classifier::logits`](crate::influence::Classifier::logits), so that altered
 //! copies of a suspect are made where colours mean colours.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::{ImageReader, RgbImage};
+use image::{ImageFormat, ImageReader, Limits, RgbImage};
 use thiserror::Error;
+
+use crate::files::write_whole;
 
 /// Why an image could not be taken.
 #[derive(Debug, Error)]
@@ -60,6 +63,14 @@ pub enum SampleError {
     },
 }
 
+/// What a picture file may claim to hold.
+pub(crate) fn picture_limits() -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(16_384), Some(16_384));
+    limits.max_alloc = Some(256 << 20);
+    limits
+}
+
 /// An image in image space: values in `[0, 1]`, shape `[channels, height, width]`, channel-major.
 ///
 /// Cloning shares the pixels.
@@ -101,12 +112,15 @@ impl Image {
 
     /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped).
     ///
+    /// A side of more than 16,384 pixels, or more than 256 MiB as decoded, is refused before it is decoded: a small file may claim any size.
+    ///
     /// # Errors
     /// [`SampleError::Read`] or [`SampleError::Decode`], naming the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SampleError> {
         let path = path.as_ref();
         let read = |source| SampleError::Read { path: path.to_path_buf(), source };
-        let reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
+        let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
+        reader.limits(picture_limits());
         let decoded = reader
             .decode()
             .map_err(|source| SampleError::Decode { path: path.to_path_buf(), source })?
@@ -138,15 +152,17 @@ impl Image {
         })
     }
 
-    /// Writes the image as 8-bit PNG.
+    /// Writes the image as 8-bit PNG; the file appears whole or not at all.
     ///
     /// # Errors
     /// [`SampleError::Write`], naming the file.
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), SampleError> {
         let path = path.as_ref();
-        self.to_rgb8()
-            .save_with_format(path, image::ImageFormat::Png)
-            .map_err(|source| SampleError::Write { path: path.to_path_buf(), source })
+        let failed = |source| SampleError::Write { path: path.to_path_buf(), source };
+        // The image crate's own way to a file says nothing of a full disk.
+        let mut png = Cursor::new(Vec::new());
+        self.to_rgb8().write_to(&mut png, ImageFormat::Png).map_err(failed)?;
+        write_whole(path, png.get_ref()).map_err(|error| failed(error.into()))
     }
 
     /// Channels, height, width.

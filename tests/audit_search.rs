@@ -2,9 +2,10 @@
 
 mod audit_support;
 
-use audit_support::{Broken, Tiny, image, set};
+use audit_support::{Broken, CLASSES, Tiny, fit, image, quiet, samples, set};
 use burn::tensor::Device;
-use burn_delta_influence::audit::{AuditError, FoundSuspects, SuspectSearch};
+use burn_delta_influence::audit::{AuditConfig, AuditError, DeltaAudit, FoundSuspects, SuspectSearch};
+use burn_delta_influence::report::{Gate, Outcome, SearchRecord, Verdict};
 use burn_delta_influence::samples::LabeledImage;
 
 /// A sample of a class that the model takes for another, the surer the brighter.
@@ -77,4 +78,33 @@ fn what_makes_no_sense_is_refused() {
     let broken = Broken { samples: validation(), at: 6 };
     let error = SuspectSearch::default().find(&Tiny::new(&Device::flex()), &broken).unwrap_err().to_string();
     assert!(error.contains('6') && error.contains("on fire"), "{error}");
+}
+
+#[test]
+fn what_was_found_is_audited_and_the_record_says_where_it_was_searched() {
+    let model = Tiny::new(&Device::flex());
+    let train = set(samples(64));
+    let factors = fit(&model, &train);
+    let audit = DeltaAudit::new(AuditConfig { pass: quiet(), ..AuditConfig::default() });
+    let found =
+        SuspectSearch { most: 3, ..SuspectSearch::default() }.find(&model, &set(validation())).unwrap();
+    let audited = audit.run_found(&model, &factors, &train, &found).unwrap();
+    assert_eq!(audited.record.suspects.len(), 3);
+    assert_eq!(audited.record.search, Some(SearchRecord { samples: 11, mistakes: 7 }));
+    let asked = audit.run(&model, &factors, &train, &found.suspects).unwrap();
+    assert_eq!(audited.record.suspects, asked.record.suspects);
+
+    let right = SuspectSearch::default().find(&model, &set(validation()[..4].to_vec())).unwrap();
+    let audited = audit.run_found(&model, &factors, &train, &right).unwrap();
+    let record = &audited.record;
+    assert_eq!((record.verdict, record.suspects.len()), (Verdict::Inconclusive, 0));
+    assert_eq!((record.data.samples, record.data.classes), (64, CLASSES));
+    assert_eq!(record.search, Some(SearchRecord { samples: 4, mistakes: 0 }));
+    assert_eq!(record.contradiction(), None);
+    assert_eq!((audited.scores().len(), audited.flagged().len()), (64, 0));
+    assert_eq!(Gate::default().judge(record).outcome, Outcome::Inconclusive);
+    let gate = Gate { min_suspects: 0, min_searched: 4, ..Gate::default() };
+    assert_eq!(gate.judge(record).outcome, Outcome::Tolerated);
+    let none = audit.run_found(&model, &factors, &set(Vec::new()), &right);
+    assert!(matches!(none, Err(AuditError::NoData)));
 }

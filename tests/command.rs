@@ -111,7 +111,9 @@ fn wrong_usage_exits_with_two_and_help_with_zero() {
     }
     let help = delta_influence(["check", "--help"]);
     assert_eq!(help.code, Some(0));
-    for expected in ["1  poisoned", "--max-flagged <N>", "--junit <FILE>"] {
+    for expected in
+        ["1  poisoned", "--max-flagged <N>", "--junit <FILE>", "--sarif <FILE>", "--config <FILE>"]
+    {
         assert!(help.stdout.contains(expected), "{}", help.stdout);
     }
 }
@@ -133,10 +135,82 @@ fn junit_is_written_and_agrees_with_the_exit_code() {
 }
 
 #[test]
-fn a_junit_file_that_cannot_be_written_is_bad_input_even_for_a_clean_audit() {
-    let (folder, path) = saved(Verdict::Clean, 0);
-    let run = check(&path, &["--junit", folder.path().to_str().unwrap()]);
-    assert_refused(&run, "cannot write");
+fn sarif_is_written_and_agrees_with_the_exit_code() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let sarif = folder.path().join("reports/delta.sarif");
+    assert_eq!(check(&path, &["--sarif", sarif.to_str().unwrap()]).code, Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&sarif).unwrap()).unwrap();
+    let run = &json["runs"][0];
+    assert_eq!(run["invocations"][0]["exitCode"], 1);
+    assert_eq!(run["results"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_an_error_and_the_verdict_is_told_all_the_same() {
+    for (verdict, flagged) in [(Verdict::Clean, 0), (Verdict::Poisoned, 3)] {
+        let (folder, path) = saved(verdict, flagged);
+        let (taken, good) = (folder.path().to_str().unwrap(), folder.path().join("good"));
+        for (bad, other) in [("--junit", "--sarif"), ("--sarif", "--junit")] {
+            let run = check(&path, &[bad, taken, other, good.to_str().unwrap()]);
+            assert_eq!(run.code, Some(2), "{}", run.stderr);
+            assert!(run.stderr.starts_with("error: cannot write"), "{}", run.stderr);
+            assert!(run.stdout.contains(&format!("{verdict}, {flagged} of 10000")), "{}", run.stdout);
+            assert!(good.is_file(), "one that fails does not keep the other from being written");
+            fs::remove_file(&good).unwrap();
+        }
+    }
+}
+
+#[test]
+fn several_audits_are_told_one_by_one_and_the_worst_decides() {
+    let (_clean, clean) = saved(Verdict::Clean, 0);
+    let (_poisoned, poisoned) = saved(Verdict::Poisoned, 3);
+    let (clean, poisoned) = (clean.to_str().unwrap(), poisoned.to_str().unwrap());
+    let all = delta_influence(["check", clean, "gone.json", poisoned, clean]);
+    assert_eq!(all.code, Some(1), "{}", all.stderr);
+    assert_eq!(all.stdout.lines().count(), 3, "{}", all.stdout);
+    assert!(all.stderr.contains("error: gone.json does not exist"), "{}", all.stderr);
+    assert_eq!(delta_influence(["check", clean, "gone.json"]).code, Some(2));
+    assert_eq!(delta_influence(["check", clean, clean]).code, Some(0));
+}
+
+#[test]
+fn options_count_more_than_the_file_of_settings() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let config = folder.path().join("gate.toml");
+    let check = |settings: &str, more: &[&str]| {
+        fs::write(&config, settings).unwrap();
+        check(&path, &[&["--config", config.to_str().unwrap()], more].concat())
+    };
+    assert_eq!(check("max_flagged = 3", &[]).code, Some(0));
+    assert_eq!(check("max_flagged = 3", &["--max-flagged", "2"]).code, Some(1));
+    assert_eq!(check("max_flagged = 2", &["--max-flagged", "3"]).code, Some(0));
+    let refused = check("max_flagged = 3", &["--min-suspects", "2"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("not tolerated: the audit asked about 1 suspect"), "{}", refused.stderr);
+    assert_refused(&check("max_flaged = 3", &[]), "gate.toml: line 1 (`max_flaged = 3`)");
+    assert_refused(&check("", &["--min-coverage", "2"]), "min_coverage");
+    assert_refused(&check("", &["--max-flagged-share=-0.5"]), "max_flagged_share");
+
+    let (_folder, path) = saved(Verdict::Inconclusive, 0);
+    let inconclusive = |settings: &str, more: &[&str]| {
+        fs::write(&config, settings).unwrap();
+        self::check(&path, &[&["--config", config.to_str().unwrap()], more].concat()).code
+    };
+    assert_eq!(inconclusive("", &[]), Some(2));
+    assert_eq!(inconclusive("", &["--allow-inconclusive"]), Some(0));
+    assert_eq!(inconclusive("allow_inconclusive = true", &[]), Some(0));
+    assert_eq!(inconclusive("allow_inconclusive = true", &["--allow-inconclusive=false"]), Some(2));
+}
+
+#[test]
+fn a_clean_verdict_that_is_not_enough_is_told_with_its_reason() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let run = check(&path, &["--rule", "paper", "--rule", "layer-cosine"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stdout.trim_end().ends_with("cannot tell"), "{}", run.stdout);
+    assert!(run.stderr.contains("the rule delta judged"), "{}", run.stderr);
+    assert_eq!(check(&path, &["--rule", "paper", "--rule", "delta"]).code, Some(0));
 }
 
 #[test]

@@ -62,3 +62,30 @@ fn a_checkpoint_that_is_not_there_is_named() {
         assert!(said.contains(&format!("model-{epoch}.bpk")), "{said}");
     }
 }
+
+#[test]
+fn a_damaged_checkpoint_is_named_before_any_training() {
+    let folder = tempfile::tempdir().unwrap();
+    train(network(), data(), &config(folder.path(), Checkpoints::Keep(EPOCHS))).unwrap();
+    let from = || config(folder.path(), Checkpoints::From { epoch: 2, keep: EPOCHS });
+    let refused = |network: ResNet9, name: &str, what: &str| {
+        let Err(error) = train(network, data(), &from()) else { panic!("{name}: {what} was gone on from") };
+        let said = error.to_string();
+        assert!(said.contains(name) && said.contains("cannot go on from epoch 2"), "{said}");
+    };
+    for name in ["model-2.bpk", "optim-2.bpk", "scheduler-2.bpk"] {
+        let path = folder.path().join("checkpoint").join(name);
+        let whole = std::fs::read(&path).unwrap();
+        // The scheduler's few values are followed by padding: half of its file is all of it.
+        let cut = if name.starts_with("scheduler") { 40 } else { whole.len() / 2 };
+        for damaged in [&whole[..cut], &whole[..20], &[], b"something else, and quite long"] {
+            std::fs::write(&path, damaged).unwrap();
+            refused(network(), name, &format!("a file of {} bytes", damaged.len()));
+        }
+        std::fs::remove_file(&path).unwrap();
+        refused(network(), name, "no file");
+        std::fs::write(&path, whole).unwrap();
+    }
+    refused(ResNet9::new(6, SIGN_NAMES.len(), &Device::flex().autodiff()), "model-2.bpk", "another network");
+    train(network(), data(), &from()).unwrap();
+}

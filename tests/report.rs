@@ -3,7 +3,7 @@
 mod report_support;
 
 use burn_delta_influence::report::{
-    AuditRecord, ClassState, CopyRecord, Gate, Outcome, StateRecord, SuspectState, TruthRecord,
+    AuditRecord, Check, ClassState, CopyRecord, Gate, SearchRecord, StateRecord, SuspectState, TruthRecord,
     UnlearnRecord, Verdict, junit_xml, summary, unlearn_summary,
 };
 use report_support::audit;
@@ -77,7 +77,7 @@ fn numbers_that_json_cannot_hold_become_null_and_can_be_read_again() {
     assert!(read.suspects[0].confidence.is_nan() && read.flagged[0].score.is_nan());
     assert_eq!((read.suspects[0].separation, read.flagged[0].p_value), (None, None));
     assert!(summary(&read).contains("n/a"));
-    junit_xml(&read, Gate::default());
+    junit(read, Gate::default());
 }
 
 #[test]
@@ -240,19 +240,27 @@ fn copies_are_kept_where_the_audit_gives_them() {
 }
 
 #[test]
-fn the_gate_tolerates_few_flagged_samples_but_never_doubt() {
-    let judge = |verdict, flagged, max_flagged| Gate { max_flagged }.judge(&audit(verdict, flagged));
-    assert_eq!(judge(Verdict::Clean, 0, 0), Outcome::Clean);
-    assert_eq!(judge(Verdict::Poisoned, 3, 0), Outcome::Poisoned);
-    assert_eq!(judge(Verdict::Poisoned, 3, 2), Outcome::Poisoned);
-    assert_eq!(judge(Verdict::Poisoned, 3, 3), Outcome::Tolerated);
-    assert_eq!(judge(Verdict::Poisoned, 0, 3), Outcome::Poisoned);
-    assert_eq!(judge(Verdict::Inconclusive, 0, 99), Outcome::Inconclusive);
-    assert_eq!(
-        [Outcome::Clean, Outcome::Tolerated, Outcome::Poisoned, Outcome::Inconclusive]
-            .map(Outcome::exit_code),
-        [0, 0, 1, 2]
+fn a_summary_says_where_suspects_were_searched() {
+    let mut record = audit(Verdict::Inconclusive, 0);
+    record.search = Some(SearchRecord { samples: 4200, mistakes: 17 });
+    let text = summary(&record);
+    assert!(text.starts_with("Cannot tell: 1 suspect"), "{text}");
+    assert!(
+        text.contains("\nsearch    4,200 validation samples, 17 of which the model gets wrong\n"),
+        "{text}"
     );
+    record.suspects.clear();
+    assert!(summary(&record).starts_with("Cannot tell: there was no suspect"), "{}", summary(&record));
+    let json = serde_json::to_value(&record).unwrap();
+    assert_eq!(json["search"], json!({ "samples": 4200, "mistakes": 17 }));
+    assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap(), record);
+}
+
+/// The test report of one audit.
+fn junit(record: AuditRecord, gate: Gate) -> String {
+    let mut check = Check::new(gate);
+    check.add("audit.json", record);
+    junit_xml(&check)
 }
 
 #[test]
@@ -260,16 +268,30 @@ fn junit_counts_and_escapes() {
     let mut record = audit(Verdict::Poisoned, 60);
     record.suspects[0].id = "<a & \"b\">'\u{1}.png".to_owned();
     let mut doubtful = record.suspects[0].clone();
-    doubtful.verdict = Verdict::Inconclusive;
+    (doubtful.verdict, doubtful.flagged) = (Verdict::Inconclusive, 0);
     record.suspects.push(doubtful);
-    let xml = junit_xml(&record, Gate::default());
+    let xml = junit(record.clone(), Gate::default());
     assert!(xml.contains(r#"tests="3" failures="2" errors="1" skipped="0" time="95.000""#), "{xml}");
     assert!(xml.contains(r#"name="suspect &lt;a &amp; &quot;b&quot;&gt;&apos;"#), "{xml}");
     assert!(xml.contains(r#"<failure type="poisoned" message="poisoned: 60 of 10000"#), "{xml}");
     assert!(xml.contains("and 10 more"), "{xml}");
     assert!(!xml.contains('\u{1}'));
 
-    let tolerated = junit_xml(&record, Gate { max_flagged: 60 });
+    let tolerated = junit(record, Gate { max_flagged: Some(60), ..Gate::default() });
     assert!(tolerated.contains(r#"failures="0" errors="0""#), "{tolerated}");
-    assert!(!tolerated.contains("<failure") && tolerated.contains("tolerated up to 60"), "{tolerated}");
+    assert!(!tolerated.contains("<failure") && tolerated.contains("allows up to 60"), "{tolerated}");
+}
+
+#[test]
+fn junit_has_a_suite_for_each_audit_even_for_one_that_cannot_be_read() {
+    let mut check = Check::new(Gate { min_suspects: 2, ..Gate::default() });
+    check.add("a & b.json", audit(Verdict::Clean, 0));
+    check.add_file("no such.json");
+    let xml = junit_xml(&check);
+    assert!(xml.contains(r#"<testsuite name="a &amp; b.json" tests="2" failures="0" errors="1""#), "{xml}");
+    assert!(xml.contains(r#"<error type="inconclusive" message="clean: 0 of 10000"#), "{xml}");
+    assert!(xml.contains("min_suspects is 2"), "{xml}");
+    assert!(xml.contains(r#"<testsuite name="no such.json" tests="1" failures="0" errors="1""#), "{xml}");
+    assert!(xml.contains(r#"<error type="unreadable" message="no such.json does not exist"#), "{xml}");
+    assert!(xml.contains(r#"<testsuites name="delta-influence" tests="3" failures="0" errors="2""#), "{xml}");
 }

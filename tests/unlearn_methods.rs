@@ -265,6 +265,21 @@ fn damaged_checkpoints_are_named() {
         let said = run(usize::MAX).to_string();
         assert!(said.contains("model-") && said.contains("remove the folder"), "{said}");
     }
+    // Values that changed on the disk would be gone on from without a word.
+    let optimizer =
+        weights.with_file_name(weights.file_name().unwrap().to_str().unwrap().replace("model", "optimizer"));
+    std::fs::write(&weights, &whole).unwrap();
+    for path in [&weights, &optimizer] {
+        let whole = std::fs::read(path).unwrap();
+        for at in (0..whole.len()).step_by(whole.len() / 40) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(path, flipped).unwrap();
+            let said = run(usize::MAX).to_string();
+            assert!(said.contains(path.to_str().unwrap()) && said.contains("not what was written"), "{said}");
+        }
+        std::fs::write(path, whole).unwrap();
+    }
     std::fs::write(folder.path().join("progress.json"), "{").unwrap();
     let said = run(usize::MAX).to_string();
     assert!(said.contains("progress.json") && said.contains("damaged"), "{said}");

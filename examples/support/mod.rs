@@ -71,11 +71,16 @@ fn gpu() -> Option<Device> {
 /// Runs an example: log output to standard error (`RUST_LOG` chooses, warnings by default), errors as one line and exit
 /// code 2.
 pub fn run(example: impl FnOnce() -> Outcome<()>) -> ExitCode {
+    run_with_code(|| example().map(|()| 0))
+}
+
+/// The same for an example whose result is an exit code.
+pub fn run_with_code(example: impl FnOnce() -> Outcome<u8>) -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match example() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)

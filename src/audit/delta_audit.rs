@@ -12,14 +12,14 @@ use crate::influence::{
     Classifier, ImageList, ImageSource, Influence, Preconditioner, corrected_factors, predict,
 };
 use crate::report::{
-    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SuspectRecord,
+    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SearchRecord, SuspectRecord,
     TimingsRecord, Verdict,
 };
 use crate::samples::LabeledSample;
 
 use super::judge::{Case, Finding, Judge};
 use super::transforms::altered_copies;
-use super::{Audit, AuditConfig, AuditError, Rule, Suspect};
+use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
 
 /// An audit to be run: which training samples taught the model what it says of the suspects?
 #[derive(Clone, Debug, Default)]
@@ -60,6 +60,61 @@ impl DeltaAudit {
         D: Dataset<I>,
     {
         self.audit(model, factors, train, suspects, Asked::WhatIsPredicted)
+    }
+
+    /// Runs the audit for what a [`SuspectSearch`](super::SuspectSearch) found, and says in the record where it looked.
+    ///
+    /// Where it found no suspect there is nothing to ask about, and the verdict is inconclusive, without an error: a
+    /// [`Gate`](crate::report::Gate) decides whether a model without confident mistakes passes.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run), but for [`AuditError::NoSuspect`].
+    pub fn run_found<M, I, D>(
+        &self,
+        model: &M,
+        factors: &KroneckerFactors,
+        train: &D,
+        found: &FoundSuspects,
+    ) -> Result<Audit, AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        let mut audit = match found.suspects.is_empty() {
+            true => self.nothing_asked(model, factors, train)?,
+            false => self.run(model, factors, train, &found.suspects)?,
+        };
+        audit.record.search = Some(SearchRecord { samples: found.samples, mistakes: found.mistakes });
+        Ok(audit)
+    }
+
+    /// The audit of a model in which no suspect was found: all its checks, and no conclusion.
+    fn nothing_asked<M, I, D>(
+        &self,
+        model: &M,
+        factors: &KroneckerFactors,
+        train: &D,
+    ) -> Result<Audit, AuditError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        let start = Instant::now();
+        self.config.validate()?;
+        let frozen = FrozenModel::new(model);
+        factors.check_model(frozen.inventory())?;
+        if train.is_empty() {
+            return Err(AuditError::NoData);
+        }
+        let first = train.get(0).map_err(|e| PassError::Sample { index: 0, source: Box::new(e) })?;
+        let answer = predict(&frozen, &ImageList(vec![(first.image(), 0)]), 1)?;
+        let classes = answer.first().map_or(0, |prediction| prediction.probabilities.len());
+        let labels = labels(train, classes)?;
+        let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
+        let record = self.record(frozen.inventory(), factors, train, &labels, classes, &[], timings)?;
+        Ok(Audit::new(record, Vec::new()))
     }
 
     /// Audits a model that has been unlearned, on the data that it was left with: do samples of the suspects' wrong labels still
@@ -226,10 +281,10 @@ impl DeltaAudit {
         }
         entries.sort_by(|a, b| b.score.total_cmp(&a.score));
         let verdicts: Vec<Verdict> = cases.iter().map(|case| case.finding.verdict()).collect();
-        let verdict = [Verdict::Poisoned, Verdict::Inconclusive]
+        let verdict = [Verdict::Poisoned, Verdict::Inconclusive, Verdict::Clean]
             .into_iter()
             .find(|verdict| verdicts.contains(verdict))
-            .unwrap_or(Verdict::Clean);
+            .unwrap_or_default(); // nothing was asked
         let name = match self.config.rule {
             Rule::Delta(_) => "delta",
             Rule::LayerCosine(_) => "layer-cosine",

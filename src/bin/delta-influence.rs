@@ -1,11 +1,17 @@
-//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` is for people.
+//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` is for people, `diff` for both.
 
+#[path = "delta-influence/check.rs"]
+mod check;
+#[path = "delta-influence/diff.rs"]
+mod diff;
+
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
-use burn_delta_influence::report::{AuditRecord, Gate, Outcome, load_audit, save_junit, summary};
+use burn_delta_influence::report::{load_audit, summary};
 use clap::{Parser, Subcommand};
 
 /// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
@@ -23,18 +29,23 @@ struct Arguments {
 enum Command {
     /// Pass or fail by an audit's verdict, for automated checks.
     #[command(
-        after_help = "Exit code:\n  0  clean, or poisoned within --max-flagged\n  1  poisoned\n  2  the audit could not tell, or the input is bad"
+        after_help = "Exit code:\n  0  clean, or let pass by an option\n  1  poisoned, if only one of several audits\n  2  an audit could not tell or is not enough, the input is bad, or a file could not be written"
     )]
-    Check {
-        /// The audit's record.
-        #[arg(value_name = "audit.json")]
-        audit: PathBuf,
-        /// Let a poisoned verdict pass, with a warning, if at most N samples are flagged (and at least one).
-        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-        max_flagged: usize,
-        /// Also write the result as JUnit XML.
-        #[arg(long, value_name = "FILE")]
-        junit: Option<PathBuf>,
+    Check(check::Arguments),
+    /// Compare two audits: verdicts, suspects, flagged samples, settings.
+    #[command(
+        after_help = "Exit code:\n  0  the new audit is no worse\n  1  it is worse: its verdict or a suspect's, or samples are newly flagged\n  2  the input is bad"
+    )]
+    Diff {
+        /// The record to compare with.
+        #[arg(value_name = "old.json")]
+        old: PathBuf,
+        /// The record to judge.
+        #[arg(value_name = "new.json")]
+        new: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Put the scores of a run's shards together; gaps, overlaps and parts of other runs are refused.
     Merge {
@@ -55,38 +66,18 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Check { audit, max_flagged, junit } => check(&audit, Gate { max_flagged }, junit.as_deref()),
+        Command::Check(arguments) => check::check(arguments),
+        Command::Diff { old, new, json } => diff::diff(&old, &new, json),
         Command::Merge { parts, out } => merge(&parts, &out),
         Command::Show { audit } => show(&audit),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error}");
+            complain(&error);
             ExitCode::from(CANNOT_TELL)
         }
     }
-}
-
-fn check(audit: &Path, gate: Gate, junit: Option<&Path>) -> Result<u8, Box<dyn std::error::Error>> {
-    let record = load_audit(audit)?;
-    if let Some(junit) = junit {
-        save_junit(junit, &record, gate)?;
-    }
-    let outcome = gate.judge(&record);
-    print(&format!("{}\n", line(audit, &record)))?;
-    let flagged = record.flagged.len();
-    match outcome {
-        Outcome::Tolerated => warn(&format!(
-            "the verdict is poisoned; passed because --max-flagged allows up to {} flagged samples",
-            gate.max_flagged
-        )),
-        Outcome::Clean if flagged > 0 => {
-            warn(&format!("the verdict is clean, although {flagged} samples are flagged"));
-        }
-        _ => {}
-    }
-    Ok(outcome.exit_code())
 }
 
 fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>> {
@@ -109,18 +100,6 @@ fn show(audit: &Path) -> Result<u8, Box<dyn std::error::Error>> {
     Ok(0)
 }
 
-fn line(audit: &Path, record: &AuditRecord) -> String {
-    let suspects = record.suspects.len();
-    format!(
-        "{}: {}, {} of {} training samples flagged, {suspects} suspect{}",
-        audit.display(),
-        record.verdict,
-        record.flagged.len(),
-        record.data.samples,
-        if suspects == 1 { "" } else { "s" }
-    )
-}
-
 /// Prints to the standard output. A reader that went away (`… | head -1`) is no error, and `print!` would panic.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
@@ -130,6 +109,10 @@ fn print(text: &str) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn complain(error: &impl Display) {
+    let _ = writeln!(io::stderr(), "error: {error}");
 }
 
 fn warn(text: &str) {

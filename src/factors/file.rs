@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::LayerShape;
-use crate::files::{Unusable, read_header, save_tensors, to_bytes};
+use crate::files::{Unusable, read_tensors, save_tensors, to_bytes};
 
 use super::eigen::Eigen;
 use super::kronecker::Provenance;
@@ -67,17 +67,16 @@ impl KroneckerFactors {
         save_tensors(path, FORMAT, entries, &tensors).map_err(failed)
     }
 
-    /// Reads factors. Version, header and every tensor's shape are checked before anything is used; whether they belong to
+    /// Reads factors. Length, version, checksum and every tensor's shape are checked before anything is used; whether they belong to
     /// a model is checked where they meet one.
     ///
     /// # Errors
     /// [`FactorError::Read`], [`FactorError::Format`] or [`FactorError::Version`], naming the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, FactorError> {
         let path = path.as_ref();
-        let bytes =
-            std::fs::read(path).map_err(|source| FactorError::Read { path: path.to_path_buf(), source })?;
         let bad = |detail: String| FactorError::Format { path: path.to_path_buf(), detail };
-        let header = read_header(&bytes, FORMAT).map_err(|unusable| match unusable {
+        let (bytes, header) = read_tensors(path, FORMAT).map_err(|unusable| match unusable {
+            Unusable::Unreadable(source) => FactorError::Read { path: path.to_path_buf(), source },
             Unusable::Damaged(detail) => bad(detail),
             Unusable::Newer(found) => {
                 FactorError::Version { path: path.to_path_buf(), found, supported: FORMAT.1 }

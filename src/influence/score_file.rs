@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::files::{Unusable, read_header, save_tensors, to_bytes};
+use crate::files::{Unusable, read_tensors, save_tensors, to_bytes};
 
 use super::Scores;
 
@@ -177,16 +177,15 @@ impl PartialScores {
         save_tensors(path, FORMAT, entries, &tensors).map_err(failed)
     }
 
-    /// Reads scores; header, shapes and values are checked.
+    /// Reads scores; length, header, checksum, shapes and values are checked.
     ///
     /// # Errors
     /// [`ScoreFileError::Read`], [`ScoreFileError::Format`] or [`ScoreFileError::Version`], naming the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ScoreFileError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path)
-            .map_err(|source| ScoreFileError::Read { path: path.to_path_buf(), source })?;
         let bad = |detail: String| ScoreFileError::Format { path: path.to_path_buf(), detail };
-        let header = read_header(&bytes, FORMAT).map_err(|unusable| match unusable {
+        let (bytes, header) = read_tensors(path, FORMAT).map_err(|unusable| match unusable {
+            Unusable::Unreadable(source) => ScoreFileError::Read { path: path.to_path_buf(), source },
             Unusable::Damaged(detail) => bad(detail),
             Unusable::Newer(found) => {
                 ScoreFileError::Version { path: path.to_path_buf(), found, supported: FORMAT.1 }

@@ -87,6 +87,30 @@ pub enum ReportError {
         /// Which field, and where.
         source: serde_json::Error,
     },
+    /// A gate's settings can't be used.
+    #[error("{path}: {detail}")]
+    GateFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, the key, and what is wrong.
+        detail: String,
+    },
+    /// A gate's setting is out of range.
+    #[error("{key}: {detail}")]
+    GateSetting {
+        /// The setting.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        detail: String,
+    },
+    /// A record says two things that can't both be true.
+    #[error("{path}: {detail}: run the audit again")]
+    Contradiction {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        detail: String,
+    },
     /// The file could not be written.
     #[error("cannot write {path}: {source}")]
     Write {

@@ -118,7 +118,8 @@ fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) 
     serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })
 }
 
-fn read_limited(path: &Path) -> Result<Vec<u8>, ReportError> {
+/// The whole file, if it is no larger than [`MAX_RECORD_BYTES`].
+pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>, ReportError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ReportError::Missing { path: path.to_path_buf() },
         _ => ReportError::Read { path: path.to_path_buf(), source },

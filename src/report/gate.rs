@@ -1,19 +1,62 @@
 //! From a record to a yes or no: what an automated check asks.
 
+use std::cmp::Ordering;
+
+use serde::Deserialize;
+
+use super::table::{counted, one_line, percent};
 use super::{AuditRecord, Verdict};
 
 /// When a saved audit passes.
 ///
 /// | setting | default | meaning |
 /// | --- | --- | --- |
-/// | `max_flagged` | 0 | a poisoned verdict passes, with a warning, if at least one and at most this many samples are flagged |
+/// | `max_flagged` | none | a poisoned verdict passes, with a warning, if at least one and at most this many samples are flagged |
+/// | `max_flagged_share` | none | the same as a share of the training samples; where both are given, both must hold |
+/// | `allow_inconclusive` | no | an inconclusive verdict passes, with a warning |
+/// | `min_suspects` | 1 | fewer suspects than this can't show that a model is clean |
+/// | `min_searched` | 0 | the same for the validation samples among which suspects were searched |
+/// | `min_coverage` | 0 | the same for the share of parameters whose influence was computed |
+/// | `rules` | any | names of the rules whose verdicts count |
 ///
-/// A poisoned verdict without any flagged sample never passes: there is nothing that was counted and found few. Nor
-/// does an inconclusive one, however few are flagged. A clean verdict passes whatever is flagged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A poisoned verdict fails unless a limit lets it pass. One without any flagged sample never passes: there is nothing that was
+/// counted and found few. Whatever would pass must also keep to the minima and to the rules, and its record must not contradict
+/// itself; else nothing is known, and the check does not pass either.
+///
+/// With `min_suspects: 0`, a model passes that made no confident mistake among the validation samples that were searched.
+///
+/// [`Gate::load`] reads one from a TOML file with these keys.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Gate {
     /// How many flagged samples are put up with.
-    pub max_flagged: usize,
+    pub max_flagged: Option<usize>,
+    /// How many of all training samples, 0 to 1.
+    pub max_flagged_share: Option<f64>,
+    /// Whether an audit that could not tell is put up with.
+    pub allow_inconclusive: bool,
+    /// How many suspects must have been asked about.
+    pub min_suspects: usize,
+    /// How many validation samples must have been searched.
+    pub min_searched: usize,
+    /// What share of the parameters must be covered, 0 to 1.
+    pub min_coverage: f64,
+    /// Which rules may have judged; none named: any.
+    pub rules: Vec<String>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self {
+            max_flagged: None,
+            max_flagged_share: None,
+            allow_inconclusive: false,
+            min_suspects: 1,
+            min_searched: 0,
+            min_coverage: 0.0,
+            rules: Vec::new(),
+        }
+    }
 }
 
 /// What a [`Gate`] says of a record.
@@ -21,23 +64,107 @@ pub struct Gate {
 pub enum Outcome {
     /// The verdict is clean.
     Clean,
-    /// The verdict is poisoned, but few enough samples are flagged.
+    /// The verdict is another, and passes by the gate's settings.
     Tolerated,
     /// The verdict is poisoned.
     Poisoned,
-    /// The audit could not tell.
+    /// The audit could not tell, or is not enough to go by.
     Inconclusive,
+}
+
+/// An outcome, and why it is not simply the verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// What tipped the scales, a sentence each without a full stop; none where the verdict speaks for itself.
+    pub reasons: Vec<String>,
 }
 
 impl Gate {
     /// Judges a record.
-    pub fn judge(&self, record: &AuditRecord) -> Outcome {
+    pub fn judge(&self, record: &AuditRecord) -> Judgement {
+        let doubts = self.doubts(record);
+        let judgement = |outcome, reasons| Judgement { outcome, reasons };
         match record.verdict {
-            Verdict::Clean => Outcome::Clean,
-            Verdict::Inconclusive => Outcome::Inconclusive,
-            Verdict::Poisoned if (1..=self.max_flagged).contains(&record.flagged.len()) => Outcome::Tolerated,
-            Verdict::Poisoned => Outcome::Poisoned,
+            Verdict::Poisoned => match self.tolerates(record) {
+                Ok(why) if doubts.is_empty() => judgement(Outcome::Tolerated, vec![why]),
+                Ok(_) => judgement(Outcome::Poisoned, doubts),
+                Err(why) => judgement(Outcome::Poisoned, why),
+            },
+            _ if !doubts.is_empty() => judgement(Outcome::Inconclusive, doubts),
+            Verdict::Clean => judgement(Outcome::Clean, Vec::new()),
+            Verdict::Inconclusive => match (record.search, self.allow_inconclusive) {
+                // `min_suspects` is 0: else it were a doubt.
+                (Some(search), _) if record.suspects.is_empty() => {
+                    let searched = counted(search.samples, "validation sample");
+                    let why = format!(
+                        "no confident mistake among {searched}: nothing to audit, which min_suspects = 0 lets pass"
+                    );
+                    judgement(Outcome::Tolerated, vec![why])
+                }
+                (_, true) => {
+                    let why =
+                        "the verdict is inconclusive; passed because allow_inconclusive is set".to_owned();
+                    judgement(Outcome::Tolerated, vec![why])
+                }
+                (_, false) => judgement(Outcome::Inconclusive, Vec::new()),
+            },
         }
+    }
+
+    /// Why a poisoned verdict passes, or which limits it exceeds.
+    fn tolerates(&self, record: &AuditRecord) -> Result<String, Vec<String>> {
+        let (flagged, samples) = (record.flagged.len(), record.data.samples);
+        let (mut kept, mut exceeded) = (Vec::new(), Vec::new());
+        if let Some(limit) = self.max_flagged {
+            let text = format!("max_flagged allows up to {limit}");
+            if flagged <= limit { &mut kept } else { &mut exceeded }.push(text);
+        }
+        if let Some(limit) = self.max_flagged_share {
+            let text = format!("max_flagged_share allows up to {} of {samples}", percent(limit));
+            let share = flagged as f64 / samples as f64; // NaN, which keeps to no limit, for no samples
+            if share <= limit { &mut kept } else { &mut exceeded }.push(text);
+        }
+        let flagged_text = counted(flagged, "flagged sample");
+        match (kept.is_empty(), exceeded.is_empty(), flagged) {
+            (false, true, 1..) => {
+                Ok(format!("the verdict is poisoned; passed because {} flagged samples", kept.join(", ")))
+            }
+            (false, true, 0) => Err(vec!["the verdict is poisoned, though no sample is flagged".to_owned()]),
+            _ => Err(exceeded.into_iter().map(|limit| format!("{flagged_text}, and {limit}")).collect()),
+        }
+    }
+
+    /// Why the record shows too little to let it pass.
+    fn doubts(&self, record: &AuditRecord) -> Vec<String> {
+        let mut doubts: Vec<String> = record.contradiction().into_iter().collect();
+        let mut doubt = |text| doubts.push(text);
+        let (suspects, searched) = (record.suspects.len(), record.search.map_or(0, |search| search.samples));
+        if suspects < self.min_suspects {
+            let asked = counted(suspects, "suspect");
+            doubt(format!("the audit asked about {asked}, and min_suspects is {}", self.min_suspects));
+        }
+        if searched < self.min_searched {
+            let looked = counted(searched, "validation sample");
+            doubt(format!(
+                "suspects were searched among {looked}, and min_searched is {}",
+                self.min_searched
+            ));
+        }
+        let coverage = record.model.covered_parameters as f64 / record.model.parameters as f64;
+        // A model without parameters covers NaN of them, which is not enough.
+        let too_little = coverage.partial_cmp(&self.min_coverage).is_none_or(Ordering::is_lt);
+        if self.min_coverage != 0.0 && too_little {
+            let (covered, least) = (percent(coverage), percent(self.min_coverage));
+            doubt(format!("{covered} of the parameters are covered, and min_coverage is {least}"));
+        }
+        let rule = &record.rule.name;
+        if !self.rules.is_empty() && !self.rules.contains(rule) {
+            let (rule, rules) = (one_line(rule), one_line(&self.rules.join(", ")));
+            doubt(format!("the rule {rule} judged, and rules allows {rules}"));
+        }
+        doubts
     }
 }
 

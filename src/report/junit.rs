@@ -1,75 +1,31 @@
-//! A record as JUnit XML, which build servers show as test results.
+//! A check as JUnit XML, which build servers show as test results.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use super::file::write_atomic;
-use super::{AuditRecord, Gate, Outcome, ReportError, SuspectRecord, Verdict};
+use super::{AuditRecord, Check, CheckedAudit, Outcome, ReportError, SuspectRecord, Verdict};
 
 /// How many flagged samples a failure lists.
 const LISTED: usize = 50;
 
-/// The record as one JUnit test suite: a test case `verdict` for the whole audit, then one per suspect.
+/// What a test case comes to; nothing for a pass.
+type Problem = Option<&'static str>;
+
+/// The check as JUnit test suites, one for each audit: a test case `verdict` for the whole audit, then one per suspect.
 ///
-/// Poisoned is a failure, inconclusive an error. If the gate lets the record pass, no test case fails: the file and
-/// the exit code agree.
-pub fn junit_xml(record: &AuditRecord, gate: Gate) -> String {
-    let outcome = gate.judge(record);
-    let verdict_problem = match outcome {
-        Outcome::Clean | Outcome::Tolerated => None,
-        Outcome::Poisoned => Some("failure"),
-        Outcome::Inconclusive => Some("error"),
-    };
-    let suspect_problem = |suspect: &SuspectRecord| match suspect.verdict {
-        _ if outcome.passed() => None,
-        Verdict::Clean => None,
-        Verdict::Poisoned => Some("failure"),
-        Verdict::Inconclusive => Some("error"),
-    };
-
-    let problems: Vec<_> =
-        std::iter::once(verdict_problem).chain(record.suspects.iter().map(suspect_problem)).collect();
-    let count = |kind| problems.iter().filter(|&&problem| problem == Some(kind)).count();
-    let total = record.timings_s.total;
-    let counts = format!(
-        r#"tests="{}" failures="{}" errors="{}" skipped="0" time="{:.3}""#,
-        problems.len(),
-        count("failure"),
-        count("error"),
-        if total.is_finite() { total } else { 0.0 }
-    );
-
+/// Poisoned is a failure; an audit that could not tell, is not enough for the gate, or can't be read is an error. If the gate lets a
+/// record pass, none of its test cases fails: the file and the exit code agree.
+pub fn junit_xml(check: &Check) -> String {
+    let suites: Vec<Suite<'_>> = check.audits().iter().map(Suite::new).collect();
+    let mut total = Counts::default();
+    suites.iter().for_each(|suite| total.add(&suite.counts));
     let mut xml = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"delta-influence\" {counts}>\n  \
-         <testsuite name=\"delta-influence\" {counts}>\n"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"delta-influence\" {}>\n",
+        total.attributes()
     );
-    let message = format!(
-        "{}: {} of {} training samples flagged",
-        record.verdict,
-        record.flagged.len(),
-        record.data.samples
-    );
-    let details = match outcome {
-        Outcome::Tolerated => format!("{message}, tolerated up to {}\n{}", gate.max_flagged, flagged(record)),
-        _ => flagged(record),
-    };
-    test_case(
-        &mut xml,
-        "verdict",
-        verdict_problem.map(|problem| (problem, record.verdict)),
-        &message,
-        &details,
-    );
-    for (suspect, problem) in record.suspects.iter().zip(&problems[1..]) {
-        let message = format!(
-            "{}: {} training samples flagged for label {}",
-            suspect.verdict, suspect.flagged, suspect.label
-        );
-        let problem = problem.map(|problem| (problem, suspect.verdict));
-        let note = suspect.note.as_deref().unwrap_or_default();
-        test_case(&mut xml, &format!("suspect {}", suspect.id), problem, &message, note);
-    }
-    xml.push_str("  </testsuite>\n</testsuites>\n");
+    suites.iter().for_each(|suite| suite.print(&mut xml));
+    xml.push_str("</testsuites>\n");
     xml
 }
 
@@ -77,23 +33,116 @@ pub fn junit_xml(record: &AuditRecord, gate: Gate) -> String {
 ///
 /// # Errors
 /// [`ReportError::Write`], naming the file.
-pub fn save_junit(path: impl AsRef<Path>, record: &AuditRecord, gate: Gate) -> Result<(), ReportError> {
-    write_atomic(path.as_ref(), junit_xml(record, gate).as_bytes())
+pub fn save_junit(path: impl AsRef<Path>, check: &Check) -> Result<(), ReportError> {
+    write_atomic(path.as_ref(), junit_xml(check).as_bytes())
 }
 
-fn test_case(
-    xml: &mut String,
-    name: &str,
-    problem: Option<(&'static str, Verdict)>,
-    message: &str,
-    details: &str,
-) {
+#[derive(Default)]
+struct Counts {
+    tests: usize,
+    failures: usize,
+    errors: usize,
+    seconds: f64,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.tests += other.tests;
+        self.failures += other.failures;
+        self.errors += other.errors;
+        self.seconds += other.seconds;
+    }
+
+    fn attributes(&self) -> String {
+        let Self { tests, failures, errors, seconds } = self;
+        format!(r#"tests="{tests}" failures="{failures}" errors="{errors}" skipped="0" time="{seconds:.3}""#)
+    }
+}
+
+/// One audit on its way to XML.
+struct Suite<'a> {
+    audit: &'a CheckedAudit,
+    verdict: Problem,
+    suspects: Vec<Problem>,
+    counts: Counts,
+}
+
+impl<'a> Suite<'a> {
+    fn new(audit: &'a CheckedAudit) -> Self {
+        let outcome = audit.outcome();
+        let verdict = match outcome {
+            Outcome::Clean | Outcome::Tolerated => None,
+            Outcome::Poisoned => Some("failure"),
+            Outcome::Inconclusive => Some("error"),
+        };
+        let suspect_problem = |suspect: &SuspectRecord| match suspect.verdict {
+            _ if outcome.passed() => None,
+            Verdict::Clean => None,
+            Verdict::Poisoned => Some("failure"),
+            Verdict::Inconclusive => Some("error"),
+        };
+        let record = audit.result.as_ref().ok().map(|(record, _)| record);
+        let suspects: Vec<Problem> =
+            record.map_or(Vec::new(), |record| record.suspects.iter().map(suspect_problem).collect());
+        let count =
+            |kind| suspects.iter().chain([&verdict]).filter(|&&problem| problem == Some(kind)).count();
+        let seconds = record.map_or(0.0, |record| record.timings_s.total);
+        let counts = Counts {
+            tests: 1 + suspects.len(),
+            failures: count("failure"),
+            errors: count("error"),
+            seconds: if seconds.is_finite() { seconds } else { 0.0 },
+        };
+        Self { audit, verdict, suspects, counts }
+    }
+
+    fn print(&self, xml: &mut String) {
+        let (source, counts) = (escape(&self.audit.source), self.counts.attributes());
+        let _ = writeln!(xml, "  <testsuite name=\"{source}\" {counts}>");
+        match &self.audit.result {
+            Ok((record, judgement)) => self.cases(record, &judgement.reasons, xml),
+            Err(error) => {
+                let problem = self.verdict.map(|problem| (problem, "unreadable"));
+                test_case(xml, "verdict", problem, &error.to_string(), "");
+            }
+        }
+        xml.push_str("  </testsuite>\n");
+    }
+
+    fn cases(&self, record: &AuditRecord, reasons: &[String], xml: &mut String) {
+        let mut message = format!(
+            "{}: {} of {} training samples flagged",
+            record.verdict,
+            record.flagged.len(),
+            record.data.samples
+        );
+        reasons.iter().for_each(|reason| message.extend(["; ", reason.as_str()]));
+        let kind = match self.audit.outcome() {
+            Outcome::Inconclusive => "inconclusive",
+            _ => "poisoned",
+        };
+        let details = match self.audit.outcome() {
+            Outcome::Tolerated => format!("{message}\n{}", flagged(record)),
+            _ => flagged(record),
+        };
+        test_case(xml, "verdict", self.verdict.map(|problem| (problem, kind)), &message, &details);
+        for (suspect, problem) in record.suspects.iter().zip(&self.suspects) {
+            let SuspectRecord { id, label, verdict, flagged, note, .. } = suspect;
+            let message = format!("{verdict}: {flagged} training samples flagged for label {label}");
+            let kind = verdict.to_string();
+            let problem = problem.map(|problem| (problem, kind.as_str()));
+            test_case(xml, &format!("suspect {id}"), problem, &message, note.as_deref().unwrap_or_default());
+        }
+    }
+}
+
+fn test_case(xml: &mut String, name: &str, problem: Option<(&str, &str)>, message: &str, details: &str) {
     let _ = write!(xml, "    <testcase classname=\"delta-influence\" name=\"{}\"", escape(name));
     match problem {
-        Some((element, verdict)) => {
+        Some((element, kind)) => {
             let _ = write!(
                 xml,
-                ">\n      <{element} type=\"{verdict}\" message=\"{}\">{}</{element}>\n    </testcase>\n",
+                ">\n      <{element} type=\"{kind}\" message=\"{}\">{}</{element}>\n    </testcase>\n",
                 escape(message),
                 escape(details)
             );

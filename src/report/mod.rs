@@ -1,32 +1,41 @@
 //! What an audit and an unlearning leave behind: records on disk, and what people and build servers read.
 //!
 //! [`AuditRecord`] is `audit.json`, the contract for automated checks; [`UnlearnRecord`] is `unlearn.json`. Everything
-//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`junit_xml`] for a build server,
-//! [`contact_sheet`] to look at the flagged images. [`Gate`] turns a record into an exit code; the command
-//! `delta-influence` is no more than that.
+//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`contact_sheet`] to look at the flagged images.
+//! A [`Gate`] judges records, a [`Check`] turns its judgements into an exit code and, by [`junit_xml`] and [`sarif`], into what
+//! build servers show; [`AuditDiff`] compares two audits. The command `delta-influence` is no more than that.
 //!
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
 //! one, never half of one.
 
+mod check;
+mod consistency;
 mod contact_sheet;
+mod diff;
+mod diff_text;
 mod error;
 mod file;
 mod finite;
 mod gate;
+mod gate_file;
 mod junit;
 mod record;
+mod sarif;
 mod table;
 mod terminal;
 mod unlearn_record;
 
+pub use check::{Check, CheckedAudit};
 pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
+pub use diff::{AuditDiff, Change, FlaggedChange, SuspectChange, SuspectSide};
 pub use error::ReportError;
 pub use file::{MAX_RECORD_BYTES, check_output_dir, load_audit, load_unlearn, save_json};
-pub use gate::{Gate, Outcome};
+pub use gate::{Gate, Judgement, Outcome};
 pub use junit::{junit_xml, save_junit};
 pub use record::{
-    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SuspectRecord,
+    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SearchRecord, SuspectRecord,
     TimingsRecord, TruthRecord, Verdict,
 };
+pub use sarif::{MAX_RESULTS, sarif, save_sarif};
 pub use terminal::{summary, unlearn_summary};
 pub use unlearn_record::{ClassState, StateRecord, SuspectState, UnlearnRecord};

@@ -58,6 +58,9 @@ pub struct AuditRecord {
     pub flagged: Vec<FlaggedRecord>,
     /// Where the time went.
     pub timings_s: TimingsRecord,
+    /// Where the suspects come from, if nobody reported them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchRecord>,
     /// How right the audit was; only where the caller made the attack and knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<TruthRecord>,
@@ -83,6 +86,7 @@ impl Default for AuditRecord {
             suspects: Vec::new(),
             flagged: Vec::new(),
             timings_s: TimingsRecord::default(),
+            search: None,
             truth: None,
         }
     }
@@ -197,6 +201,15 @@ pub struct TimingsRecord {
     /// The whole audit.
     #[serde(with = "finite")]
     pub total: f64,
+}
+
+/// A search for suspects among a model's mistakes on validation data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SearchRecord {
+    /// Validation samples that were looked at.
+    pub samples: usize,
+    /// How many of them the model gets wrong. Only those it is sure of become suspects.
+    pub mistakes: usize,
 }
 
 /// How the flagged samples compare with the samples that were really poisoned.

@@ -26,6 +26,14 @@ pub fn summary(record: &AuditRecord) -> String {
         _ => String::new(),
     };
     let _ = writeln!(out, "rule      {}{settings}, seed {}", printable(&record.rule.name), record.seed);
+    if let Some(search) = record.search {
+        let _ = writeln!(
+            out,
+            "search    {}, {} of which the model gets wrong",
+            counted(search.samples, "validation sample"),
+            grouped(search.mistakes)
+        );
+    }
     let times = &record.timings_s;
     let _ = writeln!(
         out,
@@ -54,6 +62,9 @@ fn headline(record: &AuditRecord) -> String {
         }
         Verdict::Clean => {
             format!("Clean: no poison found in {samples}, looking from {}.\n", counted(suspects, "suspect"))
+        }
+        Verdict::Inconclusive if suspects == 0 => {
+            format!("Cannot tell: there was no suspect to ask about, over {samples}.\n")
         }
         Verdict::Inconclusive => {
             format!("Cannot tell: {} over {samples} gave no conclusion.\n", counted(suspects, "suspect"))

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, FrozenModel, progress_bar};
-use crate::files::write_whole;
+use crate::files::{hexadecimal, write_whole};
 use crate::influence::{ImageSource, LabeledBatch};
 use crate::samples::LabeledSample;
 
@@ -152,6 +152,9 @@ struct Progress {
     run: String,
     /// Complete legs.
     legs: usize,
+    /// SHA-256 of the files of weights and optimizer; none in what was written before it was introduced.
+    #[serde(default)]
+    files: Option<[String; 2]>,
 }
 
 const PROGRESS: &str = "progress.json";
@@ -235,6 +238,13 @@ where
         let damaged = |path: &Path, error: String| {
             refuse(path, format!("it is missing or damaged ({error}): remove the folder to start anew"))
         };
+        let found = [&weights, &state].map(|path| digest(path));
+        for (at, (path, found)) in [&weights, &state].into_iter().zip(found).enumerate() {
+            let found = found.map_err(|error| damaged(path, error.to_string()))?;
+            if progress.files.as_ref().is_some_and(|files| files[at] != found) {
+                return Err(damaged(path, "it is not what was written".to_owned()));
+            }
+        }
         let model = model.try_load_file(&weights).map_err(|error| damaged(&weights, error.to_string()))?;
         let optimizer = optimizer.load(&state).map_err(|error| damaged(&state, error.to_string()))?;
         tracing::info!(method = self.method, legs = progress.legs, "unlearning goes on from a checkpoint");
@@ -255,7 +265,11 @@ where
             .save_file(&weights)
             .map_err(|e| failed(&weights, std::io::Error::other(e.to_string())))?;
         optimizer.save(&state).map_err(|e| failed(&state, std::io::Error::other(e.to_string())))?;
-        let progress = json!(Progress { run: self.identity(), legs }).to_string();
+        let digests = [
+            digest(&weights).map_err(|source| failed(&weights, source))?,
+            digest(&state).map_err(|source| failed(&state, source))?,
+        ];
+        let progress = json!(Progress { run: self.identity(), legs, files: Some(digests) }).to_string();
         let path = folder.join(PROGRESS);
         write_whole(&path, progress.as_bytes()).map_err(|source| failed(&path, source))?;
         self.files(folder, legs - 1).iter().for_each(|old| _ = std::fs::remove_file(old));
@@ -283,8 +297,13 @@ where
             "samples": self.task.size(),
             "flagged": self.task.flagged(),
         });
-        Sha256::digest(run.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&Sha256::digest(run.to_string()))
     }
+}
+
+/// SHA-256 of a file.
+fn digest(path: &Path) -> std::io::Result<String> {
+    Ok(hexadecimal(&Sha256::digest(std::fs::read(path)?)))
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use image::imageops::FilterType;
-use image::{ImageReader, Limits, RgbImage};
+use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
 use crate::lab::LabError;
-use crate::samples::{Image, LabeledImage, SampleError};
+use crate::samples::{Image, LabeledImage, SampleError, picture_limits};
 
 /// What is done about a file that is no readable picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,9 +56,6 @@ pub(super) struct Picture {
     pub part: Option<[u32; 4]>,
 }
 
-/// Sides of more pixels are refused before they are decoded, and so is what would take more memory than such an image.
-const LARGEST_SIDE: u32 = 16_384;
-
 /// Reads pictures and resizes each to `side` × `side` pixels, on all cores.
 pub(super) fn load(
     pictures: &[Picture],
@@ -93,10 +90,7 @@ pub(super) fn load_one(picture: &Picture, side: u32, fit: Fit) -> Result<Labeled
 fn decode(path: &Path) -> Result<RgbImage, SampleError> {
     let read = |source| SampleError::Read { path: path.to_path_buf(), source };
     let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(LARGEST_SIDE);
-    limits.max_image_height = Some(LARGEST_SIDE);
-    reader.limits(limits);
+    reader.limits(picture_limits());
     let decoded = reader.decode();
     Ok(decoded.map_err(|source| SampleError::Decode { path: path.to_path_buf(), source })?.to_rgb8())
 }

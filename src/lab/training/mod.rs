@@ -1,6 +1,7 @@
 //! Training of the lab's networks with burn's `Learner`: SGD with momentum, a warm-up and a cosine to zero.
 
 mod batcher;
+mod checkpoint;
 mod renderer;
 
 pub use batcher::Augmentation;
@@ -171,14 +172,7 @@ where
     // burn panics, in a thread of its own, where it can't write its logs.
     check_output_dir(&config.directory).map_err(|error| LabError::Training(error.to_string()))?;
     if let Checkpoints::From { epoch, .. } = config.checkpoints {
-        // burn panics where it is missing.
-        let file = config.directory.join("checkpoint").join(format!("model-{epoch}.bpk"));
-        if epoch >= config.epochs || !file.is_file() {
-            let (file, epochs) = (file.display(), config.epochs);
-            return Err(LabError::Training(format!(
-                "training cannot go on from epoch {epoch} of {epochs}: {file} must be there, and epochs must be left"
-            )));
-        }
+        checkpoint::check(&model, &config.directory, epoch, config.epochs)?;
     }
     let steps = data.len().div_ceil(config.batch_size) * config.epochs;
     let warmup = (steps / 10).max(1);

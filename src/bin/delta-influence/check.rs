@@ -1,0 +1,89 @@
+//! `check`: the gate.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use burn_delta_influence::report::{Check, Gate, Outcome, ReportError, save_junit, save_sarif};
+use clap::Args;
+
+use super::{CANNOT_TELL, complain, print, warn};
+
+/// What decides, and what is written.
+#[derive(Args)]
+pub struct Arguments {
+    /// Records of audits; all must pass.
+    #[arg(value_name = "audit.json", required = true)]
+    audits: Vec<PathBuf>,
+    /// Thresholds from a TOML file, with the options' names as keys (`max_flagged = 3`); options given here count more.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Let a poisoned verdict pass, with a warning, if at most N samples are flagged (and at least one).
+    #[arg(long, value_name = "N")]
+    max_flagged: Option<usize>,
+    /// The same as a share of the training samples, 0 to 1; with both limits, both must hold.
+    #[arg(long, value_name = "SHARE")]
+    max_flagged_share: Option<f64>,
+    /// Let an audit pass that could not tell, with a warning.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    allow_inconclusive: Option<bool>,
+    /// Ask for at least N suspects (1 unless said otherwise); with 0, a searched model without confident mistakes passes.
+    #[arg(long, value_name = "N")]
+    min_suspects: Option<usize>,
+    /// Ask for a search among at least N validation samples.
+    #[arg(long, value_name = "N")]
+    min_searched: Option<usize>,
+    /// Ask for influence over at least this share of the model's parameters, 0 to 1.
+    #[arg(long, value_name = "SHARE")]
+    min_coverage: Option<f64>,
+    /// Accept verdicts of this rule only (repeatable).
+    #[arg(long = "rule", value_name = "NAME")]
+    rules: Vec<String>,
+    /// Also write the result as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Also write the result as SARIF 2.1.0.
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
+}
+
+pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
+    let mut check = Check::new(arguments.gate()?);
+    let several = arguments.audits.len() > 1;
+    for path in &arguments.audits {
+        let audit = check.add_file(path);
+        match &audit.result {
+            Err(error) => complain(error),
+            Ok((_, judgement)) => {
+                print(&format!("{}\n", audit.line()))?;
+                // A verdict that is not the outcome wants an explanation.
+                let say = if audit.outcome() == Outcome::Poisoned { "not tolerated: " } else { "" };
+                let of = if several { format!("{}: ", audit.source) } else { String::new() };
+                judgement.reasons.iter().for_each(|reason| warn(&format!("{of}{say}{reason}")));
+            }
+        }
+    }
+    // The verdict is told by now; both files are tried, whatever becomes of the first.
+    let junit = arguments.junit.map(|path| save_junit(path, &check));
+    let sarif = arguments.sarif.map(|path| save_sarif(path, &check));
+    let failed: Vec<ReportError> = [junit, sarif].into_iter().flatten().filter_map(Result::err).collect();
+    failed.iter().for_each(complain);
+    Ok(if failed.is_empty() { check.exit_code() } else { CANNOT_TELL })
+}
+
+impl Arguments {
+    /// The file's settings, with those of the command line in their place.
+    fn gate(&self) -> Result<Gate, ReportError> {
+        let file = self.config.as_ref().map_or_else(|| Ok(Gate::default()), Gate::load)?;
+        let gate = Gate {
+            max_flagged: self.max_flagged.or(file.max_flagged),
+            max_flagged_share: self.max_flagged_share.or(file.max_flagged_share),
+            allow_inconclusive: self.allow_inconclusive.unwrap_or(file.allow_inconclusive),
+            min_suspects: self.min_suspects.unwrap_or(file.min_suspects),
+            min_searched: self.min_searched.unwrap_or(file.min_searched),
+            min_coverage: self.min_coverage.unwrap_or(file.min_coverage),
+            rules: if self.rules.is_empty() { file.rules } else { self.rules.clone() },
+        };
+        gate.validate()?;
+        Ok(gate)
+    }
+}

@@ -1,0 +1,107 @@
+//! One or more audits before a gate: what `delta-influence check` does, and a training program can do itself.
+
+use std::path::Path;
+
+use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, load_audit};
+
+/// Audits judged by one [`Gate`]; [`exit_code`](Self::exit_code) is the answer, and [`save_junit`](super::save_junit) and
+/// [`save_sarif`](super::save_sarif) print it for build servers.
+///
+/// ```
+/// use burn_delta_influence::report::{AuditRecord, Check, Gate};
+///
+/// let mut check = Check::new(Gate::default());
+/// check.add("audit.json", AuditRecord::default());    // no suspects: it shows nothing
+/// assert_eq!(check.exit_code(), 2);
+/// ```
+#[derive(Debug)]
+pub struct Check {
+    gate: Gate,
+    audits: Vec<CheckedAudit>,
+}
+
+/// One audit of a [`Check`].
+#[derive(Debug)]
+pub struct CheckedAudit {
+    /// Where it comes from, as a path.
+    pub source: String,
+    /// What it says, and what the gate says of that; or why it could not be read.
+    pub result: Result<(AuditRecord, Judgement), ReportError>,
+}
+
+impl Check {
+    /// A check of nothing yet.
+    pub fn new(gate: Gate) -> Self {
+        Self { gate, audits: Vec::new() }
+    }
+
+    /// Judges a record; `source` says where it is saved.
+    pub fn add(&mut self, source: impl Into<String>, record: AuditRecord) -> &CheckedAudit {
+        let judgement = self.gate.judge(&record);
+        self.push(source.into(), Ok((record, judgement)))
+    }
+
+    /// Reads an `audit.json` and judges it. One that can't be read is part of the check, too: it can't pass.
+    pub fn add_file(&mut self, path: impl AsRef<Path>) -> &CheckedAudit {
+        let path = path.as_ref();
+        let source = path.display().to_string();
+        match load_audit(path) {
+            Ok(record) => self.add(source, record),
+            Err(error) => self.push(source, Err(error)),
+        }
+    }
+
+    fn push(
+        &mut self,
+        source: String,
+        result: Result<(AuditRecord, Judgement), ReportError>,
+    ) -> &CheckedAudit {
+        let at = self.audits.len();
+        self.audits.push(CheckedAudit { source, result });
+        &self.audits[at]
+    }
+
+    /// The audits, in the order in which they were added.
+    pub fn audits(&self) -> &[CheckedAudit] {
+        &self.audits
+    }
+
+    /// 0 if all pass; 1 if any is poisoned; else 2: one could not tell or be read, or there is none.
+    pub fn exit_code(&self) -> u8 {
+        let codes = || self.audits.iter().map(|audit| audit.outcome().exit_code());
+        match (codes().find(|code| *code == 1), codes().max()) {
+            (Some(poisoned), _) => poisoned,
+            (None, worst) => worst.unwrap_or(2),
+        }
+    }
+}
+
+impl CheckedAudit {
+    /// The gate's outcome; inconclusive for what can't be read.
+    pub fn outcome(&self) -> Outcome {
+        self.result.as_ref().map_or(Outcome::Inconclusive, |(_, judgement)| judgement.outcome)
+    }
+
+    /// One line without its end: source, verdict, counts, and whether it passes.
+    pub fn line(&self) -> String {
+        let Self { source, result } = self;
+        let said = match self.outcome() {
+            Outcome::Clean | Outcome::Tolerated => "passed",
+            Outcome::Poisoned => "failed",
+            Outcome::Inconclusive => "cannot tell",
+        };
+        match result {
+            Ok((record, _)) => {
+                let suspects = record.suspects.len();
+                format!(
+                    "{source}: {}, {} of {} training samples flagged, {suspects} suspect{}: {said}",
+                    record.verdict,
+                    record.flagged.len(),
+                    record.data.samples,
+                    if suspects == 1 { "" } else { "s" }
+                )
+            }
+            Err(_) => format!("{source}: unreadable: {said}"),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Places that can't be written to, strange paths, and two writers at once.
+#![cfg(unix)]
+
+mod report_support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use burn_delta_influence::report::{
+    AuditRecord, Check, Gate, Verdict, check_output_dir, load_audit, save_json, save_junit, save_sarif,
+};
+use burn_delta_influence::samples::Image;
+use report_support::audit;
+use tempfile::TempDir;
+
+/// A file system in memory, unmounted in the end.
+struct Mount {
+    folder: TempDir,
+}
+
+impl Mount {
+    /// Nothing where it is not allowed, which is said aloud.
+    fn new(test: &str, options: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .status();
+        match mounted {
+            Ok(status) if status.success() => Some(Self { folder }),
+            _ => {
+                eprintln!("SKIPPED {test}: it needs the right to mount a tmpfs (root, on Linux)");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.folder.path()).status();
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A check of one poisoned audit.
+fn check() -> Check {
+    let mut check = Check::new(Gate::default());
+    check.add("audit.json", audit(Verdict::Poisoned, 3));
+    check
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_the_old_file() {
+    let Some(disk) = Mount::new("a full disk", "size=64k") else { return };
+    let path = disk.path().join("audit.json");
+    let small = audit(Verdict::Clean, 0);
+    save_json(&path, &small).unwrap();
+    // Some 300 KiB.
+    let error = save_json(&path, &audit(Verdict::Poisoned, 2000)).unwrap_err().to_string();
+    assert!(error.contains("cannot write") && error.contains("audit.json"), "{error}");
+    assert_eq!(load_audit(&path).unwrap(), small);
+    let picture = Image::new(vec![0.5; 3 * 4 * 4], [3, 4, 4]).unwrap();
+    fs::write(disk.path().join("rest"), vec![0; 56 << 10]).unwrap();
+    let _ = fs::write(disk.path().join("last"), vec![0; 8 << 10]); // what is left
+    assert!(picture.save_png(disk.path().join("suspect.png")).is_err());
+    assert!(save_junit(disk.path().join("junit.xml"), &check()).is_err());
+    assert!(save_sarif(disk.path().join("audit.sarif"), &check()).is_err());
+    let error = check_output_dir(disk.path()).unwrap_err().to_string();
+    assert!(error.contains(disk.path().to_str().unwrap()), "{error}");
+    let left = names(disk.path());
+    assert!(left.iter().all(|name| ["audit.json", "last", "rest"].contains(&name.as_str())), "{left:?}");
+}
+
+#[test]
+fn a_folder_that_is_read_only_is_named_before_the_training_and_after_it() {
+    // Rights don't bind root; a file system that is mounted read-only does.
+    let Some(disk) = Mount::new("a read-only folder", "ro,size=64k") else { return };
+    let error = check_output_dir(disk.path().join("out")).unwrap_err().to_string();
+    assert!(error.contains("another output folder") && error.contains("out"), "{error}");
+    for error in [
+        save_json(disk.path().join("audit.json"), &audit(Verdict::Clean, 0)),
+        save_junit(disk.path().join("audit.json"), &check()),
+        save_sarif(disk.path().join("audit.json"), &check()),
+    ] {
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("cannot write") && error.contains("audit.json"), "{error}");
+    }
+}
+
+#[test]
+fn paths_with_blanks_and_letters_of_any_language_work() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = tempfile::tempdir().unwrap();
+    let odd = std::ffi::OsString::from_vec(b"not \xff UTF-8".to_vec());
+    let picture = Image::new(vec![0.5; 3 * 4 * 4], [3, 4, 4]).unwrap();
+    for name in
+        [PathBuf::from("zwei Wörter/模型 1/'quoted' & \"more\""), PathBuf::from("-- --help"), odd.into()]
+    {
+        let out = folder.path().join(name);
+        check_output_dir(&out).unwrap();
+        let record = audit(Verdict::Poisoned, 3);
+        save_json(out.join("audit é.json"), &record).unwrap();
+        assert_eq!(load_audit(out.join("audit é.json")).unwrap(), record);
+        picture.save_png(out.join("suspect é.png")).unwrap();
+        assert_eq!(Image::open(out.join("suspect é.png")).unwrap().shape(), [3, 4, 4]);
+        save_junit(out.join("junit é.xml"), &check()).unwrap();
+        save_sarif(out.join("audit é.sarif"), &check()).unwrap();
+        assert_eq!(names(&out), ["audit é.json", "audit é.sarif", "junit é.xml", "suspect é.png"]);
+    }
+}
+
+/// Where a child process finds its file, and which record it writes.
+const CHILD: &str = "DELTA_INFLUENCE_TEST_AUDIT";
+const WRITES: u64 = 200;
+
+/// Of a different length for each writer, so that a mixture could not be read.
+fn record(writer: usize, seed: u64) -> AuditRecord {
+    AuditRecord { seed, ..audit(Verdict::Poisoned, 10 + 90 * writer) }
+}
+
+/// Not a test: one of the writers.
+#[test]
+#[ignore = "run by two_audits_that_write_to_one_folder_leave_one_of_them_whole"]
+fn child() {
+    let Ok(task) = std::env::var(CHILD) else { return };
+    let (writer, path) = task.split_once(':').unwrap();
+    let writer = writer.parse().unwrap();
+    for seed in 0..WRITES {
+        save_json(path, &record(writer, seed)).unwrap();
+        save_junit(Path::new(path).with_extension("xml"), &check()).unwrap();
+    }
+}
+
+#[test]
+fn two_audits_that_write_to_one_folder_leave_one_of_them_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.json");
+    save_json(&path, &record(0, 0)).unwrap();
+    let start = |writer: usize| -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--ignored"])
+            .env(CHILD, format!("{writer}:{}", path.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut writers = [start(0), start(1)];
+    let (mut seen, mut running) = ([0, 0], true);
+    while running {
+        running = writers.iter_mut().any(|writer| writer.try_wait().unwrap().is_none());
+        let read = load_audit(&path).unwrap();
+        let writer = usize::from(read.flagged.len() > 10);
+        assert_eq!(read, record(writer, read.seed));
+        seen[writer] += 1;
+    }
+    assert!(writers.iter_mut().all(|writer| writer.wait().unwrap().success()));
+    assert!(seen.iter().all(|count| *count > 0), "both were at it: {seen:?}");
+    assert_eq!(names(folder.path()), ["audit.json", "audit.xml"]);
+}

@@ -1,0 +1,205 @@
+//! Damaged files: truncated, with flipped bits, or claiming to hold more than they do. None makes anything panic, take much memory, or
+//! be taken for whole.
+
+mod report_support;
+mod support_training;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use burn::tensor::Device;
+use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::influence::{Damping, Influence, PartialScores, Preconditioner};
+use burn_delta_influence::report::{
+    Gate, Outcome, UnlearnRecord, Verdict, load_audit, load_unlearn, save_json,
+};
+use burn_delta_influence::samples::{Image, SampleError};
+use report_support::audit;
+use support_training::*;
+
+/// A file of factors, and one of scores.
+fn tensor_files(folder: &Path) -> [std::path::PathBuf; 2] {
+    let [factors_file, scores_file] =
+        ["factors", "scores"].map(|name| folder.join(format!("{name}.safetensors")));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let train = Items(items(12, 1));
+    let config = in_batches(8);
+    let mut factors = KroneckerFactors::fit(&frozen, &train, &train.all(), &loss, &config).unwrap();
+    factors.correct_eigenvalues(&frozen, &train, &train.all(), &loss, &config).unwrap();
+    factors.save(&factors_file).unwrap();
+    let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let queries = influence.queries(&Items(items(3, 2)), &margin_of, &in_batches(3)).unwrap();
+    let scores = influence.score_run(&train, &train.all(), &loss, &queries).run(&config).unwrap();
+    scores.save(&scores_file).unwrap();
+    [factors_file, scores_file]
+}
+
+/// What either reader says of a file: that it is what it was, or an error that names it.
+fn read(path: &Path) -> Result<String, String> {
+    let whole = match path.file_name().unwrap().to_str().unwrap().contains("factors") {
+        true => KroneckerFactors::load(path).map(|it| format!("{it:?}")).map_err(|error| error.to_string()),
+        false => PartialScores::load(path).map(|it| format!("{it:?}")).map_err(|error| error.to_string()),
+    };
+    whole.inspect_err(|error| assert!(error.contains(path.to_str().unwrap()), "{error}"))
+}
+
+#[test]
+fn a_flipped_bit_anywhere_in_factors_or_scores_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in tensor_files(folder.path()) {
+        let whole = fs::read(&path).unwrap();
+        let expected = read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        // All of the header, and every 41st byte of the values.
+        for at in (0..header).chain((header..whole.len()).step_by(41)) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(&path, &bytes).unwrap();
+            match read(&path) {
+                Err(_) => {}
+                // A blank in the header became another one, or the checksum's own name is gone.
+                Ok(found) => assert!(at < header && found == expected, "byte {at} of {}", path.display()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_ends_anywhere_else_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in tensor_files(folder.path()) {
+        let whole = fs::read(&path).unwrap();
+        for end in (0..whole.len()).step_by(97) {
+            fs::write(&path, &whole[..end]).unwrap();
+            assert!(read(&path).is_err(), "cut at {end}");
+        }
+        fs::write(&path, [&whole[..], &[0]].concat()).unwrap();
+        assert!(read(&path).unwrap_err().contains("not as long"), "a byte too many");
+    }
+}
+
+#[test]
+fn what_a_file_claims_to_hold_is_compared_with_its_size_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let with_header = |header: &str, size: u64, name: &str| {
+        let path = folder.path().join(name);
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+        fs::write(&path, bytes).unwrap();
+        if size > 0 {
+            // Sparse: it takes no room.
+            File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
+        }
+        read(&path).unwrap_err()
+    };
+    let huge = 1 << 42;
+    for name in ["factors.safetensors", "scores.safetensors"] {
+        for length in [u64::MAX, 1 << 62, 100_000_001] {
+            let path = folder.path().join(name);
+            fs::write(&path, length.to_le_bytes()).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(huge).unwrap();
+            assert!(read(&path).unwrap_err().contains("header can't be so long"));
+        }
+        let tensor = r#"{"a/x":{"dtype":"F64","shape":[549755813888],"data_offsets":[0,4398046511104]}}"#;
+        assert!(with_header(tensor, 0, name).contains("not as long"));
+        assert!(with_header("{}", huge, name).contains("not as long"));
+        let overflow = r#"{"a":{"dtype":"F64","shape":[4294967296,4294967296],"data_offsets":[0,0]}}"#;
+        with_header(overflow, 0, name);
+        with_header(&"[".repeat(1 << 20), 0, name);
+        with_header(&format!("{{\"a\":{}", "{\"a\":".repeat(1 << 20)), 0, name);
+    }
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+}
+
+#[test]
+fn no_flipped_bit_makes_a_bad_audit_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.json");
+    for (verdict, flagged) in [(Verdict::Poisoned, 1), (Verdict::Inconclusive, 0), (Verdict::Clean, 0)] {
+        let record = audit(verdict, flagged);
+        save_json(&path, &record).unwrap();
+        let whole = fs::read(&path).unwrap();
+        let expected = Gate::default().judge(&record).outcome;
+        // Every seventh: each of a byte's bits gets its turn.
+        for at in (0..whole.len() * 8).step_by(7) {
+            let mut bytes = whole.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            fs::write(&path, &bytes).unwrap();
+            if let Ok(read) = load_audit(&path) {
+                let found = Gate::default().judge(&read).outcome;
+                assert!(found == expected || found == Outcome::Inconclusive, "bit {at}: {found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_unlearn_record_is_read_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unlearn.json");
+    let record = UnlearnRecord { method: "resume".to_owned(), removed: 3, ..UnlearnRecord::default() };
+    save_json(&path, &record).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for end in 0..whole.len() - 1 {
+        fs::write(&path, &whole[..end]).unwrap();
+        let error = load_unlearn(&path).unwrap_err().to_string();
+        assert!(error.contains("unlearn.json"), "cut at {end}: {error}");
+    }
+    for at in (0..whole.len() * 8).step_by(3) {
+        let mut bytes = whole.clone();
+        bytes[at / 8] ^= 1 << (at % 8);
+        fs::write(&path, &bytes).unwrap();
+        let _ = load_unlearn(&path); // must come back
+    }
+}
+
+#[test]
+fn damaged_pictures_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("suspect.png");
+    let ramp = (0..3 * 12 * 12).map(|k| k as f32 / 432.0).collect();
+    Image::new(ramp, [3, 12, 12]).unwrap().save_png(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for end in 0..whole.len() - 12 {
+        fs::write(&path, &whole[..end]).unwrap();
+        let error = Image::open(&path).unwrap_err().to_string();
+        assert!(error.contains("suspect.png"), "cut at {end}: {error}");
+    }
+    for at in (0..whole.len() * 8).step_by(3) {
+        let mut bytes = whole.clone();
+        bytes[at / 8] ^= 1 << (at % 8);
+        fs::write(&path, &bytes).unwrap();
+        if let Ok(image) = Image::open(&path) {
+            assert_eq!(image.shape(), [3, 12, 12], "bit {at}");
+        }
+    }
+}
+
+/// A chunk of a PNG file.
+fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [&kind[..], data].concat();
+    let crc = body.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    });
+    [&(data.len() as u32).to_be_bytes()[..], &body, &(!crc).to_be_bytes()].concat()
+}
+
+#[test]
+fn a_small_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.png");
+    let start = Instant::now();
+    for [width, height] in [[60_000_u32, 60_000], [12_000, 12_000], [1, u32::MAX >> 1], [16_385, 1]] {
+        let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+        // The start of a zlib stream, so that only the size can be at fault.
+        let parts = [chunk(b"IHDR", &header), chunk(b"IDAT", &[0x78, 0x9c, 0x63]), chunk(b"IEND", &[])];
+        fs::write(&path, [&b"\x89PNG\r\n\x1a\n"[..], &parts.concat()].concat()).unwrap();
+        let error = Image::open(&path).unwrap_err();
+        let SampleError::Decode { source, .. } = &error else { panic!("{error:?}") };
+        assert!(matches!(source, image::ImageError::Limits(_)), "{width}×{height}: {source:?}");
+        assert!(error.to_string().contains("bomb.png"), "{error}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
