@@ -171,13 +171,10 @@ impl Delta {
         let cosines: Vec<Vec<f64>> =
             (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
         let contrast = null::contrast(&cosines, count);
-        let mut rest = common::without_common(&contrast, count);
-        let (contrast, count) = match self.combined && count > 1 {
-            true => {
-                rest = null::combined(&rest, count, seed);
-                (null::combined(&contrast, count, seed), 1)
-            }
-            false => (contrast, count),
+        let rest = common::without_common(&contrast, count);
+        let (rest, count) = match self.combined && count > 1 {
+            true => (null::combined(&rest, count, seed), 1),
+            false => (rest, count),
         };
         let looks = look::looks(source, candidates, influence.device())?;
         let alike = alike(&looks, &null::by_median(&contrast), count);
