@@ -2,7 +2,7 @@
 //!
 //! [`AuditRecord`] is `audit.json`, the contract for automated checks; [`UnlearnRecord`] is `unlearn.json`. Everything
 //! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`junit_xml`] for a build server,
-//! [`contact_sheet`] to look at the flagged images. [`Gate`] turns a record into an exit code; the command
+//! [`HtmlReport`] as a page for a browser, [`contact_sheet`] to look at the flagged images. [`Gate`] turns a record into an exit code; the command
 //! `delta-influence` is no more than that.
 //!
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
@@ -10,9 +10,11 @@
 
 mod contact_sheet;
 mod error;
+mod evidence_record;
 mod file;
 mod finite;
 mod gate;
+mod html;
 mod junit;
 mod record;
 mod table;
@@ -21,8 +23,13 @@ mod unlearn_record;
 
 pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
 pub use error::ReportError;
+pub use evidence_record::{
+    EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord, SuspectEvidence,
+};
 pub use file::{MAX_RECORD_BYTES, check_output_dir, load_audit, load_unlearn, save_json};
 pub use gate::{Gate, Outcome};
+pub(crate) use html::SuspectPictures;
+pub use html::{HtmlReport, save_html};
 pub use junit::{junit_xml, save_junit};
 pub use record::{
     AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SuspectRecord,
