@@ -1,11 +1,11 @@
-//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` is for people.
+//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` and `html` are for people.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
-use burn_delta_influence::report::{AuditRecord, Gate, Outcome, load_audit, save_junit, summary};
+use burn_delta_influence::report::{AuditRecord, Gate, Outcome, load_audit, save_html, save_junit, summary};
 use clap::{Parser, Subcommand};
 
 /// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
@@ -36,6 +36,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         junit: Option<PathBuf>,
     },
+    /// Make a page for a browser from an audit: without pictures, which the record does not hold.
+    Html {
+        /// The audit's record.
+        #[arg(value_name = "audit.json")]
+        audit: PathBuf,
+        /// Where to write the page; by default beside the record, as .html.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Put the scores of a run's shards together; gaps, overlaps and parts of other runs are refused.
     Merge {
         /// Files of scores, in any order.
@@ -56,6 +65,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check { audit, max_flagged, junit } => check(&audit, Gate { max_flagged }, junit.as_deref()),
+        Command::Html { audit, out } => html(&audit, out),
         Command::Merge { parts, out } => merge(&parts, &out),
         Command::Show { audit } => show(&audit),
     };
@@ -87,6 +97,13 @@ fn check(audit: &Path, gate: Gate, junit: Option<&Path>) -> Result<u8, Box<dyn s
         _ => {}
     }
     Ok(outcome.exit_code())
+}
+
+fn html(audit: &Path, out: Option<PathBuf>) -> Result<u8, Box<dyn std::error::Error>> {
+    let out = out.unwrap_or_else(|| audit.with_extension("html"));
+    save_html(audit, &out)?;
+    print(&format!("{}\n", out.display()))?;
+    Ok(0)
 }
 
 fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>> {
