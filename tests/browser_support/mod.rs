@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -47,6 +48,7 @@ impl Browser {
             "--no-sandbox", // as root, in a container
             "--disable-dev-shm-usage",
             "--disable-gpu",
+            "--force-prefers-reduced-motion", // an element is where it was scrolled to at once
             "--window-size=1200,1000",
         ];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
@@ -137,15 +139,12 @@ impl Browser {
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-             Connection: close\r\n\r\n{body}",
+             \r\n{body}",
             body.len()
         )
         .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, content) =
-            answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer}"));
-        let value: Value = serde_json::from_str(content).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        let content = answer(stream).unwrap();
+        let value: Value = serde_json::from_slice(&content).unwrap_or_else(|error| panic!("{path}: {error}"));
         let value = value["value"].clone();
         // An alert that is open fails every command: nothing of the user's has run where none fails.
         assert!(value.get("error").is_none(), "{path}: {}: {}", value["error"], value["message"]);
@@ -153,13 +152,35 @@ impl Browser {
     }
 }
 
+/// An answer's content. The driver leaves the connection open, so its stated length is what is read.
+fn answer(stream: TcpStream) -> std::io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut content = vec![0; length];
+    reader.read_exact(&mut content)?;
+    Ok(content)
+}
+
 impl Drop for Browser {
     fn drop(&mut self) {
         // The session's browser first, then the driver; a failed test has asserted already.
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
             let path = format!("/session/{}", self.session);
-            let _ = write!(stream, "DELETE {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-            let _ = stream.read_to_string(&mut String::new());
+            let _ = write!(stream, "DELETE {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n");
+            let _ = answer(stream);
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
