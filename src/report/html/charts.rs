@@ -223,7 +223,7 @@ fn labels(report: &HtmlReport<'_>, html: &mut Html) {
         |html| {
             for (place, &(label, samples, flagged)) in drawn.iter().enumerate() {
                 let y = STEP * place as f64;
-                let name: String = report.names.full(label).chars().take(16).collect();
+                let name = report.names.short(label);
                 html.element("text", &[("x", &(NAMES - 6.0)), ("y", &(y + 14.0)), ("class", &"end")], name);
                 for (class, count) in [("others", samples), ("flagged", flagged)] {
                     let width = count as f64 / most * BARS;

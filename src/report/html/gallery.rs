@@ -147,15 +147,14 @@ fn controls(report: &HtmlReport<'_>, html: &mut Html) {
 
 fn flagged_item<'a>(report: &'a HtmlReport<'_>, rank: usize, entry: &FlaggedRecord) -> Item<'a> {
     let picture = report.picture(entry.index);
-    let label = report.names.full(entry.label);
     let mut values = vec![
         ("position", entry.index.to_string()),
         ("name", entry.id.clone()),
-        ("label", label.clone()),
+        ("label", report.names.full(entry.label)),
         ("score", score(entry.score)),
         ("rank by score", grouped(rank + 1)),
     ];
-    let mut caption = vec![format!("#{}", entry.index), label];
+    let mut caption = vec![format!("#{}", entry.index), report.names.short(entry.label)];
     if let Some(p) = entry.p_value {
         values.push(("p-value", p_value(p)));
         caption.push(format!("p {}", p_value(p)));

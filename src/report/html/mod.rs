@@ -4,7 +4,7 @@
 //! as a gallery, clean ones for contrast, distributions, and how far to trust all that. Scripts only sort, filter and
 //! enlarge: without them everything is there to be read.
 //!
-//! Its weight: some 60 kB, and for each flagged image four thirds of its PNG file plus 0.9 kB; 5,000 flagged images of CIFAR-10 make
+//! Its weight: some 50 kB and the suspects' pictures, and for each flagged image four thirds of its PNG file plus 0.6 kB; 5,000 flagged images of CIFAR-10 make
 //! about 20 MB. Larger images are reduced where there are many, so that photographs stay under some 70 MB.
 //!
 //! Everything that comes from the user's data is text to the page (see the writer in `escape.rs`), and a content security policy

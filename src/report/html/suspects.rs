@@ -101,16 +101,16 @@ fn copy_item<'a>(
     picture: Option<&'a super::Picture>,
 ) -> Item<'a> {
     let same = copy.predicted == suspect.label;
-    let answer = report.names.full(copy.predicted);
     let mut values = vec![
         ("change", copy.transform.clone()),
-        ("the model's answer", answer.clone()),
+        ("the model's answer", report.names.full(copy.predicted)),
         ("answer", if same { "as on the suspect" } else { "another" }.to_owned()),
     ];
-    let mut caption = vec![format!("{} {answer}", if same { "=" } else { "≠" })];
+    let mut caption =
+        vec![format!("{} {}", if same { "=" } else { "≠" }, report.names.short(copy.predicted))];
     if let Some(share) = copy.influence {
         values.push(("influence of the flagged images, of that on the suspect", percent(share)));
-        caption.push(format!("influence {}", percent(share)));
+        caption.push(format!("influence {:.0} %", 100.0 * share));
     }
     Item { picture, title: format!("Altered copy {}", number + 1), caption, values, data: Vec::new() }
 }
@@ -160,7 +160,7 @@ fn null_images(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&
             .map(|(number, picture)| Item {
                 picture: Some(picture),
                 title: format!("Harmless mistake {}", number + 1),
-                caption: vec![report.names.full(suspect.label)],
+                caption: vec![report.names.short(suspect.label)],
                 values: vec![("compared as", report.names.full(suspect.label))],
                 data: Vec::new(),
             })

@@ -2,6 +2,9 @@
 
 use crate::report::table::{number, printable};
 
+/// Characters of a short name.
+const SHORT: usize = 16;
+
 /// What classes are called; a class without a name is called by its number.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ClassNames(pub Vec<String>);
@@ -16,6 +19,15 @@ impl ClassNames {
     pub fn full(&self, label: usize) -> String {
         self.get(label)
             .map_or_else(|| format!("class {label}"), |name| format!("{} ({label})", printable(name)))
+    }
+
+    /// Where there is little space: `dog` or `class 5`.
+    pub fn short(&self, label: usize) -> String {
+        let name = self.get(label).map_or_else(|| format!("class {label}"), printable);
+        match name.chars().count() {
+            ..=SHORT => name,
+            _ => name.chars().take(SHORT - 1).chain(['…']).collect(),
+        }
     }
 
     fn get(&self, label: usize) -> Option<&str> {
@@ -69,5 +81,7 @@ mod tests {
         let names = ClassNames(vec!["stop".to_owned(), " ".to_owned()]);
         assert_eq!([0, 1, 2].map(|label| names.full(label)), ["stop (0)", "class 1", "class 2"]);
         assert_eq!([0, 1].map(|label| names.quoted(label)), ["“stop”", "class 1"]);
+        let long = ClassNames(vec!["no entry for vehicles".to_owned()]);
+        assert_eq!([0, 1].map(|label| long.short(label)), ["no entry for ve…", "class 1"]);
     }
 }
