@@ -110,7 +110,7 @@ fn copy_item<'a>(
         vec![format!("{} {}", if same { "=" } else { "≠" }, report.names.short(copy.predicted))];
     if let Some(share) = copy.influence {
         values.push(("influence of the flagged images, of that on the suspect", percent(share)));
-        caption.push(format!("influence {:.0} %", 100.0 * share));
+        caption.push(format!("keeps {:.0}\u{a0}%", 100.0 * share));
     }
     Item { picture, title: format!("Altered copy {}", number + 1), caption, values, data: Vec::new() }
 }
