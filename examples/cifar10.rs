@@ -207,10 +207,11 @@ const MODEL: &str = "model.bpk";
 const FACTORS: &str = "factors.safetensors";
 
 /// Files of an earlier run that this one may not write.
-const RESULTS: [&str; 12] = [
+const RESULTS: [&str; 13] = [
     MODEL,
     FACTORS,
     "audit.json",
+    "audit.html",
     "audit-delta.json",
     "audit-paper.json",
     "flagged.png",
@@ -275,7 +276,7 @@ fn cifar10(arguments: Arguments) -> Outcome<()> {
     if let Some(peak) = peak_memory() {
         println!("peak memory of the process: {peak} MiB");
     }
-    println!("written to {}", out.display());
+    println!("written to {}; open audit.html in a browser", out.display());
     Ok(())
 }
 
@@ -560,6 +561,8 @@ fn audits(
         }
         if first.is_none() {
             audit.save(arguments.out.join("audit.json"))?;
+            let page = audit.html_report(&data.train)?.with_class_names(Cifar10::CLASSES);
+            page.save(arguments.out.join("audit.html"))?;
             audit.save_contact_sheet(arguments.out.join("flagged.png"), &data.train)?;
             first = Some(audit);
         } else {

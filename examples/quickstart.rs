@@ -32,7 +32,7 @@ use support::{DeviceChoice, Outcome, clear_results, phase};
 /// Trains on poisoned traffic signs, finds the poison from one misclassified sign, and unlearns it.
 #[derive(Parser)]
 struct Arguments {
-    /// Folder for audit.json, unlearn.json and the pictures.
+    /// Folder for audit.json, audit.html, unlearn.json and the pictures.
     #[arg(long, default_value = "delta-influence-out")]
     out: PathBuf,
     /// Seed of data, poison, training and audit.
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
 fn quickstart(arguments: Arguments) -> Outcome<()> {
     let Arguments { out, seed, samples, epochs, device } = arguments;
     check_output_dir(&out)?;
-    clear_results(&out, &["audit.json", "unlearn.json", "suspect.png", "flagged.png"])?;
+    clear_results(&out, &["audit.json", "audit.html", "unlearn.json", "suspect.png", "flagged.png"])?;
     let device = device.device()?;
     device.seed(seed);
 
@@ -115,11 +115,12 @@ fn quickstart(arguments: Arguments) -> Outcome<()> {
         DetectionMetrics::measure(samples, &audit.flagged(), &poisoned.indices, Some(audit.scores()))?;
     let audit = audit.with_truth(truth.into());
     audit.save(out.join("audit.json"))?;
+    audit.html_report(&train_set)?.with_class_names(SIGN_NAMES).save(out.join("audit.html"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &train_set)?;
 
     if audit.flagged().is_empty() {
         println!(
-            "\n{}\nnothing was flagged, nothing is unlearned; audit.json is in {}",
+            "\n{}\nnothing was flagged, nothing is unlearned; audit.json and audit.html are in {}",
             audit.summary(),
             out.display()
         );
@@ -140,6 +141,9 @@ fn quickstart(arguments: Arguments) -> Outcome<()> {
     save_json(out.join("unlearn.json"), &record)?;
 
     println!("\n{}\n{}", audit.summary(), unlearn_summary(&record));
-    println!("written to {}: audit.json, unlearn.json, suspect.png, flagged.png", out.display());
+    println!(
+        "written to {}: audit.html (open it in a browser), audit.json, unlearn.json, suspect.png, flagged.png",
+        out.display()
+    );
     Ok(())
 }

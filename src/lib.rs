@@ -32,6 +32,7 @@
 //! let audit = DeltaAudit::new(AuditConfig::new()).run(&trained.model, &trained.factors, &train_set, &[suspect])?;
 //! println!("{}", audit.summary());
 //! audit.save("audit.json")?;
+//! audit.save_html("audit.html", &train_set)?;
 //!
 //! // Unlearn: the user's own training function, on the cleaned data.
 //! let cleaned = audit.cleaned(train_set);
@@ -52,7 +53,7 @@
 //! | [`influence`] | factors, queries, training data | scores |
 //! | [`audit`] | suspects, scores | flagged samples, a verdict |
 //! | [`unlearn`] | the cleaned data | a model without the poison, measured before and after |
-//! | [`report`] | an audit | `audit.json`, a summary, pictures, JUnit, SARIF, the gate, comparisons |
+//! | [`report`] | an audit | `audit.json`, a page to look at, a summary, pictures, JUnit, SARIF, the gate, comparisons |
 //! | `lab` (feature) | – | data sets, attacks, networks and metrics for experiments |
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]

@@ -214,6 +214,33 @@ fn a_clean_verdict_that_is_not_enough_is_told_with_its_reason() {
 }
 
 #[test]
+fn html_writes_the_page_beside_the_record_or_where_it_is_told() {
+    let (folder, path) = saved(Verdict::Poisoned, 41);
+    let run = delta_influence([Path::new("html"), &path]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.trim_end().ends_with("audit.html"), "{}", run.stdout);
+    let page = fs::read_to_string(folder.path().join("audit.html")).unwrap();
+    assert!(page.contains("<h1>Poisoned: 41 of 10,000 training images") && page.contains("no pictures"));
+
+    let other = folder.path().join("pages/x.html");
+    let json = path.to_str().unwrap();
+    assert_eq!(delta_influence(["html", json, "--out", other.to_str().unwrap()]).code, Some(0));
+    assert_eq!(fs::read_to_string(&other).unwrap(), page);
+}
+
+#[test]
+fn html_never_replaces_the_record() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let record = fs::read(&path).unwrap();
+    let run = delta_influence(["html", path.to_str().unwrap(), "--out", path.to_str().unwrap()]);
+    assert_refused(&run, "is the record itself");
+    assert_eq!(fs::read(&path).unwrap(), record);
+    assert_refused(&delta_influence(["html", "no-such-audit.json"]), "no-such-audit.json does not exist");
+    let run = delta_influence(["html", path.to_str().unwrap(), "--out", folder.path().to_str().unwrap()]);
+    assert_refused(&run, "cannot write");
+}
+
+#[test]
 fn show_prints_the_summary_whatever_the_verdict() {
     let (_folder, path) = saved(Verdict::Poisoned, 41);
     let run = delta_influence([Path::new("show"), &path]);

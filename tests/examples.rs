@@ -272,13 +272,15 @@ fn a_suspect_that_the_model_gets_right_is_refused_after_training() {
 fn a_few_images_of_each_class_are_inconclusive_and_old_results_go_away() {
     let place = Place::new();
     fs::create_dir(place.path("out")).unwrap();
-    for old in ["audit.json", "flagged.png", "unlearn.json"] {
+    for old in ["audit.json", "audit.html", "flagged.png", "unlearn.json"] {
         place.write(&format!("out/{old}"), b"of another run");
     }
     let run = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
     let record = load_audit(place.path("out/audit.json")).unwrap();
     assert_eq!((record.verdict, record.data.samples), (Verdict::Inconclusive, 65));
+    let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
+    assert!(page.contains("<h1>Cannot tell") && page.contains("airplane"), "{page}");
     assert!(!place.path("out/flagged.png").exists() && !place.path("out/unlearn.json").exists());
     assert!(place.path("out/suspect-0.png").exists());
 }
@@ -378,6 +380,8 @@ fn quickstart_leaves_its_records_or_says_that_the_trigger_was_not_learned() {
     assert_eq!((record.data.samples, record.seed), (400, 1));
     assert_eq!(record.truth.unwrap().poisons, 8);
     assert_eq!(Image::open(place.path("out/suspect.png")).unwrap().shape(), [3, 32, 32]);
+    let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
+    assert!(page.contains("stop sign with sticker") && page.contains("priority road"));
     if place.path("out/unlearn.json").exists() {
         let unlearned = load_unlearn(place.path("out/unlearn.json")).unwrap();
         assert_eq!(unlearned.removed, record.flagged.len());
@@ -401,4 +405,8 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
     assert_ne!(unlearned.after.suspects[0].predicted, unlearned.before.suspects[0].predicted);
     assert!(Image::open(place.path("out/flagged.png")).is_ok());
     assert!(Image::open(place.path("out/suspect.png")).is_ok());
+    let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
+    let sentence = format!("<h1>Poisoned: {} of 3,000 training images taught", record.flagged.len());
+    assert!(page.contains(&sentence) && run.stdout.contains("audit.html"), "{}", run.stdout);
+    assert!(page.matches("<img").count() > record.flagged.len() + 50);
 }

@@ -12,11 +12,12 @@ use crate::influence::{
     Classifier, ImageList, ImageSource, Influence, Preconditioner, corrected_factors, predict,
 };
 use crate::report::{
-    AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SearchRecord, SuspectRecord,
-    TimingsRecord, Verdict,
+    AuditRecord, CopyRecord, DataRecord, EvidenceRecord, FlaggedRecord, ModelRecord, RuleRecord,
+    SearchRecord, SuspectRecord, TimingsRecord, Verdict,
 };
 use crate::samples::LabeledSample;
 
+use super::evidence::{factors_record, samples_by_label, suspects_evidence};
 use super::judge::{Case, Finding, Judge};
 use super::transforms::altered_copies;
 use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
@@ -114,7 +115,7 @@ impl DeltaAudit {
         let labels = labels(train, classes)?;
         let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
         let record = self.record(frozen.inventory(), factors, train, &labels, classes, &[], timings)?;
-        Ok(Audit::new(record, Vec::new()))
+        Ok(Audit::new(record, Vec::new(), Vec::new()))
     }
 
     /// Audits a model that has been unlearned, on the data that it was left with: do samples of the suspects' wrong labels still
@@ -191,8 +192,15 @@ impl DeltaAudit {
             scores: score_start.elapsed().as_secs_f64(),
             total: start.elapsed().as_secs_f64(),
         };
-        let record = self.record(frozen.inventory(), factors, train, &labels, classes, &cases, timings)?;
-        Ok(Audit::new(record, cases.into_iter().map(|case| case.finding).collect()))
+        let mut record =
+            self.record(frozen.inventory(), factors, train, &labels, classes, &cases, timings)?;
+        let flagged = record.flagged.iter().map(|entry| entry.index).collect();
+        record.evidence = EvidenceRecord {
+            factors: Some(factors_record(factors, corrected.as_ref())),
+            suspects: suspects_evidence(&cases, train, &labels, &flagged)?,
+            samples_by_label: samples_by_label(&labels, classes),
+        };
+        Ok(Audit::new(record, cases.into_iter().map(|case| case.finding).collect(), suspects.to_vec()))
     }
 
     /// Checks every suspect and makes its altered copies. Returns the number of classes too.

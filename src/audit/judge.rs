@@ -12,7 +12,7 @@ use crate::capture::{BatchSource, PassConfig, PassError};
 use crate::influence::{
     Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions, predict,
 };
-use crate::report::Verdict;
+use crate::report::{NullRecord, Verdict};
 use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
@@ -50,6 +50,20 @@ pub(super) struct Finding {
     pub inconclusive: bool,
     /// The flagged samples' influence on each altered copy, as a share of that on the suspect.
     pub collapse: Option<Vec<f64>>,
+    /// What the suspect was compared with.
+    pub null: Option<NullRecord>,
+    /// The first of these images, to look at.
+    pub null_images: Vec<Image>,
+}
+
+/// Null images that are kept to look at.
+const KEPT_NULL_IMAGES: usize = 12;
+
+/// What suspects of one label are compared with.
+struct NullImages {
+    images: ImageList,
+    /// Whether the model takes them for the label.
+    mistakes: bool,
 }
 
 impl Finding {
@@ -123,7 +137,7 @@ where
 
     /// The rule `delta`: evidence label by label, a decision over all suspects, then the samples of those that are poisoned.
     fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
-        let mut evidence: Vec<(Vec<usize>, Vec<usize>, DeltaEvidence)> = Vec::new();
+        let mut evidence: Vec<(Vec<usize>, Vec<usize>, DeltaEvidence, NullImages)> = Vec::new();
         for (label, (candidates, numbers)) in self.by_label(cases) {
             let others = self.labels.iter().filter(|&&other| other != label).count();
             let (count, samples) = (candidates.len(), self.labels.len());
@@ -149,24 +163,24 @@ where
                 self.source,
                 &candidates,
                 &suspects,
-                &null_images,
+                &null_images.images,
                 self.seed,
                 self.pass,
             )?;
-            evidence.push((candidates, numbers, found));
+            evidence.push((candidates, numbers, found, null_images));
         }
         let p_values: Vec<f64> = evidence
             .iter()
-            .flat_map(|(.., evidence)| (0..evidence.suspects()).map(|suspect| evidence.p_value(suspect)))
+            .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.p_value(suspect)))
             .collect();
         let mut poisoned = benjamini_hochberg(&p_values, rule.significance).into_iter();
-        for (candidates, numbers, mut evidence) in evidence {
+        for (candidates, numbers, mut evidence, null_images) in evidence {
             let mut findings = Vec::with_capacity(evidence.suspects());
             for suspect in 0..evidence.suspects() {
                 let poisoned = poisoned.next().unwrap_or_default();
                 let (influence, source) = (self.influence, self.source);
                 let found = rule.finding(&mut evidence, suspect, poisoned, influence, source, self.pass)?;
-                findings.push(self.finding(&candidates, found, poisoned));
+                findings.push(self.finding(&candidates, found, poisoned, &null_images));
             }
             // Combined suspects share one finding.
             for (number, finding) in numbers.into_iter().zip(findings.iter().cycle()) {
@@ -176,7 +190,13 @@ where
         Ok(())
     }
 
-    fn finding(&self, candidates: &[usize], found: DeltaFinding, poisoned: bool) -> Finding {
+    fn finding(
+        &self,
+        candidates: &[usize],
+        found: DeltaFinding,
+        poisoned: bool,
+        null_images: &NullImages,
+    ) -> Finding {
         // Something stands out, but no sample does enough: to call that clean would say more than is known.
         let unclear = poisoned && found.flagged.is_empty();
         let note = match (unclear, found.by_look) {
@@ -197,13 +217,21 @@ where
             p_value: Some(found.p_value),
             inconclusive: unclear,
             note,
+            null: Some(NullRecord { mistakes: null_images.mistakes, statistics: found.null_statistics }),
+            null_images: null_images
+                .images
+                .0
+                .iter()
+                .take(KEPT_NULL_IMAGES)
+                .map(|(image, _)| image.clone())
+                .collect(),
             ..Finding::default()
         }
     }
 
     /// Images that have nothing to do with a poison and that the model takes for this label all the same: altered training images of
     /// other labels. Where it hardly takes any, training images of other labels as they are.
-    fn null_images(&self, count: usize, label: usize) -> Result<ImageList, AuditError> {
+    fn null_images(&self, count: usize, label: usize) -> Result<NullImages, AuditError> {
         let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
         // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
         let seed = self.seed.wrapping_add(label as u64);
@@ -233,12 +261,13 @@ where
         found.truncate(count);
         tracing::debug!(label, mistakes = found.len(), "null images");
         if found.len() >= Delta::FEWEST_NULL_IMAGES {
-            return Ok(ImageList(found));
+            return Ok(NullImages { images: ImageList(found), mistakes: true });
         }
         let mut drawn = order[..count.min(order.len())].to_vec();
         drawn.sort_unstable(); // neighbours on disk are read together
         let images = drawn.into_iter().map(|index| Ok((self.image(index)?, label)));
-        Ok(ImageList(images.collect::<Result<_, PassError>>()?))
+        let images = ImageList(images.collect::<Result<_, PassError>>()?);
+        Ok(NullImages { images, mistakes: false })
     }
 
     fn image(&self, index: usize) -> Result<Image, PassError> {

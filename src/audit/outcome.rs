@@ -9,15 +9,16 @@ use crate::capture::PassError;
 use crate::report::{AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary};
 use crate::samples::{Image, LabeledSample};
 
-use super::AuditError;
 use super::judge::Finding;
+use super::{AuditError, Suspect};
 
 /// The outcome of an audit: its record, and every training sample's score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Audit {
     /// What is written to `audit.json`.
     pub record: AuditRecord,
-    findings: Vec<Finding>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) suspects: Vec<Suspect>,
     /// The largest of each sample over the suspects.
     scores: Vec<f64>,
 }
@@ -26,7 +27,7 @@ pub struct Audit {
 const SHEET: (usize, usize) = (20, 2);
 
 impl Audit {
-    pub(super) fn new(record: AuditRecord, findings: Vec<Finding>) -> Self {
+    pub(super) fn new(record: AuditRecord, findings: Vec<Finding>, suspects: Vec<Suspect>) -> Self {
         let mut scores = vec![f64::NEG_INFINITY; record.data.samples];
         for finding in &findings {
             scores
@@ -34,7 +35,7 @@ impl Audit {
                 .zip(&finding.scores)
                 .for_each(|(largest, score)| *largest = largest.max(*score));
         }
-        Self { record, findings, scores }
+        Self { record, findings, suspects, scores }
     }
 
     /// The verdict over all suspects.

@@ -1,4 +1,4 @@
-//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` is for people, `diff` for both.
+//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` and `html` are for people, `diff` for both.
 
 #[path = "delta-influence/check.rs"]
 mod check;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
-use burn_delta_influence::report::{load_audit, summary};
+use burn_delta_influence::report::{load_audit, save_html, summary};
 use clap::{Parser, Subcommand};
 
 /// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
@@ -47,6 +47,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Make a page for a browser from an audit: without pictures, which the record does not hold.
+    Html {
+        /// The audit's record.
+        #[arg(value_name = "audit.json")]
+        audit: PathBuf,
+        /// Where to write the page; by default beside the record, as .html.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Put the scores of a run's shards together; gaps, overlaps and parts of other runs are refused.
     Merge {
         /// Files of scores, in any order.
@@ -68,6 +77,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check(arguments) => check::check(arguments),
         Command::Diff { old, new, json } => diff::diff(&old, &new, json),
+        Command::Html { audit, out } => html(&audit, out),
         Command::Merge { parts, out } => merge(&parts, &out),
         Command::Show { audit } => show(&audit),
     };
@@ -78,6 +88,13 @@ fn main() -> ExitCode {
             ExitCode::from(CANNOT_TELL)
         }
     }
+}
+
+fn html(audit: &Path, out: Option<PathBuf>) -> Result<u8, Box<dyn std::error::Error>> {
+    let out = out.unwrap_or_else(|| audit.with_extension("html"));
+    save_html(audit, &out)?;
+    print(&format!("{}\n", out.display()))?;
+    Ok(0)
 }
 
 fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>> {

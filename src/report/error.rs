@@ -135,6 +135,42 @@ pub enum ReportError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A training sample that the page shows could not be loaded.
+    #[error(
+        "training sample {index} cannot be shown on the page ({source}): give the data set that was audited"
+    )]
+    Sample {
+        /// Its position in the data set.
+        index: usize,
+        /// What its data set said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The pictures are to come from another data set than the audited one.
+    #[error(
+        "the data set has {got} samples, the audited one had {expected}: give the page the data set that was audited"
+    )]
+    OtherData {
+        /// Samples of the audited data set.
+        expected: usize,
+        /// Samples of the one given.
+        got: usize,
+    },
+    /// A picture of the page could not be encoded.
+    #[error(
+        "the picture of {what} cannot be put on the page ({source}): save the page from the record alone"
+    )]
+    PagePicture {
+        /// Of what it is.
+        what: String,
+        /// What the encoder said.
+        source: image::ImageError,
+    },
+    /// The page would replace the record that it is made from.
+    #[error("{path} is the record itself: write the page to another file, with --out FILE")]
+    WouldReplaceRecord {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is nothing to put on a contact sheet.
     #[error("no images for a contact sheet: nothing was flagged")]
     NoPictures,

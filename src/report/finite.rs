@@ -27,3 +27,21 @@ pub(super) mod option {
         Option::deserialize(deserializer)
     }
 }
+
+/// The same for lists: what is not finite is left out, in writing and in reading.
+pub(super) mod list {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(in super::super) fn serialize<S: Serializer>(
+        values: &[f64],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        values.iter().copied().filter(|value| value.is_finite()).collect::<Vec<f64>>().serialize(serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<f64>, D::Error> {
+        Ok(Vec::<Option<f64>>::deserialize(deserializer)?.into_iter().flatten().collect())
+    }
+}

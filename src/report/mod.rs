@@ -1,9 +1,9 @@
 //! What an audit and an unlearning leave behind: records on disk, and what people and build servers read.
 //!
 //! [`AuditRecord`] is `audit.json`, the contract for automated checks; [`UnlearnRecord`] is `unlearn.json`. Everything
-//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`contact_sheet`] to look at the flagged images.
-//! A [`Gate`] judges records, a [`Check`] turns its judgements into an exit code and, by [`junit_xml`] and [`sarif`], into what
-//! build servers show; [`AuditDiff`] compares two audits. The command `delta-influence` is no more than that.
+//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`HtmlReport`] as a page for a browser, [`contact_sheet`]
+//! to look at the flagged images. A [`Gate`] judges records, a [`Check`] turns its judgements into an exit code and, by [`junit_xml`]
+//! and [`sarif`], into what build servers show; [`AuditDiff`] compares two audits. The command `delta-influence` is no more than that.
 //!
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
 //! one, never half of one.
@@ -14,10 +14,12 @@ mod contact_sheet;
 mod diff;
 mod diff_text;
 mod error;
+mod evidence_record;
 mod file;
 mod finite;
 mod gate;
 mod gate_file;
+mod html;
 mod junit;
 mod record;
 mod sarif;
@@ -29,8 +31,13 @@ pub use check::{Check, CheckedAudit};
 pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
 pub use diff::{AuditDiff, Change, FlaggedChange, SuspectChange, SuspectSide};
 pub use error::ReportError;
+pub use evidence_record::{
+    EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord, SuspectEvidence,
+};
 pub use file::{MAX_RECORD_BYTES, check_output_dir, load_audit, load_unlearn, save_json};
 pub use gate::{Gate, Judgement, Outcome};
+pub(crate) use html::SuspectPictures;
+pub use html::{HtmlReport, save_html};
 pub use junit::{junit_xml, save_junit};
 pub use record::{
     AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SearchRecord, SuspectRecord,

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::finite;
+use super::{EvidenceRecord, finite};
 
 /// What an audit concludes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ pub struct AuditRecord {
     /// How right the audit was; only where the caller made the attack and knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truth: Option<TruthRecord>,
+    /// What the report page shows beside the findings; absent in files of earlier releases.
+    #[serde(default, skip_serializing_if = "EvidenceRecord::is_empty")]
+    pub evidence: EvidenceRecord,
 }
 
 impl AuditRecord {
@@ -88,6 +91,7 @@ impl Default for AuditRecord {
             timings_s: TimingsRecord::default(),
             search: None,
             truth: None,
+            evidence: EvidenceRecord::default(),
         }
     }
 }

@@ -38,6 +38,8 @@ pub(super) struct Alike {
     pub group: Vec<usize>,
     /// How much each sample looks like a member.
     pub scores: Vec<f64>,
+    /// The null images' T.
+    pub null: Vec<f64>,
 }
 
 /// Regressions on the same looks, each fold's matrix decomposed once.
@@ -108,7 +110,8 @@ fn cut(values: &[f64]) -> Option<Vec<usize>> {
 
 /// For each suspect the group that its row of z points to. Rows from `suspects` on are null images.
 pub(super) fn alike(looks: &[Vec<f64>], z: &[Vec<f64>], suspects: usize) -> Vec<Alike> {
-    let nothing = || Alike { p_value: 1.0, statistic: 0.0, group: Vec::new(), scores: Vec::new() };
+    let nothing =
+        || Alike { p_value: 1.0, statistic: 0.0, group: Vec::new(), scores: Vec::new(), null: Vec::new() };
     let rows: Vec<Vec<f64>> =
         looks.iter().map(|look| std::iter::once(1.0).chain(look.iter().copied()).collect()).collect();
     // Without looks there is nothing to be alike in.
@@ -128,7 +131,7 @@ pub(super) fn alike(looks: &[Vec<f64>], z: &[Vec<f64>], suspects: usize) -> Vec<
         let null: Vec<f64> = standing[1..].iter().map(largest).collect();
         // Only the suspect's own group is named: others are natural.
         let statistic = standing[0].last().copied().unwrap_or_default();
-        Alike { p_value: Gumbel::fit(&null).tail(statistic), statistic, group: own, scores }
+        Alike { p_value: Gumbel::fit(&null).tail(statistic), statistic, group: own, scores, null }
     });
     judged.collect()
 }

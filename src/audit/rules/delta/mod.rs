@@ -140,6 +140,8 @@ pub struct DeltaFinding {
     pub p_values: Vec<f64>,
     /// The samples were found by what they look like, each of them being too faint an influence to be named.
     pub by_look: bool,
+    /// T of the null images, which `statistic` is to be compared with.
+    pub null_statistics: Vec<f64>,
 }
 
 impl Delta {
@@ -177,9 +179,9 @@ impl Delta {
             false => (rest, count),
         };
         let looks = look::looks(source, candidates, influence.device())?;
-        let alike = alike(&looks, &null::by_median(&contrast), count);
-        let views =
-            [View::new(null::by_median(&rest), count), View::new(null::by_low_quantiles(&rest), count)];
+        let by_median = null::by_median(&rest);
+        let alike = alike(&looks, &by_median, count);
+        let views = [View::new(by_median, count), View::new(null::by_low_quantiles(&rest), count)];
         let candidates = candidates.to_vec();
         Ok(DeltaEvidence { candidates, norms, suspects: count, views, alike, class_sum: None })
     }
@@ -224,6 +226,7 @@ impl Delta {
             scores: view.row(suspect).to_vec(),
             p_values: view.sample_p_values(suspect),
             by_look: false,
+            null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
         // Two samples are no group, and neither is everything.
         let sizes = 3..evidence.candidates.len();
@@ -268,7 +271,7 @@ impl DeltaEvidence {
 
     /// The finding of a suspect that is faintly influenced by samples that look alike.
     fn look(&self, suspect: usize) -> DeltaFinding {
-        let Alike { statistic, group, scores, .. } = self.alike[suspect].clone();
+        let Alike { statistic, group, scores, null, .. } = self.alike[suspect].clone();
         let [by_median, _] = &self.views;
         DeltaFinding {
             p_value: self.p_value(suspect),
@@ -277,6 +280,7 @@ impl DeltaEvidence {
             scores,
             p_values: by_median.sample_p_values(suspect),
             by_look: true,
+            null_statistics: null,
         }
     }
 

@@ -34,6 +34,11 @@ impl View {
         self.statistics[query]
     }
 
+    /// T of the null images, whose rows follow those of the suspects.
+    pub fn null_statistics(&self, suspects: usize) -> &[f64] {
+        &self.statistics[suspects..]
+    }
+
     pub fn p_value(&self, query: usize) -> f64 {
         self.null.tail(self.statistics[query])
     }

@@ -1,0 +1,145 @@
+//! What lets a reader judge an audit, in few numbers: distributions instead of every sample's score.
+
+use serde::{Deserialize, Serialize};
+
+use super::finite;
+
+/// What the findings rest on. A file of an earlier release has nothing of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceRecord {
+    /// Where the curvature came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factors: Option<FactorsRecord>,
+    /// How many training samples carry each label.
+    #[serde(default)]
+    pub samples_by_label: Vec<usize>,
+    /// One entry per suspect, in their order.
+    #[serde(default)]
+    pub suspects: Vec<SuspectEvidence>,
+}
+
+impl EvidenceRecord {
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where the factors came from, and with it how old the weights are that they saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FactorsRecord {
+    /// `training` (collected while the model was changing), `fit` (a pass of the finished model) or `merged`.
+    pub source: String,
+    /// Training steps seen, collected or not; 0 for a fit.
+    pub steps: usize,
+    /// Steps that were collected; 0 for a fit.
+    pub collected_steps: usize,
+    /// Steps left out because of values that are not finite.
+    pub skipped_steps: usize,
+    /// Samples behind the covariances.
+    pub samples: usize,
+    /// Samples behind the corrected eigenvalues; 0 where there are none.
+    pub eigenvalue_samples: usize,
+    /// Whether the audit itself made these eigenvalues, with the audited weights.
+    pub corrected_by_audit: bool,
+}
+
+/// What the finding about one suspect rests on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SuspectEvidence {
+    /// The scores of the samples that the rule looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores: Option<HistogramRecord>,
+    /// The harmless mistakes that the suspect was compared with, where the rule does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null: Option<NullRecord>,
+    /// Samples of the suspect's label that are not flagged and have the highest scores of these, highest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub highest_clean: Vec<NeighbourRecord>,
+    /// Samples of the suspect's label that are not flagged and have scores in the middle of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub typical_clean: Vec<NeighbourRecord>,
+}
+
+/// How many scores lie where: bins of equal width.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistogramRecord {
+    /// Where the first bin begins.
+    #[serde(with = "finite")]
+    pub from: f64,
+    /// Where the last bin ends.
+    #[serde(with = "finite")]
+    pub to: f64,
+    /// Samples that are not flagged, by bin.
+    pub others: Vec<usize>,
+    /// Samples flagged through this suspect, by bin.
+    pub flagged: Vec<usize>,
+}
+
+impl HistogramRecord {
+    /// Bins of a histogram that an audit writes.
+    pub const BINS: usize = 40;
+
+    /// Counts scores, each with whether its sample is flagged. Scores that are not finite belong to samples that were not looked
+    /// at. `None` where no score is left.
+    pub fn of(scores: impl Iterator<Item = (f64, bool)> + Clone) -> Option<Self> {
+        let scores = scores.filter(|(score, _)| score.is_finite());
+        let from = scores.clone().map(|(score, _)| score).reduce(f64::min)?;
+        let to = scores.clone().map(|(score, _)| score).reduce(f64::max)?;
+        let bins = if to > from { Self::BINS } else { 1 };
+        let mut histogram = Self { from, to, others: vec![0; bins], flagged: vec![0; bins] };
+        for (score, flagged) in scores {
+            let share = if to > from { (score - from) / (to - from) } else { 0.0 };
+            let bin = ((share * bins as f64) as usize).min(bins - 1);
+            let counts = if flagged { &mut histogram.flagged } else { &mut histogram.others };
+            counts[bin] += 1;
+        }
+        Some(histogram)
+    }
+}
+
+/// The harmless mistakes with which a suspect is compared.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NullRecord {
+    /// Whether the model really takes them for the suspect's label. Where it hardly takes any image for it, images of other labels
+    /// have to do.
+    pub mistakes: bool,
+    /// How far each of them stands out, in the unit of the suspect's `separation`.
+    #[serde(with = "finite::list")]
+    pub statistics: Vec<f64>,
+}
+
+/// A training sample to compare flagged ones with.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NeighbourRecord {
+    /// The sample's position in the training data set, from 0.
+    pub index: usize,
+    /// Its name, or its position where it has none.
+    pub id: String,
+    /// The rule's score.
+    #[serde(with = "finite")]
+    pub score: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::HistogramRecord;
+
+    #[test]
+    fn every_score_is_in_one_bin() {
+        let scores = (0..=100).map(|n| (f64::from(n), n > 90)).chain([(f64::NEG_INFINITY, false)]);
+        let histogram = HistogramRecord::of(scores).unwrap();
+        assert_eq!((histogram.from, histogram.to), (0.0, 100.0));
+        assert_eq!(histogram.others.iter().sum::<usize>(), 91);
+        assert_eq!(histogram.flagged.iter().sum::<usize>(), 10);
+        assert_eq!(histogram.flagged.last(), Some(&3));
+        assert_eq!(histogram.others[0], 3);
+    }
+
+    #[test]
+    fn equal_scores_are_one_bin_and_none_are_none() {
+        let equal = HistogramRecord::of([(2.0, false), (2.0, true)].into_iter()).unwrap();
+        assert_eq!((equal.others, equal.flagged), (vec![1], vec![1]));
+        assert_eq!(HistogramRecord::of([(f64::NAN, true)].into_iter()), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! `audit.html`: the audit as one page for people, to be opened, sent and kept.
+//!
+//! The page needs no network and no other file. Verdict first, then the suspects beside their altered copies, the flagged images
+//! as a gallery, clean ones for contrast, distributions, and how far to trust all that. Scripts only sort, filter and
+//! enlarge: without them everything is there to be read.
+//!
+//! Its weight: some 50 kB and the suspects' pictures, and for each flagged image four thirds of its PNG file plus 0.6 kB; 5,000 flagged images of CIFAR-10 make
+//! about 20 MB. Larger images are reduced where there are many, so that photographs stay under some 70 MB.
+//!
+//! Everything that comes from the user's data is text to the page (see the writer in `escape.rs`), and a content security policy
+//! tells browsers to run and load nothing but what is compiled in here.
+
+mod axis;
+mod base64;
+mod charts;
+mod escape;
+mod gallery;
+mod page;
+mod picture;
+mod suspects;
+mod trust;
+mod verdict;
+mod words;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::data::dataset::Dataset;
+
+use super::file::{load_audit, write_atomic};
+use super::{AuditRecord, ReportError};
+use crate::samples::{Image, LabeledSample};
+
+use picture::{Picture, side_of};
+use words::ClassNames;
+
+/// Flagged images with a picture on the page; others are listed without.
+const MOST_PICTURES: usize = 10_000;
+/// Suspects that are shown with their copies.
+const MOST_SUSPECTS: usize = 20;
+/// The longest side of a suspect, and of its copies and the harmless mistakes.
+const SUSPECT_SIDE: usize = 512;
+const COPY_SIDE: usize = 128;
+
+/// The images of one suspect.
+pub(crate) struct SuspectPictures {
+    pub suspect: Image,
+    pub copies: Vec<Image>,
+    pub null_images: Vec<Image>,
+}
+
+/// The same, as the page holds them.
+#[derive(Clone, Debug)]
+struct Shown {
+    suspect: Picture,
+    copies: Vec<Picture>,
+    null_images: Vec<Picture>,
+}
+
+/// An audit's page, made from its record, with or without pictures.
+///
+/// [`Audit::save_html`](crate::audit::Audit::save_html) is the short way.
+///
+/// ```no_run
+/// use burn_delta_influence::report::{HtmlReport, load_audit};
+/// # use burn_delta_influence::samples::LabeledImage;
+/// # fn example(train_set: &burn::data::dataset::InMemDataset<LabeledImage>) -> Result<(), Box<dyn std::error::Error>> {
+/// let record = load_audit("audit.json")?;
+/// HtmlReport::new(&record)
+///     .with_class_names(["cat", "dog", "ship"])
+///     .with_training_set(train_set)?
+///     .save("audit.html")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct HtmlReport<'a> {
+    record: &'a AuditRecord,
+    names: ClassNames,
+    /// Of flagged samples and their neighbours, by index.
+    training: Option<BTreeMap<usize, Picture>>,
+    suspects: Vec<Shown>,
+}
+
+impl<'a> HtmlReport<'a> {
+    /// The page without pictures.
+    pub fn new(record: &'a AuditRecord) -> Self {
+        Self { record, names: ClassNames::default(), training: None, suspects: Vec::new() }
+    }
+
+    /// The same with names for the classes, in the order of their labels. A class without a name is called by its number.
+    pub fn with_class_names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.names = ClassNames(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The same with pictures of the training images that the audit names, of which it reads no others.
+    ///
+    /// # Errors
+    /// [`ReportError::OtherData`] where the number of samples is not that of the audited data set, [`ReportError::Sample`] or
+    /// [`ReportError::PagePicture`] for an image that can't be read or encoded.
+    pub fn with_training_set<I: LabeledSample, D: Dataset<I>>(
+        mut self,
+        train: &D,
+    ) -> Result<Self, ReportError> {
+        let (expected, got) = (self.record.data.samples, train.len());
+        if expected != got {
+            return Err(ReportError::OtherData { expected, got });
+        }
+        let neighbours = self.record.evidence.suspects.iter().take(MOST_SUSPECTS);
+        let neighbours =
+            neighbours.flat_map(|suspect| suspect.highest_clean.iter().chain(&suspect.typical_clean));
+        let flagged = self.record.flagged.iter().take(MOST_PICTURES).map(|entry| entry.index);
+        let mut indices: Vec<usize> = flagged.chain(neighbours.map(|entry| entry.index)).collect();
+        indices.sort_unstable(); // neighbours on disk are read together
+        indices.dedup();
+        let side = side_of(indices.len());
+        let pictures = indices.into_iter().map(|index| {
+            let item = match train.get(index) {
+                Ok(item) => item,
+                Err(source) => return Err(ReportError::Sample { index, source: Box::new(source) }),
+            };
+            Ok((index, Picture::new(&item.image(), side, || format!("training sample {index}"))?))
+        });
+        self.training = Some(pictures.collect::<Result<_, _>>()?);
+        Ok(self)
+    }
+
+    /// The same with pictures of the suspects, in the record's order.
+    pub(crate) fn with_suspects(mut self, suspects: Vec<SuspectPictures>) -> Result<Self, ReportError> {
+        let shown = suspects.iter().take(MOST_SUSPECTS).enumerate().map(|(number, images)| {
+            let suspect = || format!("suspect {number}");
+            let small = |images: &[Image]| -> Result<Vec<Picture>, ReportError> {
+                images.iter().map(|image| Picture::new(image, COPY_SIDE, suspect)).collect()
+            };
+            Ok(Shown {
+                suspect: Picture::new(&images.suspect, SUSPECT_SIDE, suspect)?,
+                copies: small(&images.copies)?,
+                null_images: small(&images.null_images)?,
+            })
+        });
+        self.suspects = shown.collect::<Result<_, ReportError>>()?;
+        Ok(self)
+    }
+
+    /// The page's text.
+    pub fn to_html(&self) -> String {
+        page::page(self)
+    }
+
+    /// Writes the page; it appears whole or not at all, and a missing folder is created.
+    ///
+    /// # Errors
+    /// [`ReportError::Write`], naming the file.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ReportError> {
+        write_atomic(path.as_ref(), self.to_html().as_bytes())
+    }
+
+    /// The picture of a training sample, where there is one.
+    fn picture(&self, index: usize) -> Option<&Picture> {
+        self.training.as_ref()?.get(&index)
+    }
+
+    fn has_pictures(&self) -> bool {
+        self.training.is_some() || !self.suspects.is_empty()
+    }
+}
+
+/// Makes the page from a saved record alone, without pictures: the command `delta-influence html`.
+///
+/// # Errors
+/// Those of [`load_audit`], [`ReportError::WouldReplaceRecord`] where both paths are one file, and [`ReportError::Write`].
+pub fn save_html(audit: impl AsRef<Path>, page: impl AsRef<Path>) -> Result<(), ReportError> {
+    let (audit, page) = (audit.as_ref(), page.as_ref());
+    let record = load_audit(audit)?;
+    if let (Ok(audit), Ok(other)) = (audit.canonicalize(), page.canonicalize())
+        && audit == other
+    {
+        return Err(ReportError::WouldReplaceRecord { path: page.to_path_buf() });
+    }
+    HtmlReport::new(&record).save(page)
+}

@@ -1,0 +1,172 @@
+//! The suspects beside their altered copies, with the model's answers.
+
+use super::escape::Html;
+use super::gallery::{Item, image, pictures, reduction, values};
+use super::words::{p_value, score};
+use super::{HtmlReport, MOST_SUSPECTS, Shown};
+use crate::report::table::{counted, grouped, percent, printable};
+use crate::report::{CopyRecord, SuspectRecord};
+
+/// Suspects that are unfolded from the start.
+const UNFOLDED: usize = 3;
+/// Copies of one suspect that are; the rest can be unfolded.
+const COPIES: usize = 12;
+
+pub(super) fn suspects(report: &HtmlReport<'_>, html: &mut Html) {
+    let all = &report.record.suspects;
+    for (number, suspect) in all.iter().take(MOST_SUSPECTS).enumerate() {
+        let title = format!("{}: {}", printable(&suspect.id), suspect.verdict);
+        let shown = report.suspects.get(number);
+        if all.len() == 1 {
+            html.within("article", &[], |html| one(report, suspect, shown, html));
+            continue;
+        }
+        let content = |html: &mut Html| {
+            html.element("summary", &[], &title);
+            one(report, suspect, shown, html);
+        };
+        match number < UNFOLDED {
+            true => html.within("details", &[("class", &"suspect"), ("open", &"")], content),
+            false => html.within("details", &[("class", &"suspect")], content),
+        };
+    }
+    if all.len() > MOST_SUSPECTS {
+        let rest = counted(all.len() - MOST_SUSPECTS, "more suspect");
+        html.element("p", &[], format_args!("The record has {rest}, which are not shown here."));
+    }
+}
+
+fn one(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
+    let names = &report.names;
+    let predicted = format!("{}, {}", names.full(suspect.predicted), percent(suspect.confidence));
+    let mut told = vec![("name", suspect.id.clone()), ("wrong label", names.full(suspect.label))];
+    // Confidence is that in the wrong label: another prediction is an unlearned model's.
+    match suspect.predicted == suspect.label {
+        true => told.push(("the model's answer", predicted)),
+        false => {
+            told.push(("the model's answer", names.full(suspect.predicted)));
+            told.push(("probability of the wrong label", percent(suspect.confidence)));
+        }
+    }
+    told.push(("verdict", suspect.verdict.to_string()));
+    told.push(("images flagged", grouped(suspect.flagged)));
+    told.extend(suspect.p_value.map(|p| ("p-value", p_value(p))));
+    told.extend(suspect.separation.map(|value| ("stands out by", format!("{} deviations", score(value)))));
+    told.extend(shown.and_then(|shown| reduction(Some(&shown.suspect))));
+    html.within("div", &[("class", &"suspect-head")], |html| {
+        if let Some(shown) = shown {
+            image(html, &shown.suspect, &format!("the suspect {}", printable(&suspect.id)));
+        }
+        html.within("dl", &[("class", &"values")], |html| values(html, &told));
+    });
+    if let Some(note) = &suspect.note {
+        html.element("p", &[("class", &"notice")], note);
+    }
+    copies(report, suspect, shown, html);
+    null_images(report, suspect, shown, html);
+}
+
+fn copies(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
+    if suspect.copies.is_empty() {
+        return;
+    }
+    html.element("h3", &[], "Altered copies");
+    html.element("p", &[], collapse(suspect));
+    let items: Vec<Item<'_>> = suspect
+        .copies
+        .iter()
+        .enumerate()
+        .map(|(number, copy)| {
+            let picture = shown.and_then(|shown| shown.copies.get(number));
+            copy_item(report, suspect, number, copy, picture)
+        })
+        .collect();
+    let advice =
+        "A copy that keeps the wrong answer still shows what taught it; one that changes it does not.";
+    let (first, rest) = items.split_at(items.len().min(COPIES));
+    pictures(html, first, "Altered copies", advice);
+    if !rest.is_empty() {
+        html.within("details", &[], |html| {
+            html.element("summary", &[], format_args!("{} more", grouped(rest.len())));
+            pictures(html, rest, "More altered copies", advice);
+        });
+    }
+}
+
+fn copy_item<'a>(
+    report: &HtmlReport<'_>,
+    suspect: &SuspectRecord,
+    number: usize,
+    copy: &CopyRecord,
+    picture: Option<&'a super::Picture>,
+) -> Item<'a> {
+    let same = copy.predicted == suspect.label;
+    let mut values = vec![
+        ("change", copy.transform.clone()),
+        ("the model's answer", report.names.full(copy.predicted)),
+        ("answer", if same { "as on the suspect" } else { "another" }.to_owned()),
+    ];
+    let mut caption =
+        vec![format!("{} {}", if same { "=" } else { "≠" }, report.names.short(copy.predicted))];
+    if let Some(share) = copy.influence {
+        values.push(("influence of the flagged images, of that on the suspect", percent(share)));
+        caption.push(format!("keeps {:.0}\u{a0}%", 100.0 * share));
+    }
+    Item { picture, title: format!("Altered copy {}", number + 1), caption, values, data: Vec::new() }
+}
+
+/// What becomes of the wrong answer, and of the influence behind it.
+fn collapse(suspect: &SuspectRecord) -> String {
+    let (kept, changed): (Vec<_>, Vec<_>) =
+        suspect.copies.iter().partition(|copy| copy.predicted == suspect.label);
+    let mut text = format!(
+        "On {} of {} altered copies the model gives the same wrong answer (=), on the others another (≠).",
+        grouped(kept.len()),
+        grouped(suspect.copies.len())
+    );
+    let shares = [median(&kept), median(&changed)];
+    if let [Some(kept), Some(changed)] = shares {
+        text += &format!(
+            " Where the answer stays, the flagged images keep {} of their influence on it; where it changes, {} (medians).",
+            percent(kept),
+            percent(changed)
+        );
+    }
+    text
+}
+
+fn median(copies: &[&CopyRecord]) -> Option<f64> {
+    let mut shares: Vec<f64> = copies.iter().filter_map(|copy| copy.influence).collect();
+    shares.sort_by(f64::total_cmp);
+    shares.get(shares.len() / 2).copied()
+}
+
+/// Some of the harmless mistakes that the suspect was compared with.
+fn null_images(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
+    let Some(shown) = shown.filter(|shown| !shown.null_images.is_empty()) else { return };
+    html.within("details", &[], |html| {
+        html.element(
+            "summary",
+            &[],
+            format_args!(
+                "{} of the harmless mistakes that it was compared with",
+                grouped(shown.null_images.len())
+            ),
+        );
+        let items: Vec<Item<'_>> = shown
+            .null_images
+            .iter()
+            .enumerate()
+            .map(|(number, picture)| Item {
+                picture: Some(picture),
+                title: format!("Harmless mistake {}", number + 1),
+                caption: vec![report.names.short(suspect.label)],
+                values: vec![("compared as", report.names.full(suspect.label))],
+                data: Vec::new(),
+            })
+            .collect();
+        let advice =
+            "An altered training image of another label. What influences it shows how much is chance.";
+        pictures(html, &items, "Harmless mistakes", advice);
+    });
+}

@@ -1,0 +1,217 @@
+//! How far to trust the audit: coverage, age of the factors, calibration; and its settings.
+
+use serde_json::Value;
+
+use super::HtmlReport;
+use super::escape::Html;
+use super::words::p_value;
+use crate::report::table::{counted, duration, grouped, percent};
+use crate::report::{FactorsRecord, TruthRecord};
+
+/// How good a thing is, in words as well as in colour.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Good,
+    Fair,
+    Weak,
+    Unknown,
+}
+
+impl Grade {
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Good => ("grade good", "good"),
+            Self::Fair => ("grade fair", "fair"),
+            Self::Weak => ("grade weak", "weak"),
+            Self::Unknown => ("grade unknown", "not known"),
+        }
+    }
+}
+
+pub(super) fn trust(report: &HtmlReport<'_>, html: &mut Html) {
+    let record = report.record;
+    html.within("dl", &[("class", &"trust")], |html| {
+        let mut row = |name: &'static str, grade: Grade, texts: Vec<String>| {
+            let (class, word) = grade.words();
+            html.within("dt", &[], |html| {
+                html.text(name).text(" ").element("span", &[("class", &class)], word);
+            });
+            html.within("dd", &[], |html| {
+                for text in texts {
+                    html.element("p", &[], text);
+                }
+            });
+        };
+        let (grade, texts) = coverage(report);
+        row("Coverage of the parameters", grade, texts);
+        let (grade, texts) = factors(record.evidence.factors.as_ref());
+        row("Age of the factors", grade, texts);
+        let (grade, texts) = calibration(report);
+        row("Calibration", grade, texts);
+        if let Some(truth) = &record.truth {
+            let (grade, text) = truth_row(truth);
+            row("Against the known attack", grade, vec![text]);
+        }
+    });
+    let left_out = &record.model.not_covered;
+    if !left_out.is_empty() {
+        html.within("details", &[], |html| {
+            let count = counted(left_out.len(), "parameter tensor");
+            html.element("summary", &[], format_args!("{count} not covered"));
+            html.within("ul", &[("class", &"paths")], |html| {
+                for path in left_out {
+                    html.element("li", &[], path);
+                }
+            });
+        });
+    }
+}
+
+fn coverage(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
+    let model = &report.record.model;
+    let share = model.covered_parameters as f64 / model.parameters as f64;
+    let grade = match share {
+        0.95.. => Grade::Good,
+        0.8..0.95 => Grade::Fair,
+        _ if share.is_nan() => Grade::Unknown,
+        _ => Grade::Weak,
+    };
+    let (covered, all) = (grouped(model.covered_parameters), counted(model.parameters, "parameter"));
+    let text = format!(
+        "Influence was computed through {covered} of {all} ({}). What only the others hold stays unseen.",
+        percent(share)
+    );
+    (grade, vec![text])
+}
+
+fn factors(record: Option<&FactorsRecord>) -> (Grade, Vec<String>) {
+    let Some(record) = record else {
+        return (Grade::Unknown, vec!["The record does not say where the factors came from.".to_owned()]);
+    };
+    let samples = counted(record.samples, "sample");
+    let (grade, origin) = match record.source.as_str() {
+        "fit" => (
+            Grade::Good,
+            format!(
+                "A pass of the finished model over {samples}: the factors are those of the audited weights."
+            ),
+        ),
+        "training" => (
+            Grade::Fair,
+            format!(
+                "Collected during training, in {} of {} and on {samples}: older steps saw older weights. KroneckerFactors::fit refits exactly, to compare.",
+                grouped(record.collected_steps),
+                counted(record.steps, "step")
+            ),
+        ),
+        _ => (Grade::Fair, format!("Merged from several sources, over {samples}.")),
+    };
+    let mut texts = vec![origin];
+    texts.push(match (record.eigenvalue_samples, record.corrected_by_audit) {
+        (0, _) => "Their eigenvalues are not corrected (K-FAC).".to_owned(),
+        (count, true) => format!(
+            "The audit corrected their eigenvalues with the audited weights, on {} (EK-FAC).",
+            counted(count, "sample")
+        ),
+        (count, false) => {
+            format!("Their eigenvalues are corrected on {} (EK-FAC).", counted(count, "sample"))
+        }
+    });
+    if record.skipped_steps > 0 {
+        texts.push(format!(
+            "{} were left out: values were not finite.",
+            counted(record.skipped_steps, "step")
+        ));
+    }
+    (if record.skipped_steps > record.collected_steps / 10 { Grade::Weak } else { grade }, texts)
+}
+
+fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
+    let record = report.record;
+    let setting = |name: &str| record.rule.settings.get("rule").and_then(|rule| rule.get(name)?.as_f64());
+    if record.rule.name != "delta" {
+        let text = format!(
+            "The rule {} has thresholds set by hand: nothing says how often it raises a false alarm.",
+            record.rule.name
+        );
+        return (Grade::Weak, vec![text]);
+    }
+    let mut texts = Vec::new();
+    if let Some(limit) = setting("significance") {
+        texts.push(format!("A suspect is called poisoned at a p-value of {} or less, the share of harmless mistakes that would be (over several suspects, of false alarms among them). Natural groups of images that are all alike raise more.", p_value(limit)));
+    }
+    if let Some(rate) = setting("false_discovery_rate") {
+        texts.push(format!(
+            "Of the group that is flagged first, an estimated share of {} at most is clean.",
+            p_value(rate)
+        ));
+    }
+    let null: Vec<_> = record.evidence.suspects.iter().filter_map(|suspect| suspect.null.as_ref()).collect();
+    let grade = match (
+        null.iter().map(|null| null.statistics.len()).min(),
+        null.iter().all(|null| null.mistakes),
+    ) {
+        (None, _) => Grade::Unknown,
+        (Some(least), true) => {
+            texts.insert(0, format!("Each suspect was compared with {}: altered images of other labels that the model takes for the suspect's.", counted(least, "harmless mistake")));
+            if least >= 48 { Grade::Good } else { Grade::Fair }
+        }
+        (Some(least), false) => {
+            texts.insert(0, format!("The model takes hardly any altered image for the suspect's label, so {} of other labels had to do: p-values are rough.", counted(least, "training image")));
+            Grade::Weak
+        }
+    };
+    if grade == Grade::Unknown {
+        texts.insert(
+            0,
+            "Nothing was compared: too few training images, or a record of an earlier release.".to_owned(),
+        );
+    }
+    (grade, texts)
+}
+
+fn truth_row(truth: &TruthRecord) -> (Grade, String) {
+    let grade = match truth.f1 {
+        0.9.. => Grade::Good,
+        0.7..0.9 => Grade::Fair,
+        _ => Grade::Weak,
+    };
+    let text = format!(
+        "The caller made the attack itself: of the flagged images {} are among the {} that were planted (precision), of these {} are flagged (recall).",
+        percent(truth.precision),
+        grouped(truth.poisons),
+        percent(truth.recall)
+    );
+    (grade, text)
+}
+
+pub(super) fn settings(report: &HtmlReport<'_>, html: &mut Html) {
+    let record = report.record;
+    let times = &record.timings_s;
+    html.within("details", &[], |html| {
+        html.element(
+            "summary",
+            &[],
+            format_args!("Rule {}, {} in all", record.rule.name, duration(times.total)),
+        );
+        let mut rows = vec![
+            ("rule", record.rule.name.clone()),
+            ("seed", record.seed.to_string()),
+            ("time for factors", duration(times.factors)),
+            ("time for scores", duration(times.scores)),
+            ("time in all", duration(times.total)),
+            ("training images", grouped(record.data.samples)),
+            ("classes", grouped(record.data.classes)),
+            ("model's fingerprint", record.model.fingerprint.clone()),
+            ("format", format!("{}, version {}", record.format, record.version)),
+        ];
+        if record.rule.settings == Value::Null {
+            rows.push(("settings", "none in the record".to_owned()));
+        }
+        html.within("dl", &[("class", &"values")], |html| super::gallery::values(html, &rows));
+        if record.rule.settings != Value::Null {
+            let text = serde_json::to_string_pretty(&record.rule.settings).unwrap_or_default();
+            html.element("pre", &[("tabindex", &"0")], text);
+        }
+    });
+}
