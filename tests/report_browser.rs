@@ -247,6 +247,10 @@ fn without_scripts_everything_is_there_to_be_read() {
     let browser = &page.browser;
     browser.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     page.open();
+    // What the viewer would show stands under each picture.
+    let values = "document.querySelector('#gallery dl').checkVisibility()";
+    let shown = browser.devtools("Runtime.evaluate", json!({ "expression": values }));
+    assert_eq!(shown["result"]["value"], true, "{shown}");
     // The test's own scripts are allowed again, after the page's had its chance.
     browser.devtools("Emulation.setScriptExecutionDisabled", json!({ "value": false }));
     assert_eq!((browser.count("#gallery > ul > li"), browser.count("#gallery > details")), (200, 2));
