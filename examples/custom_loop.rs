@@ -102,7 +102,6 @@ type SignBatch = (Tensor<4>, Tensor<1, Int>);
 
 #[derive(Clone)]
 struct SignBatcher;
-
 impl Batcher<LabeledImage, SignBatch> for SignBatcher {
     fn batch(&self, items: Vec<LabeledImage>, device: &Device) -> SignBatch {
         let pixels: Vec<f32> = items.iter().flat_map(|item| item.image.pixels().to_vec()).collect();
@@ -153,9 +152,8 @@ fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     println!("{SAMPLES} drawn signs, {} of them poisoned (seed {seed})\n", poisoned.indices.len());
     let train_set = Arc::new(InMemDataset::new(poisoned.samples));
 
-    // + A short run: the first third of its steps is warm-up.
-    let steps = EPOCHS * SAMPLES.div_ceil(BATCH);
-    let collector = Collector::new(CollectorConfig::new().with_warmup_steps(steps / 3))?;
+    // + A short run of 456 steps, the first third of which is warm-up.
+    let collector = Collector::new(CollectorConfig::new().with_warmup_steps(150))?;
     let model = phase("train, collecting factors", || train(train_set.clone(), &collector, *seed, &device))?;
     // + After training mode: the factors belong to the model with batch norm's final statistics.
     let model = model.valid();
@@ -170,8 +168,8 @@ fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     let suspect = Suspect::new(reported.image, TARGET).with_id("stop sign with sticker");
     // The default rule misses the poison in a network as small as this one; its forerunner, without p-values, finds it.
     let config = AuditConfig::new().with_rule(Rule::LayerCosine(LayerCosine::default())).with_seed(*seed);
-    let audit =
-        phase("audit", || Ok(DeltaAudit::new(config).run(&model, &factors, &train_set, &[suspect])?))?;
+    let audit = DeltaAudit::new(config);
+    let audit = phase("audit", || Ok(audit.run(&model, &factors, &train_set, &[suspect])?))?;
     audit.save(out.join("audit.json"))?;
     audit.html_report(&train_set)?.with_class_names(SIGN_NAMES).save(out.join("audit.html"))?;
 
