@@ -128,7 +128,8 @@ pub struct DeltaEvidence {
 /// What the rule found for one suspect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeltaFinding {
-    /// The probability of a suspect that stands out as much where nothing is wrong.
+    /// The probability of a suspect that stands out as much where nothing is wrong. M null images can show some 1 / M; smaller ones
+    /// are the fitted distribution's word.
     pub p_value: f64,
     /// T of the clearer view: deviations by which the suspect's most influential samples stand out.
     pub statistic: f64,
