@@ -3,7 +3,7 @@
 //!
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
-//! kept (where it hardly takes any, training images of other labels as they are).
+//! kept, at most a quarter of them from one label (where it hardly takes any, training images of other labels as they are).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
 //!    unit direction, in the metric of the preconditioner, of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l, w_ql
@@ -40,7 +40,7 @@
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
 //! smooth shading, is in the null images itself, and is missed.
 //!
-//! Cost: predictions of at most 80 M altered images, one pass over the samples of one label with suspects + M queries; for flagged
+//! Cost: predictions of at most 40 M altered images, one pass over the samples of one label with suspects + M queries; for flagged
 //! suspects one more pass and a part per round.
 //! Memory: suspects + M query gradients.
 
@@ -174,11 +174,11 @@ impl Delta {
         let cosines: Vec<Vec<f64>> =
             (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
         let contrast = null::contrast(&cosines, count);
-        let rest = common::without_common(&contrast, count);
-        let (rest, count) = match self.combined && count > 1 {
-            true => (null::combined(&rest, count, seed), 1),
-            false => (rest, count),
+        let (contrast, count) = match self.combined && count > 1 {
+            true => (null::combined(&contrast, count, seed), 1),
+            false => (contrast, count),
         };
+        let rest = common::without_common(&contrast, count);
         let looks = look::looks(source, candidates, influence.device())?;
         let by_median = null::by_median(&rest);
         let alike = alike(&looks, &by_median, count);
