@@ -13,7 +13,8 @@
 //!    sample that matters to everything matters to nothing in particular. The others are left out because null images come from the
 //!    victim's class, too, whose look the poisons have. (A null image's own row is compared with the other null images.)
 //! 3. **Natural groups.** Birds on the sky matter to whatever has a sky, all at once. What null images have in common, their rows' first
-//!    M / 16 principal components, is taken out of every row as far as any null image has it (the module `common`). Some images stir all of the class more than
+//!    M / 16 principal components, is taken out of every row as far as any null image has it (the module `common`; not of
+//!    [combined](Delta::combined) suspects, over which natural groups average out). Some images stir all of the class more than
 //!    others do, so level and scale of each row q are taken out, too, in two ways: by the row's median and
 //!    median absolute deviation, which is sharper, and by its 10 % and 25 % quantiles, which holds where poisons are up to some two
 //!    thirds of their class. That gives two views z_qj of the same data.
@@ -174,11 +175,11 @@ impl Delta {
         let cosines: Vec<Vec<f64>> =
             (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
         let contrast = null::contrast(&cosines, count);
-        let (contrast, count) = match self.combined && count > 1 {
+        // Over several suspects natural groups average out: each has its own.
+        let (rest, count) = match self.combined && count > 1 {
             true => (null::combined(&contrast, count, seed), 1),
-            false => (contrast, count),
+            false => (common::without_common(&contrast, count), count),
         };
-        let rest = common::without_common(&contrast, count);
         let looks = look::looks(source, candidates, influence.device())?;
         let by_median = null::by_median(&rest);
         let alike = alike(&looks, &by_median, count);
