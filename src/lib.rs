@@ -70,3 +70,18 @@ pub mod nn;
 pub mod report;
 pub mod samples;
 pub mod unlearn;
+
+/// The guide's code, compiled with the doc tests.
+#[cfg(all(doctest, feature = "lab"))]
+mod guide {
+    #[doc = include_str!("../docs/how-it-works.md")]
+    struct HowItWorks;
+    #[doc = include_str!("../docs/settings.md")]
+    struct Settings;
+    #[doc = include_str!("../docs/reading-the-report.md")]
+    struct ReadingTheReport;
+    #[doc = include_str!("../docs/extending.md")]
+    struct Extending;
+    #[doc = include_str!("../docs/five-minutes.md")]
+    struct FiveMinutes;
+}
