@@ -147,3 +147,27 @@ fn example() -> PathBuf {
     assert!(path.is_file(), "{} is not there: run `cargo build --examples` first", path.display());
     path
 }
+
+#[test]
+fn the_loop_written_by_hand_names_its_poisons() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(example())
+        .args(["--device", "cpu", "--seed", "0", "--out"])
+        .arg(folder.path())
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap();
+    let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+
+    // The same attack, made here: what was poisoned is not taken from the example's own words.
+    let attack = PoisonConfig { victim: 0, target: 7, rate: 0.03, seed: 0 };
+    let poisoned = poison(signs(1200, 0), &BadNet::sticker(5, [1.0, 0.85, 0.0]), attack).unwrap();
+    let record = load_audit(folder.path().join("audit.json")).unwrap();
+    assert_eq!((record.verdict, record.data.samples), (Verdict::Poisoned, 1200), "{stdout}");
+    let right = record.flagged.iter().filter(|entry| poisoned.indices.contains(&entry.index)).count();
+    assert!(10 * right >= 9 * poisoned.indices.len(), "{right} poisons were named\n{stdout}");
+    assert!(10 * right >= 9 * record.flagged.len(), "clean samples were flagged\n{stdout}");
+    assert!(stdout.contains(&format!("{right} of the {} poisons were named", poisoned.indices.len())));
+    assert!(folder.path().join("audit.html").is_file());
+}
