@@ -8,6 +8,7 @@ use std::fs;
 
 use audit_support::{Broken, Tiny, fit, quiet, samples, set};
 use burn::tensor::Device;
+use burn_delta_influence::audit::rules::Delta;
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect};
 use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
@@ -72,7 +73,10 @@ fn the_record_has_what_the_page_needs_but_not_every_score() {
     );
     assert_eq!(scores.flagged.iter().sum::<usize>(), audit.record.flagged.len());
     let null = evidence.null.as_ref().unwrap();
-    assert!((16..=64).contains(&null.statistics.len()) && null.mistakes, "{null:?}");
+    assert!(
+        (16..=Delta::default().null_images).contains(&null.statistics.len()) && null.mistakes,
+        "{null:?}"
+    );
     let neighbours: Vec<usize> =
         evidence.highest_clean.iter().chain(&evidence.typical_clean).map(|entry| entry.index).collect();
     let different: BTreeSet<usize> = neighbours.iter().copied().collect();

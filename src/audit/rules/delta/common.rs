@@ -2,9 +2,11 @@
 //!
 //! Images of the sky are spoken for by birds on the sky, all at once: influences on harmless mistakes go up and down together, group by
 //! group. To a scan that takes samples one by one such a group is as striking as poisons. But null images have it too, more or less
-//! of it in each, and no null image has the poisons' trigger. So the null images' rows are taken apart into principal components, and
-//! every row loses its part along the first of them: z − V Vᵀ z. (Factor-adjusted multiple testing: Leek and Storey 2008;
-//! Friguet, Kloareg and Causeur 2009.)
+//! of it in each. So the null images' rows are taken apart into principal components v_a, and every row z loses its part along the
+//! first of them, as far as null images go: z − Σ_a b_a v_a, b_a the product ⟨z, v_a⟩, but no more and no less than any null image
+//! has. (After factor-adjusted multiple testing: Leek and Storey 2008; Friguet, Kloareg and Causeur 2009.) The limit
+//! is what keeps poisons: they look like images of the victim's class, which are among the null images, and may well be a group to
+//! them; but no null image has the trigger, and a suspect that has it is far beyond them all.
 //!
 //! The components of a null image's row are those of the *other* null images, as a suspect's are of images that it is not among:
 //! otherwise null images would look quieter than any suspect.
@@ -16,8 +18,8 @@ use rayon::prelude::*;
 
 use super::null::by_median;
 
-/// Null images for each component that is taken out. More components take more of the poisons with them, which the victim's class,
-/// among the null images, has a little of; fewer leave natural groups behind. Chosen on CIFAR-10's first batch.
+/// Null images for each component that is taken out. Fewer components leave natural groups behind, more make the rest of the null images
+/// too quiet. Chosen on CIFAR-10's first batch.
 const IMAGES_PER_COMPONENT: usize = 16;
 
 /// Rows (suspects first, then null images) without the null images' first principal components, each row's median 0 and median absolute
@@ -55,8 +57,14 @@ fn product(a: &[f64], b: &[f64]) -> f64 {
 struct Components {
     /// The rows that they are made of.
     among: Vec<usize>,
-    /// U Σ⁻² Uᵀ.
-    inverse: Mat<f64>,
+    components: Vec<Component>,
+}
+
+struct Component {
+    /// Σ⁻¹ U of this component, by row: v = Σ_i weight_i r_i.
+    weights: Vec<f64>,
+    /// The lowest and the highest score σ u_i of a row, at most and at least 0.
+    range: (f64, f64),
 }
 
 impl Components {
@@ -69,22 +77,26 @@ impl Components {
         let (vectors, values) = (eigen.U(), eigen.S().column_vector()); // ascending
         let least = 1e-10 * values[size.checked_sub(1)?].max(0.0);
         let first = (size.saturating_sub(count)..size).filter(|&at| values[at] > least);
-        let mut inverse = Mat::<f64>::zeros(size, size);
-        for at in first {
-            for i in 0..size {
-                let factor = vectors[(i, at)] / values[at];
-                (0..size).for_each(|j| inverse[(i, j)] += factor * vectors[(j, at)]);
-            }
-        }
-        Some(Self { among: among.to_vec(), inverse })
+        let components = first.map(|at| {
+            let scale = values[at].sqrt();
+            let scores = (0..size).map(|i| scale * vectors[(i, at)]);
+            let range = scores.fold((0.0, 0.0), |(low, high): (f64, f64), b| (low.min(b), high.max(b)));
+            Component { weights: (0..size).map(|i| vectors[(i, at)] / scale).collect(), range }
+        });
+        Some(Self { among: among.to_vec(), components: components.collect() })
     }
 
-    /// `row` − V Vᵀ `row`; `along` holds its products with all of `rows`.
+    /// `row` less what the rows have of each component at most; `along` holds its products with all of `rows`.
     fn taken_out(&self, row: &[f64], along: &[f64], rows: &[Vec<f64>]) -> Vec<f64> {
+        let mut weights = vec![0.0; self.among.len()];
+        for Component { weights: own, range: (low, high) } in &self.components {
+            let score: f64 =
+                own.iter().zip(&self.among).map(|(weight, &member)| weight * along[member]).sum();
+            let explained = score.max(*low).min(*high);
+            weights.iter_mut().zip(own).for_each(|(sum, weight)| *sum += explained * weight);
+        }
         let mut left = row.to_vec();
-        for (i, &member) in self.among.iter().enumerate() {
-            let inner = self.among.iter().enumerate();
-            let weight: f64 = inner.map(|(j, &other)| self.inverse[(i, j)] * along[other]).sum();
+        for (weight, &member) in weights.iter().zip(&self.among) {
             left.iter_mut().zip(&rows[member]).for_each(|(left, value)| *left -= weight * value);
         }
         left
@@ -130,7 +142,19 @@ mod tests {
         assert!(mean(&rows[0][POISONS]).abs() < 0.6);
         assert!(mean(&rows[1][POISONS]) > 1.8, "{}", mean(&rows[1][POISONS]));
         let null: Vec<f64> = rows[2..].iter().map(|row| mean(&row[GROUP]).abs()).collect();
-        assert!(null.iter().all(|strength| *strength < 0.8), "{null:?}");
+        // The strongest of them, on either side, is beyond the others and keeps some.
+        let kept = null.iter().filter(|strength| **strength > 0.8).count();
+        assert!(kept <= 2, "{null:?}");
+    }
+
+    #[test]
+    fn what_is_beyond_all_null_images_stays() {
+        // Ten times as much of the group as null images typically have: it is no natural group to this suspect.
+        let mut rows = rows(3);
+        rows[0][GROUP].iter_mut().for_each(|value| *value += 16.0);
+        let left = without_common(&rows, 2);
+        assert!(mean(&left[0][GROUP]) > 8.0, "{}", mean(&left[0][GROUP]));
+        assert!(mean(&left[1][GROUP]).abs() < 0.6, "{}", mean(&left[1][GROUP]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
-//! kept (where it hardly takes any, training images of other labels as they are).
+//! kept, at most a quarter of them from one label (where it hardly takes any, training images of other labels as they are).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
 //!    unit direction, in the metric of the preconditioner, of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l, w_ql
@@ -13,7 +13,8 @@
 //!    sample that matters to everything matters to nothing in particular. The others are left out because null images come from the
 //!    victim's class, too, whose look the poisons have. (A null image's own row is compared with the other null images.)
 //! 3. **Natural groups.** Birds on the sky matter to whatever has a sky, all at once. What null images have in common, their rows' first
-//!    M / 16 principal components, is taken out of every row (the module `common`). Some images stir all of the class more than
+//!    M / 16 principal components, is taken out of every row as far as any null image has it (the module `common`; not of
+//!    [combined](Delta::combined) suspects, over which natural groups average out). Some images stir all of the class more than
 //!    others do, so level and scale of each row q are taken out, too, in two ways: by the row's median and
 //!    median absolute deviation, which is sharper, and by its 10 % and 25 % quantiles, which holds where poisons are up to some two
 //!    thirds of their class. That gives two views z_qj of the same data.
@@ -40,7 +41,7 @@
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
 //! smooth shading, is in the null images itself, and is missed.
 //!
-//! Cost: predictions of at most 80 M altered images, one pass over the samples of one label with suspects + M queries; for flagged
+//! Cost: predictions of at most 40 M altered images, one pass over the samples of one label with suspects + M queries; for flagged
 //! suspects one more pass and a part per round.
 //! Memory: suspects + M query gradients.
 
@@ -128,7 +129,8 @@ pub struct DeltaEvidence {
 /// What the rule found for one suspect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeltaFinding {
-    /// The probability of a suspect that stands out as much where nothing is wrong.
+    /// The probability of a suspect that stands out as much where nothing is wrong. M null images can show some 1 / M; smaller ones
+    /// are the fitted distribution's word.
     pub p_value: f64,
     /// T of the clearer view: deviations by which the suspect's most influential samples stand out.
     pub statistic: f64,
@@ -173,10 +175,10 @@ impl Delta {
         let cosines: Vec<Vec<f64>> =
             (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
         let contrast = null::contrast(&cosines, count);
-        let rest = common::without_common(&contrast, count);
+        // Over several suspects natural groups average out: each has its own.
         let (rest, count) = match self.combined && count > 1 {
-            true => (null::combined(&rest, count, seed), 1),
-            false => (rest, count),
+            true => (null::combined(&contrast, count, seed), 1),
+            false => (common::without_common(&contrast, count), count),
         };
         let looks = look::looks(source, candidates, influence.device())?;
         let by_median = null::by_median(&rest);
