@@ -1,30 +1,25 @@
 //! The rules at work on the suspects of an audit.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::BTreeMap;
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rand::seq::index::sample;
 
-use crate::capture::{BatchSource, PassConfig, PassError};
+use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions, predict,
+    Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions,
 };
 use crate::report::{NullRecord, Verdict};
 use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
+use super::null_images::NullImages;
 use super::rules::{Delta, DeltaEvidence, DeltaFinding, LayerCosine, PaperRule, benjamini_hochberg};
-use super::transforms::{AlteredCopy, Transform};
+use super::transforms::AlteredCopy;
 use super::{AuditError, Rule, Suspect};
 
 /// Fewer samples of a label than this can't be split into two groups that mean anything.
 const FEWEST_CANDIDATES: usize = 8;
-
-/// Altered images that are looked at for each null image.
-const TRIED: usize = 40;
 
 /// One suspect on its way through a rule.
 pub(super) struct Case<'a> {
@@ -58,13 +53,6 @@ pub(super) struct Finding {
 
 /// Null images that are kept to look at.
 const KEPT_NULL_IMAGES: usize = 12;
-
-/// What suspects of one label are compared with.
-struct NullImages {
-    images: ImageList,
-    /// Whether the model takes them for the label.
-    mistakes: bool,
-}
 
 impl Finding {
     pub fn verdict(&self) -> Verdict {
@@ -229,68 +217,6 @@ where
         }
     }
 
-    /// Images that have nothing to do with a poison and that the model takes for this label all the same: altered training images of
-    /// other labels, none of which has more than its [share](most_of_a_label). Where the model hardly takes any, training images of other
-    /// labels as they are.
-    fn null_images(&self, count: usize, label: usize) -> Result<NullImages, AuditError> {
-        let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
-        let kinds = others.iter().map(|&n| self.labels[n]).collect::<BTreeSet<_>>().len();
-        // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
-        let seed = self.seed.wrapping_add(label as u64);
-        let order = sample(&mut StdRng::seed_from_u64(seed), others.len(), others.len());
-        let order: Vec<usize> = order.into_iter().map(|other| others[other]).collect();
-        let model = self.influence.model();
-        let most = most_of_a_label(count, kinds);
-        let mut of_label: BTreeMap<usize, usize> = BTreeMap::new();
-        let mut seen = HashSet::new();
-        let mut found = Vec::with_capacity(count);
-        let tries: Vec<usize> = (0..TRIED * count).collect();
-        for batch in tries.chunks(self.pass.batch_size) {
-            let mut altered = Vec::with_capacity(batch.len());
-            let mut origins = Vec::with_capacity(batch.len());
-            for &tried in batch {
-                // An image may be altered several times where there are few, each time in another way.
-                let index = order[tried % order.len()];
-                let round = tried / order.len() * self.labels.len();
-                let mut rng = StdRng::seed_from_u64(seed.wrapping_add(1 + (round + index) as u64));
-                let transform = Transform::draw(&mut rng);
-                if seen.insert((index, transform.to_string())) {
-                    altered.push((transform.apply(&self.image(index)?), label));
-                    origins.push(self.labels[index]);
-                }
-            }
-            let altered = ImageList(altered);
-            let said = predict(model, &altered, self.pass.batch_size)?;
-            for ((image, said), origin) in altered.0.into_iter().zip(said).zip(origins) {
-                let of_label = of_label.entry(origin).or_default();
-                if said.label == label && *of_label < most {
-                    *of_label += 1;
-                    found.push((origin, image.0));
-                }
-            }
-            if found.len() >= count {
-                break;
-            }
-        }
-        found.truncate(count);
-        let found = balanced(found, kinds);
-        tracing::debug!(label, mistakes = found.len(), "null images");
-        if found.len() >= Delta::FEWEST_NULL_IMAGES {
-            let images = ImageList(found.into_iter().map(|image| (image, label)).collect());
-            return Ok(NullImages { images, mistakes: true });
-        }
-        let mut drawn = order[..count.min(order.len())].to_vec();
-        drawn.sort_unstable(); // neighbours on disk are read together
-        let images = drawn.into_iter().map(|index| Ok((self.image(index)?, label)));
-        let images = ImageList(images.collect::<Result<_, PassError>>()?);
-        Ok(NullImages { images, mistakes: false })
-    }
-
-    fn image(&self, index: usize) -> Result<Image, PassError> {
-        let item = self.train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-        Ok(item.image())
-    }
-
     /// The layer-cosine rule, label by label.
     fn layer_cosine(&self, rule: LayerCosine, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         for (label, (candidates, numbers)) in self.by_label(cases) {
@@ -340,55 +266,5 @@ where
             row += 1 + count;
         }
         Ok(())
-    }
-}
-
-/// How many of so many null images may come from one of `kinds` labels. Poisons are images of some victim's class, so that its null images
-/// may be the poison's doing, and only three quarters of the null images are [trusted](super::rules::Delta) to be none of it: a quarter,
-/// or an equal share where there are fewer than four labels.
-fn most_of_a_label(count: usize, kinds: usize) -> usize {
-    (count / 4).max(count.div_ceil(kinds.max(1)))
-}
-
-/// The first of each label, as many as leave no label more than its share of them all.
-fn balanced(found: Vec<(usize, Image)>, kinds: usize) -> Vec<Image> {
-    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-    found.iter().for_each(|(label, _)| *counts.entry(*label).or_default() += 1);
-    let total = |most: usize| counts.values().map(|&count| count.min(most)).sum::<usize>();
-    let most = (1..=found.len()).rev().find(|&most| most <= most_of_a_label(total(most), kinds)).unwrap_or(0);
-    let mut kept: BTreeMap<usize, usize> = BTreeMap::new();
-    let within = found.into_iter().filter_map(|(label, image)| {
-        let kept = kept.entry(label).or_default();
-        *kept += 1;
-        (*kept <= most).then_some(image)
-    });
-    within.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{balanced, most_of_a_label};
-    use crate::samples::Image;
-
-    fn found(counts: &[usize]) -> Vec<(usize, Image)> {
-        let image = |label: usize| (label, Image::new(vec![label as f32 / 10.0], [1, 1, 1]).unwrap());
-        counts.iter().enumerate().flat_map(|(label, &count)| (0..count).map(move |_| image(label))).collect()
-    }
-
-    fn sizes(counts: &[usize], kinds: usize) -> Vec<usize> {
-        let kept = balanced(found(counts), kinds);
-        let of = |label: usize| kept.iter().filter(|i| i.pixels()[0] == label as f32 / 10.0).count();
-        (0..counts.len()).map(of).collect()
-    }
-
-    #[test]
-    fn no_label_has_more_than_its_share() {
-        assert_eq!(sizes(&[32, 4, 4, 4, 4], 9), [5, 4, 4, 4, 4]);
-        assert_eq!(sizes(&[8, 8, 8, 8], 9), [8; 4]);
-        assert_eq!(sizes(&[40, 40], 2), [40, 40]);
-        assert_eq!(sizes(&[30], 1), [30]);
-        // Too few labels take part: what is left is too little to compare with.
-        assert!(sizes(&[32, 1], 9).iter().sum::<usize>() < 16);
-        assert_eq!((most_of_a_label(128, 9), most_of_a_label(128, 2), most_of_a_label(0, 0)), (32, 64, 0));
     }
 }

@@ -9,6 +9,7 @@ mod delta_audit;
 mod error;
 mod evidence;
 mod judge;
+mod null_images;
 mod outcome;
 mod page;
 pub mod rules;

@@ -141,7 +141,8 @@ impl Collector {
         })
     }
 
-    /// The factors gathered so far, as those of `model` with its present weights. Collecting can go on.
+    /// The factors gathered so far, as those of `model` with its present weights. Collecting can go on. Give it the model that is
+    /// to be audited, `model.valid()`: batch norm's running statistics, which are part of the fingerprint, change with `valid()`.
     ///
     /// With [`CollectorConfig::basis_every`] they have EK-FAC eigenvalues, in the latest bases for which at least half as many
     /// samples were summed as for the bases before; else (or if training ended before there were any) K-FAC's.

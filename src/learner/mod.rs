@@ -13,7 +13,7 @@
 //! ```
 //!
 //! In a loop of your own, `let _step = collector.step(batch_size);` before the forward pass, and
-//! `collector.factors(&model)?` in the end.
+//! `collector.factors(&model.valid())?` in the end.
 //!
 //! Batch norm in training mode couples the samples of a batch: g collected here is per-sample only up to that coupling, and
 //! older steps saw older weights. [`KroneckerFactors::fit`](crate::factors::KroneckerFactors::fit) refits exactly, to compare.
