@@ -127,18 +127,19 @@ fn training_that_ends_before_there_are_bases_has_the_eigenvalues_of_kfac() {
 
 #[test]
 fn a_watched_training_has_them_on_one_device_and_on_two() {
-    for strategy in [
-        ExecutionStrategy::single(device()),
-        ExecutionStrategy::multi(vec![device(), device()], MultiDeviceOptim::OptimMainDevice),
+    for (strategy, least_and_most) in [
+        (ExecutionStrategy::single(device()), 32..=32),
+        (ExecutionStrategy::multi(vec![device(), device()], MultiDeviceOptim::OptimMainDevice), 16..=48),
     ] {
         let collector = Collector::new(config()).unwrap();
         let data = InMemDataset::new(items(64, 1));
         let trained =
             collector.finish(train(collector.watch(Net::new(7, &device())), data, strategy, None)).unwrap();
         assert!(trained.factors.is_corrected());
-        // 24 steps: bases at 4, 8, … 24. Two workers may fix the last ones one step sooner.
+        // 24 steps: bases at 4, 8, … 24, and none since the last. Of two workers the slower one's step may come after bases that
+        // were fixed at a later step (and count for them), or have been rotated into the bases before (and be dropped).
         let samples = trained.factors.provenance().eigenvalue_samples;
-        assert!((16..=32).contains(&samples), "{samples}");
+        assert!(samples % 8 == 0 && least_and_most.contains(&samples), "{samples}");
         for (name, layer) in trained.factors.layers() {
             let corrected = layer.corrected.as_ref().unwrap().values();
             assert!(corrected.iter().all(|value| *value >= 0.0), "{name}");
