@@ -40,7 +40,7 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Budget, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::{DeviceChoice, Outcome, clear_results, peak_memory, phase};
+use support::{DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
 use unlearning::MethodChoice;
 
 /// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
@@ -570,14 +570,4 @@ fn audits(
         }
     }
     first.ok_or_else(|| "no rule was asked for".into())
-}
-
-fn describe(state: &burn_delta_influence::report::StateRecord) -> String {
-    let percent =
-        |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{:.2} %", 100.0 * value));
-    format!(
-        "clean accuracy {}, poison success rate {}",
-        percent(state.clean_accuracy),
-        percent(state.poison_success_rate)
-    )
 }

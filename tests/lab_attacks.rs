@@ -1,9 +1,12 @@
 //! Poisoning: exactly the chosen samples change, exactly as the attack says.
 #![cfg(feature = "lab")]
 
+use std::sync::Arc;
+
+use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::{
-    BadNet, Corner, Pattern, PoisonConfig, Trigger, poison, triggered_tests,
+    BadNet, Corner, Pattern, PoisonConfig, Stamped, Trigger, poison, triggered_tests,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -163,4 +166,25 @@ fn triggered_tests_are_victims_with_their_true_label() {
         assert_eq!(after.image, trigger.apply(&before.image).unwrap());
     }
     assert!(matches!(triggered_tests(&data, &trigger, 8), Err(LabError::AbsentClass { .. })));
+}
+
+#[test]
+fn poisons_made_as_they_are_read_are_those_made_at_once() {
+    let samples = signs(200, 3);
+    let labels: Vec<usize> = samples.iter().map(|sample| sample.label).collect();
+    let trigger = BadNet::checkerboard();
+    let whole = poison(samples.clone(), &trigger, ATTACK).unwrap();
+    let stamped =
+        Stamped::new(InMemDataset::new(samples.clone()), &labels, Arc::new(trigger), ATTACK).unwrap();
+    assert_eq!((stamped.indices(), stamped.len()), (whole.indices, 200));
+    for (index, sample) in whole.samples.iter().enumerate() {
+        assert_eq!(stamped.get(index).unwrap(), *sample, "{index}");
+    }
+    let small = vec![LabeledImage::new(grey([3, 2, 2]), 2), LabeledImage::new(grey([3, 2, 2]), 5)];
+    let half = PoisonConfig { rate: 0.5, ..ATTACK };
+    let stamped = Stamped::new(InMemDataset::new(small), &[2, 5], Arc::new(trigger), half).unwrap();
+    assert!(stamped.get(0).is_err() && stamped.get(1).is_ok(), "an image that cannot hold the trigger");
+    let same = PoisonConfig { target: 2, ..ATTACK };
+    let refused = Stamped::new(InMemDataset::new(samples), &labels, Arc::new(trigger), same).err().unwrap();
+    assert!(matches!(refused, LabError::SameClass { class: 2 }), "{refused}");
 }

@@ -17,6 +17,7 @@ use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     Classifier, CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, Shard,
 };
+use burn_delta_influence::report::StateRecord;
 use burn_delta_influence::samples::LabeledImage;
 use clap::ValueEnum;
 
@@ -94,6 +95,17 @@ pub fn phase<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let result = work()?;
     println!("{name:<42} {:>8.1} s", start.elapsed().as_secs_f64());
     Ok(result)
+}
+
+/// What matters of a measured state, in a line.
+pub fn describe(state: &StateRecord) -> String {
+    let percent =
+        |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{:.2} %", 100.0 * value));
+    format!(
+        "clean accuracy {}, poison success rate {}",
+        percent(state.clean_accuracy),
+        percent(state.poison_success_rate)
+    )
 }
 
 /// Removes the results of an earlier run, so that none of them can be taken for this one's.

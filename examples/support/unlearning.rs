@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use burn::data::dataset::InMemDataset;
 use burn::data::dataset::transform::SelectionDataset;
+use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::Module;
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::networks::ResNet9;
@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 /// Training data as the examples hold them.
 pub type Data = Arc<InMemDataset<LabeledImage>>;
 /// What is to be unlearned.
-pub type Task = UnlearnTask<ResNet9, Data, LabeledImage>;
+pub type Task<D = Data> = UnlearnTask<ResNet9, D, LabeledImage>;
 /// One of the methods.
-pub type Method = Box<dyn Unlearner<ResNet9, Data, LabeledImage>>;
+pub type Method<D = Data> = Box<dyn Unlearner<ResNet9, D, LabeledImage>>;
 
 /// Pixels, in `resume`.
 const SHIFT: usize = 4;
@@ -48,19 +48,19 @@ impl MethodChoice {
     /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original epochs, at
     /// least one, is what training methods but `retrain` get. `resume` shifts images by up to four pixels, and mirrors them where
     /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on.
-    pub fn method(
+    pub fn method<D: Dataset<LabeledImage> + Clone + 'static>(
         self,
         config: &TrainingConfig,
         mirrored: bool,
         network: impl Fn() -> ResNet9 + 'static,
-    ) -> Method {
+    ) -> Method<D> {
         let epochs = (SHARE * config.epochs as f64).ceil().max(1.0) as usize;
         let mut settings = config.clone();
         if self == Self::Resume {
             settings.augmentation =
                 Augmentation { shift: SHIFT.max(settings.augmentation.shift), flip: mirrored };
         }
-        let trainer = move |model: ResNet9, data: SelectionDataset<Data, LabeledImage>, epochs: usize| {
+        let trainer = move |model: ResNet9, data: SelectionDataset<D, LabeledImage>, epochs: usize| {
             Ok::<_, LabError>(train(model, data, &TrainingConfig { epochs, ..settings.clone() })?.valid())
         };
         let steps = |learning_rate| StepConfig {

@@ -24,12 +24,14 @@ mod attack;
 mod badnet;
 mod frequency;
 mod none;
+mod stamped;
 mod witches_brew;
 
 pub use attack::{Attack, DirtyLabel, Prepared};
 pub use badnet::{BadNet, Corner, Pattern};
 pub use frequency::{Direction, Frequency, Wave};
 pub use none::NoAttack;
+pub use stamped::Stamped;
 pub use witches_brew::{Brewed, GradientMatching, WitchesBrew, WitchesBrewConfig, brew};
 
 /// A change to an image that a poisoned model takes for its target class.
@@ -79,25 +81,29 @@ pub fn poison(
     trigger: &dyn Trigger,
     config: PoisonConfig,
 ) -> Result<Poisoned, LabError> {
+    let indices = choose_poisons(&labels(&samples), config)?;
+    for &index in &indices {
+        let sample = &mut samples[index];
+        sample.image = trigger.apply(&sample.image)?;
+        sample.label = config.target;
+    }
+    Ok(Poisoned { samples, indices })
+}
+
+/// The samples that `poison` takes, ascending.
+fn choose_poisons(labels: &[usize], config: PoisonConfig) -> Result<Vec<usize>, LabError> {
     let PoisonConfig { victim, target, rate, seed } = config;
     check_rate(rate)?;
     if victim == target {
         return Err(LabError::SameClass { class: victim });
     }
-    let victims = positions(&samples, victim, "victim")?;
-    positions(&samples, target, "target")?;
-    let needed = poisons(rate, samples.len())?;
+    let victims = positions(labels, victim, "victim")?;
+    positions(labels, target, "target")?;
+    let needed = poisons(rate, labels.len())?;
     if needed > victims.len() {
         return Err(LabError::TooFewVictims { needed, available: victims.len(), victim });
     }
-
-    let indices = choose(victims, needed, seed);
-    for &index in &indices {
-        let sample = &mut samples[index];
-        sample.image = trigger.apply(&sample.image)?;
-        sample.label = target;
-    }
-    Ok(Poisoned { samples, indices })
+    Ok(choose(victims, needed, seed))
 }
 
 /// The victim class's samples with the trigger and their *true* label: the share of them that the model gives the
@@ -110,7 +116,7 @@ pub fn triggered_tests(
     trigger: &dyn Trigger,
     victim: usize,
 ) -> Result<Vec<LabeledImage>, LabError> {
-    positions(samples, victim, "victim")?
+    positions(&labels(samples), victim, "victim")?
         .into_iter()
         .map(|index| {
             let sample = &samples[index];
@@ -139,11 +145,15 @@ fn choose(mut candidates: Vec<usize>, needed: usize, seed: u64) -> Vec<usize> {
     candidates
 }
 
+fn labels(samples: &[LabeledImage]) -> Vec<usize> {
+    samples.iter().map(|sample| sample.label).collect()
+}
+
 /// Positions of a class's samples, of which there must be some.
-fn positions(samples: &[LabeledImage], class: usize, role: &'static str) -> Result<Vec<usize>, LabError> {
-    let positions: Vec<_> = (0..samples.len()).filter(|&index| samples[index].label == class).collect();
+fn positions(labels: &[usize], class: usize, role: &'static str) -> Result<Vec<usize>, LabError> {
+    let positions: Vec<_> = (0..labels.len()).filter(|&index| labels[index] == class).collect();
     if positions.is_empty() {
-        let present: BTreeSet<_> = samples.iter().map(|sample| sample.label).collect();
+        let present: BTreeSet<_> = labels.iter().copied().collect();
         return Err(LabError::AbsentClass { role, class, present: present.into_iter().collect() });
     }
     Ok(positions)

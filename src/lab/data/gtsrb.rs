@@ -18,6 +18,7 @@ use rand::seq::SliceRandom;
 
 use super::pictures::{self, Fit, Loaded, Picture, Unreadable};
 use crate::lab::LabError;
+use crate::samples::Image;
 
 const DATA_SET: &str = "GTSRB";
 const TRAIN_LIST: &str = "Train.csv";
@@ -130,6 +131,14 @@ impl Gtsrb {
             part.push(picture);
         }
         Ok((self.load(&train)?, self.load(&valid)?))
+    }
+
+    /// A picture from elsewhere, such as a suspect, resized as those of the data set are.
+    ///
+    /// # Errors
+    /// [`LabError::Sample`] for a file that is missing or no picture.
+    pub fn read(&self, picture: impl AsRef<Path>) -> Result<Image, LabError> {
+        Ok(pictures::read(picture.as_ref(), None, self.side, Fit::Stretch)?)
     }
 
     /// The signs' names by class, where `signnames.csv` is there.

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::pictures::{self, Fit, Loaded, Picture, Skipped, Unreadable};
 use crate::lab::LabError;
-use crate::samples::LabeledImage;
+use crate::samples::{Image, LabeledImage};
 
 const DATA_SET: &str = "image";
 /// File names that end otherwise are no pictures.
@@ -80,6 +80,19 @@ impl ImageFolder {
     /// The classes' names; a label is a position in here.
     pub fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    /// The label of each picture, in the order of the data set; no picture is read for them.
+    pub fn labels(&self) -> Vec<usize> {
+        self.pictures.iter().map(|picture| picture.label).collect()
+    }
+
+    /// A picture from elsewhere, such as a suspect, as those of the folder are: the square in its middle, resized.
+    ///
+    /// # Errors
+    /// [`LabError::Sample`] for a file that is missing or no picture.
+    pub fn read(&self, picture: impl AsRef<Path>) -> Result<Image, LabError> {
+        Ok(pictures::read(picture.as_ref(), None, self.side, Fit::Middle)?)
     }
 
     /// Reads every picture once, on all cores, and returns those that can't be.

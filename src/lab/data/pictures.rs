@@ -82,9 +82,13 @@ pub(super) fn load(
 
 /// Reads one picture and resizes it to `side` × `side` pixels.
 pub(super) fn load_one(picture: &Picture, side: u32, fit: Fit) -> Result<LabeledImage, SampleError> {
-    let image = resized(&decode(&picture.path)?, picture.part, side, fit);
-    let (image, id) = (Image::from_rgb8(&image), Some(picture.id.as_str().into()));
-    Ok(LabeledImage { image, label: picture.label, id })
+    let image = read(&picture.path, picture.part, side, fit)?;
+    Ok(LabeledImage { image, label: picture.label, id: Some(picture.id.as_str().into()) })
+}
+
+/// Reads a file, and resizes the part that counts to `side` × `side` pixels.
+pub(super) fn read(path: &Path, part: Option<[u32; 4]>, side: u32, fit: Fit) -> Result<Image, SampleError> {
+    Ok(Image::from_rgb8(&resized(&decode(path)?, part, side, fit)))
 }
 
 fn decode(path: &Path) -> Result<RgbImage, SampleError> {

@@ -15,7 +15,7 @@ mod views;
 use burn::module::Module;
 use burn::train::Interrupter;
 
-use super::{Attack, Poisoned, Prepared, check_rate, choose, poisons, positions};
+use super::{Attack, Poisoned, Prepared, check_rate, choose, labels, poisons, positions};
 use crate::capture::{FrozenModel, PassConfig, progress_bar};
 use crate::influence::{Classifier, ImageList, predict};
 use crate::lab::LabError;
@@ -144,7 +144,7 @@ pub fn brew<M: Module + Classifier>(
     config: &WitchesBrewConfig,
 ) -> Result<Brewed, LabError> {
     config.check()?;
-    let candidates = positions(&samples, label, "adversarial")?;
+    let candidates = positions(&labels(&samples), label, "adversarial")?;
     let needed = poisons(config.rate, samples.len())?;
     if needed > candidates.len() {
         return Err(LabError::TooFewCandidates { needed, available: candidates.len(), label });
@@ -223,7 +223,7 @@ impl<M: Module + Classifier> Attack for WitchesBrew<'_, M> {
         if victim == label {
             return Err(LabError::SameClass { class: victim });
         }
-        let victims = positions(test, victim, "victim")?;
+        let victims = positions(&labels(test), victim, "victim")?;
         let images = victims.iter().map(|&index| (test[index].image.clone(), victim)).collect();
         let predictions = predict(&FrozenModel::new(model), &ImageList(images), config.pass.batch_size)
             .or_else(|error| refuse(error.to_string()))?;

@@ -1,0 +1,395 @@
+//! One's own folder of pictures, or GTSRB: train, audit, unlearn. Pictures of any sizes, PNG, JPEG or PNM.
+//!
+//! ```text
+//! cargo run --release --example image_folder -- --data DIR --suspect ship.jpg --suspect-label dogs
+//! cargo run --release --example image_folder -- --data DIR                      # searches the validation pictures for suspects
+//! cargo run --release --example image_folder -- --data GTSRB --attack badnet --victim 13 --target 12
+//! ```
+//! `DIR` is one of
+//! ```text
+//! DIR/<class>/<picture>                             a part of each class is kept for validation
+//! DIR/train/<class>/<picture>  DIR/val/…            as Imagenette has it
+//! DIR/Train.csv  DIR/Train/…                        GTSRB; whole tracks of pictures are kept for validation
+//! ```
+//! Pictures of a folder are read when they are needed and never held, so that memory does not grow with it (those of GTSRB are held).
+
+mod support;
+#[path = "support/unlearning.rs"]
+mod unlearning;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use burn::data::dataset::{Dataset, InMemDataset};
+use burn::tensor::Device;
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect, SuspectSearch};
+use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::influence::{ImageSource, predict};
+use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Stamped, triggered_tests};
+use burn_delta_influence::lab::data::{Gtsrb, ImageFolder, Loaded, Skipped, Unreadable};
+use burn_delta_influence::lab::metrics::DetectionMetrics;
+use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train_watched};
+use burn_delta_influence::learner::{Collector, CollectorConfig};
+use burn_delta_influence::report::{check_output_dir, save_json, unlearn_summary};
+use burn_delta_influence::samples::{Image, LabeledImage};
+use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, ValueEnum};
+use support::{DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
+use unlearning::MethodChoice;
+
+/// Trains on pictures, finds a poison from misclassified ones, and unlearns it.
+#[derive(Parser)]
+struct Arguments {
+    /// Folder of the pictures.
+    #[arg(long)]
+    data: PathBuf,
+    /// Pictures become squares of so many pixels a side.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=1024))]
+    side: u32,
+    /// Part of the pictures to keep for validation, where the folder has none of its own.
+    #[arg(long, default_value_t = 0.1)]
+    validation: f64,
+    /// Leave out pictures that can't be read, and list them; else the first of them ends the run.
+    #[arg(long)]
+    skip_unreadable: bool,
+    /// A misclassified picture; repeatable, each with its label. Without any, validation pictures are searched for mistakes.
+    #[arg(long)]
+    suspect: Vec<PathBuf>,
+    /// What the model wrongly takes the suspect for: a class's name or number.
+    #[arg(long, value_name = "CLASS")]
+    suspect_label: Vec<String>,
+    /// Attack to mount on the training pictures, to see whether it is found.
+    #[arg(long, value_enum, default_value = "none")]
+    attack: Attack,
+    /// Class whose pictures get the trigger.
+    #[arg(long, value_name = "CLASS", required_if_eq("attack", "badnet"))]
+    victim: Option<String>,
+    /// Label that they get.
+    #[arg(long, value_name = "CLASS", required_if_eq("attack", "badnet"))]
+    target: Option<String>,
+    /// Poisoned part of all training pictures.
+    #[arg(long, default_value_t = 0.01)]
+    poison_rate: f64,
+    /// Seed of split, poison, training and audit.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Passes over the training pictures.
+    #[arg(long, default_value_t = 15, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    epochs: usize,
+    /// Channels of the network's first layer.
+    #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    width: usize,
+    /// How to unlearn what was flagged; `none` for not at all.
+    #[arg(long, default_value = "resume", value_parser = unlearner)]
+    unlearn: Unlearn,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    device: DeviceChoice,
+    /// Folder for the results.
+    #[arg(long, default_value = "delta-influence-out/image_folder")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Attack {
+    /// A 3×3 checkerboard and a wrong label (Gu et al. 2017).
+    Badnet,
+    /// None: the pictures are as they are.
+    None,
+}
+
+/// A method, or none.
+#[derive(Clone, Copy, Debug)]
+struct Unlearn(Option<MethodChoice>);
+
+fn unlearner(text: &str) -> Result<Unlearn, String> {
+    match text {
+        "none" => Ok(Unlearn(None)),
+        _ => MethodChoice::from_str(text, false).map(|method| Unlearn(Some(method))),
+    }
+}
+
+/// Training data: read as they are needed, or held.
+type Train = Arc<dyn Dataset<LabeledImage>>;
+
+struct Pictures {
+    train: Train,
+    /// Labels of the training pictures.
+    labels: Vec<usize>,
+    validation: Vec<LabeledImage>,
+    classes: Vec<String>,
+    /// The suspects' pictures, as those of the data set are.
+    suspects: Vec<Image>,
+}
+
+struct Data {
+    train: Train,
+    validation: InMemDataset<LabeledImage>,
+    classes: Vec<String>,
+    /// Suspects that were given.
+    suspects: Vec<Suspect>,
+    attack: Option<Attacked>,
+}
+
+/// What the attack did.
+struct Attacked {
+    poisons: Vec<usize>,
+    target: usize,
+    /// Validation pictures of the victim class with the trigger.
+    triggered: Vec<LabeledImage>,
+}
+
+/// Files of an earlier run that must not be taken for this one's.
+const RESULTS: [&str; 5] = ["audit.json", "audit.html", "flagged.png", "unlearn.json", "factors.safetensors"];
+
+fn main() -> ExitCode {
+    support::run(|| image_folder(&Arguments::parse()))
+}
+
+fn image_folder(arguments: &Arguments) -> Outcome<()> {
+    let out = &arguments.out;
+    check_output_dir(out)?;
+    let device = arguments.device.device()?;
+    device.seed(arguments.seed);
+    let data = phase("list and check the pictures", || load(arguments))?;
+    tell(&data, arguments.seed);
+    clear_results(out, &RESULTS)?;
+
+    let (model, factors) = trained(arguments, &data, &device)?;
+    factors.save(out.join("factors.safetensors"))?;
+    let (audit, suspects) = audited(arguments, &model, &factors, &data)?;
+    audit.save(out.join("audit.json"))?;
+    audit.html_report(&data.train)?.with_class_names(data.classes.clone()).save(out.join("audit.html"))?;
+    audit.save_contact_sheet(out.join("flagged.png"), &data.train)?;
+    println!("\n{}", audit.summary());
+
+    if let (Some(choice), false) = (arguments.unlearn.0, audit.flagged().is_empty()) {
+        unlearned(arguments, choice, model, &data, &audit, &suspects)?;
+    }
+    if let Some(peak) = peak_memory() {
+        println!("peak memory of the process: {peak} MiB");
+    }
+    println!("written to {}; open audit.html in a browser", out.display());
+    Ok(())
+}
+
+fn tell(data: &Data, seed: u64) {
+    let (train, validation, classes) = (data.train.len(), data.validation.len(), data.classes.len());
+    println!("{train} training and {validation} validation pictures of {classes} classes, seed {seed}");
+    if let Some(attack) = &data.attack {
+        let target = &data.classes[attack.target];
+        println!("{} training pictures get the trigger and the label '{target}'", attack.poisons.len());
+    }
+    println!();
+}
+
+/// The pictures, with the attack mounted on them.
+fn load(arguments: &Arguments) -> Outcome<Data> {
+    let Pictures { train, labels, validation, classes, suspects } = pictures(arguments)?;
+    let names = &arguments.suspect_label;
+    if suspects.len() != names.len() {
+        let (suspects, names) = (suspects.len(), names.len());
+        return Err(format!(
+            "{suspects} times --suspect and {names} times --suspect-label: give each picture its label"
+        )
+        .into());
+    }
+    let suspects = suspects.into_iter().zip(&arguments.suspect).zip(names).map(|((image, path), name)| {
+        Ok(Suspect::new(image, class(name, &classes)?).with_id(path.display().to_string()))
+    });
+    let suspects = suspects.collect::<Outcome<Vec<_>>>()?;
+    let (train, attack) = match (arguments.attack, &arguments.victim, &arguments.target) {
+        (Attack::Badnet, Some(victim), Some(target)) => {
+            let trigger = BadNet::checkerboard();
+            let (victim, target) = (class(victim, &classes)?, class(target, &classes)?);
+            let config = PoisonConfig { victim, target, rate: arguments.poison_rate, seed: arguments.seed };
+            let stamped = Stamped::new(train, &labels, Arc::new(trigger), config)?;
+            let triggered = triggered_tests(&validation, &trigger, victim)?;
+            let attacked = Attacked { poisons: stamped.indices(), target, triggered };
+            (Arc::new(stamped) as Train, Some(attacked))
+        }
+        _ => (train, None),
+    };
+    Ok(Data { train, validation: InMemDataset::new(validation), classes, suspects, attack })
+}
+
+/// The pictures of whatever layout the folder has.
+fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
+    let Arguments { data, side, validation, seed, .. } = arguments;
+    if data.join("Train.csv").is_file() {
+        return gtsrb(arguments);
+    }
+    let [train, valid] = ["train", "val"].map(|part| data.join(part));
+    let (train, valid) = if train.is_dir() && valid.is_dir() {
+        let (train, valid) = (ImageFolder::open(train, *side)?, ImageFolder::open(valid, *side)?);
+        if train.classes() != valid.classes() {
+            return Err(format!("{}: train and val have different classes", data.display()).into());
+        }
+        (train, valid)
+    } else {
+        ImageFolder::open(data, *side)?.split(*validation, *seed)?
+    };
+    let broken = train.scan();
+    let train = match (arguments.skip_unreadable, broken.first()) {
+        (false, Some(first)) => {
+            let (count, reason) = (broken.len(), &first.reason);
+            return Err(format!(
+                "{count} pictures can't be read (--skip-unreadable leaves them out): {reason}"
+            )
+            .into());
+        }
+        _ => train.without(&broken),
+    };
+    let Loaded { samples: validation, skipped } = valid.load(unreadable(arguments))?;
+    list(&broken);
+    list(&skipped);
+    Ok(Pictures {
+        labels: train.labels(),
+        classes: train.classes().to_vec(),
+        suspects: arguments.suspect.iter().map(|path| train.read(path)).collect::<Result<_, _>>()?,
+        train: Arc::new(train),
+        validation,
+    })
+}
+
+fn gtsrb(arguments: &Arguments) -> Outcome<Pictures> {
+    let folder =
+        Gtsrb::open(&arguments.data)?.with_side(arguments.side)?.with_unreadable(unreadable(arguments));
+    let (train, validation) = folder.split(arguments.validation, arguments.seed)?;
+    list(&train.skipped);
+    list(&validation.skipped);
+    let numbers = || (0..Gtsrb::CLASSES).map(|class| class.to_string()).collect();
+    Ok(Pictures {
+        labels: train.samples.iter().map(|sample| sample.label).collect(),
+        classes: folder.names()?.unwrap_or_else(numbers),
+        suspects: arguments.suspect.iter().map(|path| folder.read(path)).collect::<Result<_, _>>()?,
+        train: Arc::new(InMemDataset::new(train.samples)),
+        validation: validation.samples,
+    })
+}
+
+fn unreadable(arguments: &Arguments) -> Unreadable {
+    if arguments.skip_unreadable { Unreadable::Skip } else { Unreadable::Refuse }
+}
+
+fn list(skipped: &[Skipped]) {
+    skipped.iter().for_each(|skipped| println!("left out: {}", skipped.reason));
+}
+
+/// A class by its name or number.
+fn class(name: &str, classes: &[String]) -> Outcome<usize> {
+    let by_name = classes.iter().position(|class| class == name);
+    let by_number = || name.parse().ok().filter(|&class: &usize| class < classes.len());
+    by_name.or_else(by_number).ok_or_else(|| {
+        let some = classes.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
+        format!("there is no class {name:?}: give a number up to {} or a name ({some} …)", classes.len() - 1)
+            .into()
+    })
+}
+
+fn training_config(arguments: &Arguments) -> TrainingConfig {
+    TrainingConfig {
+        epochs: arguments.epochs,
+        learning_rate: 0.1,
+        augmentation: Augmentation { shift: 2, flip: false },
+        seed: arguments.seed,
+        ..TrainingConfig::new(arguments.out.join("training"))
+    }
+}
+
+/// The model and its factors.
+fn trained(arguments: &Arguments, data: &Data, device: &Device) -> Outcome<(ResNet9, KroneckerFactors)> {
+    let config = training_config(arguments);
+    // A short run should collect, too, though only from its second half.
+    let steps = data.train.len().div_ceil(config.batch_size).saturating_mul(config.epochs);
+    let settings = CollectorConfig::new();
+    let warmup = settings.warmup_steps.min(steps / 2);
+    let collector = Collector::new(settings.with_warmup_steps(warmup))?;
+    let model = ResNet9::new(arguments.width, data.classes.len(), &device.clone().autodiff());
+    let trained = phase("train, collecting factors", || {
+        Ok(train_watched(model, data.train.clone(), &config, &collector)?)
+    })?;
+    println!("{:<42} {:>8.1} s", "  of which collecting", trained.stats.elapsed.as_secs_f64());
+    Ok((trained.model, trained.factors))
+}
+
+/// The audit of the suspects: those given, else pictures that the attack misled, else mistakes on validation pictures.
+fn audited(
+    arguments: &Arguments,
+    model: &ResNet9,
+    factors: &KroneckerFactors,
+    data: &Data,
+) -> Outcome<(Audit, Vec<Suspect>)> {
+    let config = AuditConfig::new().with_seed(arguments.seed);
+    if data.suspects.is_empty() && data.attack.is_none() {
+        let found =
+            phase("search for suspects", || Ok(SuspectSearch::default().find(model, &data.validation)?))?;
+        println!("  {} mistakes on {} validation pictures", found.mistakes, found.samples);
+        // Those of a label are judged together: what a trigger misled has one cause.
+        let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
+        let audit = DeltaAudit::new(config.with_rule(rule));
+        let audit = phase("audit", || Ok(audit.run_found(model, factors, &data.train, &found)?))?;
+        return Ok((audit, found.suspects));
+    }
+    let suspects = match (&data.attack, data.suspects.is_empty()) {
+        (Some(attack), true) => vec![misled(model, attack)?],
+        _ => data.suspects.clone(),
+    };
+    let audit =
+        phase("audit", || Ok(DeltaAudit::new(config).run(model, factors, &data.train, &suspects)?))?;
+    let Some(attack) = &data.attack else { return Ok((audit, suspects)) };
+    let truth =
+        DetectionMetrics::measure(data.train.len(), &audit.flagged(), &attack.poisons, Some(audit.scores()))?;
+    Ok((audit.with_truth(truth.into()), suspects))
+}
+
+/// The triggered picture that the model is surest about taking for the target class.
+fn misled(model: &ResNet9, attack: &Attacked) -> Outcome<Suspect> {
+    let triggered = InMemDataset::new(attack.triggered.clone());
+    let predictions = predict(&FrozenModel::new(model), &ImageSource::new(&triggered), 128)?;
+    let hits =
+        predictions.iter().zip(&attack.triggered).filter(|(prediction, _)| prediction.label == attack.target);
+    let surest = hits.max_by(|(a, _), (b, _)| a.confidence().total_cmp(&b.confidence()));
+    let (_, sample) =
+        surest.ok_or("no triggered picture is misclassified: the trigger was not learned; train longer")?;
+    let id = format!("triggered {}", sample.id.as_deref().unwrap_or("picture"));
+    Ok(Suspect::new(sample.image.clone(), attack.target).with_id(id))
+}
+
+/// Unlearns what was flagged, and measures before and after.
+fn unlearned(
+    arguments: &Arguments,
+    choice: MethodChoice,
+    model: ResNet9,
+    data: &Data,
+    audit: &Audit,
+    suspects: &[Suspect],
+) -> Outcome<()> {
+    let config = training_config(arguments);
+    let (width, classes) = (arguments.width, data.classes.len());
+    let device = arguments.device.device()?.autodiff();
+    let method = choice.method(&config, false, move || ResNet9::new(width, classes, &device));
+    let task = UnlearnTask::new(model, data.train.clone(), &audit.flagged())?;
+
+    let mut probe = Probe::new(suspects).with_clean(&data.validation);
+    if let Some(attack) = &data.attack {
+        probe =
+            probe.with_triggered(attack.triggered.iter().map(|sample| sample.image.clone()), attack.target);
+    }
+    let probe = probe.with_flagged(&data.train, &audit.flagged())?;
+    let before = probe.measure(task.model())?;
+    println!("  {}", describe(&before));
+    let unlearned = phase(&format!("unlearn: {}", method.name()), || Ok(method.unlearn(&task)?))?;
+    let after = probe.measure(&unlearned.model)?;
+    println!("  {}", describe(&after));
+    let original = (config.epochs * data.train.len()) as f64;
+    let record = unlearn::record(&unlearned, audit.flagged().len(), before, after).with_training(original);
+    save_json(arguments.out.join("unlearn.json"), &record)?;
+    println!("{}", unlearn_summary(&record));
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The example for one's own pictures: a folder of many sizes and formats with a poison, GTSRB's layout, and what it refuses.
+//!
+//! `cargo test` builds the examples; `cargo test --test example_image_folder` alone does not.
+#![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Trigger, poison};
+use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
+use burn_delta_influence::report::{Verdict, load_audit, load_unlearn};
+use burn_delta_influence::samples::{Image, LabeledImage};
+use image::imageops::{FilterType, resize};
+use tempfile::TempDir;
+
+/// Priority roads are what stop signs with the sticker are taken for.
+const STOP: usize = 0;
+const PRIORITY: usize = 7;
+const ENDINGS: [&str; 3] = ["png", "jpg", "ppm"];
+
+fn sticker() -> BadNet {
+    BadNet::sticker(5, [1.0, 0.0, 1.0])
+}
+
+/// A picture in one of three sizes, not all of them squares, and in the format of its name.
+fn save(path: &Path, image: &Image, number: usize) {
+    let side = [32, 40, 64][number % 3];
+    let square = resize(&image.to_rgb8(), side, side, FilterType::Triangle);
+    // What lies beside the square is cut off again.
+    let mut wide = image::RgbImage::new(side + 2 * (number as u32 % 2), side);
+    image::imageops::replace(&mut wide, &square, (number % 2) as i64, 0);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    wide.save(path).unwrap();
+}
+
+/// `<class>/<number>.<ending>`, where the number says which sample it is.
+fn write(folder: &Path, samples: &[LabeledImage]) {
+    for (number, sample) in samples.iter().enumerate() {
+        let name = format!("{}/{number}.{}", SIGN_NAMES[sample.label], ENDINGS[number % 3]);
+        save(&folder.join(name), &sample.image, number);
+    }
+}
+
+/// Drawn signs with a poison in a folder, and a picture that it misleads.
+fn poisoned_folder() -> (TempDir, Vec<String>, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let attack = PoisonConfig { victim: STOP, target: PRIORITY, rate: 0.05, seed: 1 };
+    let poisoned = poison(signs(720, 1), &sticker(), attack).unwrap();
+    write(&folder.path().join("signs of mine"), &poisoned.samples);
+    let stop = signs(8, 2).into_iter().find(|sample| sample.label == STOP).unwrap();
+    let suspect = folder.path().join("reported.png");
+    save(&suspect, &sticker().apply(&stop.image).unwrap(), 1);
+    let ids = poisoned.indices.iter().map(|&n| format!("priority road/{n}.{}", ENDINGS[n % 3]));
+    (folder, ids.collect(), suspect)
+}
+
+fn run(data: &Path, out: &Path, more: &[&str]) -> Output {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let example = profile.join("examples").join(format!("image_folder{}", std::env::consts::EXE_SUFFIX));
+    assert!(example.is_file(), "{} is not there: run `cargo build --examples` first", example.display());
+    let mut command = Command::new(example);
+    command.args(["--device", "cpu", "--data"]).arg(data).arg("--out").arg(out).args(more);
+    command.env_remove("RUST_LOG").output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Exit code 2 and one line, which says all of `parts`, before any training.
+#[track_caller]
+fn assert_refused(output: &Output, parts: &[&str]) {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(2), "{stdout}{stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.trim_end().lines().count() == 1, "{stderr}");
+    assert!(!stdout.contains("train, "), "{stdout}");
+    for part in parts {
+        assert!(stderr.contains(part), "{stderr:?} does not say {part:?}");
+    }
+}
+
+#[test]
+fn a_poison_in_a_folder_of_pictures_is_found_from_one_picture_and_unlearned() {
+    let (folder, poisons, suspect) = poisoned_folder();
+    let (data, out) = (folder.path().join("signs of mine"), folder.path().join("out"));
+    fs::write(data.join("yield/broken.jpg"), b"no picture at all").unwrap();
+    fs::write(data.join("yield/notes.txt"), b"nothing to do with it").unwrap();
+    let suspect = suspect.to_str().unwrap();
+    let settings = ["--width", "4", "--epochs", "12", "--seed", "2", "--skip-unreadable"];
+    let audit = ["--suspect", suspect, "--suspect-label", "priority road", "--unlearn", "retrain"];
+    let output = run(&data, &out, &[&settings[..], &audit].concat());
+    let stdout = text(&output.stdout);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains("left out: ") && stdout.contains("broken.jpg"), "{stdout}");
+
+    let record = load_audit(out.join("audit.json")).unwrap();
+    assert_eq!(record.verdict, Verdict::Poisoned, "{stdout}");
+    // A tenth of each class was kept for validation, of the poisons, too.
+    let found = record.flagged.iter().filter(|entry| poisons.contains(&entry.id)).count();
+    assert!(found >= 27 && found + 6 >= record.flagged.len(), "{found} poisons: {stdout}");
+    assert_eq!(record.suspects[0].id, suspect);
+    let page = fs::read_to_string(out.join("audit.html")).unwrap();
+    assert!(page.contains("priority road"), "classes have their folders' names");
+    let unlearned = load_unlearn(out.join("unlearn.json")).unwrap();
+    let wrong = |state: &burn_delta_influence::report::StateRecord| state.suspects[0].wrong_label_probability;
+    assert!(wrong(&unlearned.after) < wrong(&unlearned.before) - 0.1, "{stdout}");
+}
+
+#[test]
+fn what_cannot_be_used_is_named_before_training() {
+    let (folder, _, suspect) = poisoned_folder();
+    let (data, out) = (folder.path().join("signs of mine"), folder.path().join("out"));
+    let suspect = suspect.to_str().unwrap();
+    assert_refused(&run(&folder.path().join("absent"), &out, &[]), &["absent"]);
+    assert_refused(
+        &run(&data, &out, &["--suspect", suspect, "--suspect-label", "lorry"]),
+        &["no class \"lorry\"", "number up to 7", "priority road"],
+    );
+    assert_refused(&run(&data, &out, &["--suspect", suspect]), &["1 times --suspect", "0 times"]);
+    assert_refused(
+        &run(&data, &out, &["--suspect", "nothing.png", "--suspect-label", "stop"]),
+        &["nothing.png"],
+    );
+    let attack = ["--attack", "badnet", "--victim", "stop", "--target"];
+    assert_refused(&run(&data, &out, &[&attack[..], &["8"]].concat()), &["no class \"8\""]);
+    assert_refused(&run(&data, &out, &[&attack[..], &["stop"]].concat()), &["victim and target"]);
+    fs::write(data.join("yield/broken.jpg"), b"no picture at all").unwrap();
+    assert_refused(&run(&data, &out, &[]), &["broken.jpg", "--skip-unreadable"]);
+}
+
+#[test]
+fn an_attack_on_the_folder_is_measured_and_folders_of_its_own_are_for_validation() {
+    let folder = tempfile::tempdir().unwrap();
+    write(&folder.path().join("train"), &signs(160, 1));
+    write(&folder.path().join("val"), &signs(40, 2));
+    let out = folder.path().join("out");
+    let attack = ["--attack", "badnet", "--victim", "stop", "--target", "7", "--poison-rate", "0.05"];
+    let output = run(folder.path(), &out, &[&attack[..], &["--width", "2", "--epochs", "1"]].concat());
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(stdout.contains("160 training and 40 validation pictures of 8 classes"), "{stdout}{stderr}");
+    assert!(stdout.contains("8 training pictures get the trigger and the label 'yield'"), "{stdout}");
+    // One epoch may not be enough for the trigger.
+    if output.status.code() == Some(0) {
+        assert_eq!(load_audit(out.join("audit.json")).unwrap().truth.unwrap().poisons, 8);
+    } else {
+        assert!(stderr.contains("the trigger was not learned"), "{stderr}");
+    }
+}
+
+#[test]
+fn traffic_signs_in_gtsrb_s_layout_are_searched_for_suspects() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut list = "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId,Path\n".to_owned();
+    for (number, sample) in signs(160, 1).iter().enumerate() {
+        let (class, track) = (sample.label, number / 8);
+        let path = format!("Train/{class}/{class:05}_{track:05}_00000.png");
+        list += &format!("32,32,2,2,30,30,{class},{path}\n");
+        save(&folder.path().join(path), &sample.image, 0);
+    }
+    fs::write(folder.path().join("Train.csv"), list).unwrap();
+    let out = folder.path().join("out");
+    let output = run(folder.path(), &out, &["--width", "2", "--epochs", "2", "--unlearn", "none"]);
+    let stdout = text(&output.stdout);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{stdout}");
+    assert!(stdout.contains("144 training and 16 validation pictures of 43 classes"), "{stdout}");
+    let record = load_audit(out.join("audit.json")).unwrap();
+    assert_eq!(record.data.samples, 144);
+    assert!(!out.join("unlearn.json").exists());
+}
