@@ -81,6 +81,9 @@ struct Arguments {
     /// Passes over the training pictures.
     #[arg(long, default_value_t = 15, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: usize,
+    /// Training pictures are shifted at random by up to so many pixels.
+    #[arg(long, default_value_t = 2)]
+    shift: usize,
     /// Channels of the network's first layer.
     #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     width: usize,
@@ -235,16 +238,13 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
         ImageFolder::open(data, *side)?.split(*validation, *seed)?
     };
     let broken = train.scan();
-    let train = match (arguments.skip_unreadable, broken.first()) {
-        (false, Some(first)) => {
-            let (count, reason) = (broken.len(), &first.reason);
-            return Err(format!(
-                "{count} pictures can't be read (--skip-unreadable leaves them out): {reason}"
-            )
-            .into());
-        }
-        _ => train.without(&broken),
-    };
+    if let (false, Some(first)) = (arguments.skip_unreadable, broken.first()) {
+        let (count, reason) = (broken.len(), &first.reason);
+        return Err(
+            format!("--skip-unreadable leaves out what can't be read ({count} pictures): {reason}").into()
+        );
+    }
+    let train = train.without(&broken);
     let Loaded { samples: validation, skipped } = valid.load(unreadable(arguments))?;
     list(&broken);
     list(&skipped);
@@ -295,8 +295,7 @@ fn class(name: &str, classes: &[String]) -> Outcome<usize> {
 fn training_config(arguments: &Arguments) -> TrainingConfig {
     TrainingConfig {
         epochs: arguments.epochs,
-        learning_rate: 0.1,
-        augmentation: Augmentation { shift: 2, flip: false },
+        augmentation: Augmentation { shift: arguments.shift, flip: false },
         seed: arguments.seed,
         ..TrainingConfig::new(arguments.out.join("training"))
     }
