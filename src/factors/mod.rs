@@ -18,10 +18,11 @@ mod moments;
 mod stack;
 
 pub(crate) use eigen::small_eigen;
+pub(crate) use file::read_stack;
 pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
 pub use kronecker::{CONVENTIONS, FactorSource, KroneckerFactors, LayerFactors, Provenance};
 pub use moments::LayerCovariances;
-pub(crate) use moments::LayerMoments;
+pub(crate) use moments::{LayerMoments, MomentSums};
 pub use stack::MatrixStack;
 pub(crate) use stack::RunningSum;
