@@ -18,9 +18,9 @@ mod moments;
 mod stack;
 
 pub(crate) use eigen::small_eigen;
-pub(crate) use file::read_stack;
 pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
+pub(crate) use file::read_stack;
 pub use kronecker::{CONVENTIONS, FactorSource, KroneckerFactors, LayerFactors, Provenance};
 pub use moments::LayerCovariances;
 pub(crate) use moments::{LayerMoments, MomentSums};

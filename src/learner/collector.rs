@@ -128,10 +128,8 @@ impl Collector {
             0 => usize::MAX,
             samples => samples,
         };
-        let sums: Vec<(&LayerGradients, CovarianceSums)> = layers
-            .iter()
-            .filter_map(|layer| Some((layer, layer.covariance_sums(samples, scale)?)))
-            .collect();
+        let sums: Vec<(&LayerGradients, CovarianceSums)> =
+            layers.iter().filter_map(|layer| Some((layer, layer.covariance_sums(samples, scale)?))).collect();
         let (basis_step, squares) = self.squared_gradients(&layers, samples, scale);
         let broken = first_not_finite(&sums);
         let mut state = self.lock();

@@ -96,7 +96,8 @@ impl FixedBases {
 
     /// Gives the layers other identities.
     pub fn rename(&mut self, new: impl Fn(ParamId) -> ParamId) {
-        self.layers = std::mem::take(&mut self.layers).into_iter().map(|(id, layer)| (new(id), layer)).collect();
+        self.layers =
+            std::mem::take(&mut self.layers).into_iter().map(|(id, layer)| (new(id), layer)).collect();
     }
 
     /// The bases of a layer on a device; `None` for a layer that was not seen when they were fixed.

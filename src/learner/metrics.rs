@@ -56,7 +56,12 @@ impl Collector {
             CollectorMeasure::Time => "Collecting Time",
             CollectorMeasure::Share => "Collecting Share",
         };
-        CollectorMetric { collector: self.clone(), measure, name: Arc::new(name.to_owned()), stats: self.stats() }
+        CollectorMetric {
+            collector: self.clone(),
+            measure,
+            name: Arc::new(name.to_owned()),
+            stats: self.stats(),
+        }
     }
 }
 

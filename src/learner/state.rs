@@ -64,7 +64,8 @@ impl State {
     /// Gives layers other identities: a record that was loaded brings its own.
     pub fn rename(&mut self, ids: &HashMap<ParamId, ParamId>) {
         let new = |id: ParamId| ids.get(&id).copied().unwrap_or(id);
-        self.layers = std::mem::take(&mut self.layers).into_iter().map(|(id, sums)| (new(id), sums)).collect();
+        self.layers =
+            std::mem::take(&mut self.layers).into_iter().map(|(id, sums)| (new(id), sums)).collect();
         let names = std::mem::take(&mut self.model.names);
         self.model.names = names.into_iter().map(|(id, name)| (new(id), name)).collect();
         for bases in [&mut self.bases, &mut self.earlier_bases].into_iter().flatten() {

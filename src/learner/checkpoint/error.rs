@@ -20,7 +20,9 @@ pub enum CheckpointError {
         kept: Vec<usize>,
     },
     /// The collector does not know its model.
-    #[error("the collector's state can't be kept in {path}: it watches no model. Train `collector.watch(model)`")]
+    #[error(
+        "the collector's state can't be kept in {path}: it watches no model. Train `collector.watch(model)`"
+    )]
     NotWatched {
         /// The file.
         path: PathBuf,

@@ -125,9 +125,7 @@ impl Contents {
         let (bytes, header) = read_tensors(path, FORMAT).map_err(|unusable| match unusable {
             Unusable::Unreadable(source) => CheckpointError::Read { path: owned(), source },
             Unusable::Damaged(detail) => bad(detail),
-            Unusable::Newer(found) => {
-                CheckpointError::Version { path: owned(), found, supported: FORMAT.1 }
-            }
+            Unusable::Newer(found) => CheckpointError::Version { path: owned(), found, supported: FORMAT.1 },
         })?;
         let entry = |name: &str| {
             let text = header.get(name).ok_or_else(|| bad(format!("its header has no {name}")))?;

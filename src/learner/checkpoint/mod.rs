@@ -182,18 +182,7 @@ fn state(contents: Contents, model: WatchedModel) -> State {
     });
     let Run { epoch, stats, first_skipped, origin, latest, .. } = contents.run;
     let clock = Clock::after(stats.training);
-    State {
-        stats,
-        clock,
-        first_skipped,
-        layers,
-        bases,
-        earlier_bases,
-        origin,
-        latest,
-        resumed: epoch,
-        model,
-    }
+    State { stats, clock, first_skipped, layers, bases, earlier_bases, origin, latest, resumed: epoch, model }
 }
 
 /// The settings that differ, with both values.
