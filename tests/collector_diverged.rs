@@ -2,79 +2,37 @@
 
 mod support_training;
 
-use std::fmt::Write;
-use std::sync::{Arc, Mutex};
-
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
 use burn_delta_influence::factors::FactorError;
-use burn_delta_influence::learner::{Collector, CollectorConfig, Trained};
+use burn_delta_influence::learner::{Collector, CollectorConfig, CollectorMeasure, Trained};
+use support_training::warnings::warnings;
 use support_training::*;
-use tracing::field::{Field, Visit};
-use tracing::span;
-use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Keeps every warning of this thread.
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-struct Text(String);
-
-impl Visit for Text {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        write!(self.0, "{field}={value:?} ").unwrap();
-    }
-}
-
-impl Subscriber for Warnings {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        if *event.metadata().level() == Level::WARN {
-            let mut text = Text(String::new());
-            event.record(&mut text);
-            self.0.lock().unwrap().push(text.0);
-        }
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-/// Three epochs of eight steps in burn's own loop, and what was warned of.
-fn run(items: Vec<Item>) -> (Result<Trained<Net>, FactorError>, Vec<String>) {
+/// Three epochs of eight steps in burn's own loop, what was warned of, and burn's log of skipped steps in the last one.
+fn run(items: Vec<Item>) -> (Result<Trained<Net>, FactorError>, Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
-    let warnings = Warnings::default();
     let config = CollectorConfig::new().with_every(1).with_samples_per_step(0).with_warmup_steps(0);
     let collector = Collector::new(config).unwrap();
-    let training = kept_training(&collector, folder.path(), 3, InMemDataset::new(items));
+    let training = kept_training(&collector, folder.path(), 3, InMemDataset::new(items))
+        .metric_train_numeric(collector.metric(CollectorMeasure::SkippedSteps));
     let learner = watched_learner(&collector, Net::new(7, &Device::flex().autodiff()));
-    let result = tracing::subscriber::with_default(warnings.clone(), || training.launch(learner));
-    let warnings = warnings.0.lock().unwrap().clone();
-    (collector.finish(result), warnings)
+    let (result, warnings) = warnings(|| training.launch(learner));
+    let log = std::fs::read_to_string(folder.path().join("train/epoch-3/Skipped_Steps.log")).unwrap();
+    (collector.finish(result), warnings, log)
 }
 
 #[test]
 fn steps_after_a_nan_loss_are_skipped_and_counted_and_a_warning_names_the_layer() {
     let mut data = items(64, 1);
     data[28].x[0] = f32::NAN; // in the fourth batch; the weights are NaN after it
-    let (trained, warnings) = run(data);
+    let (trained, warnings, log) = run(data);
     let trained = trained.unwrap();
     assert!(trained.model.values().iter().any(|value| value.is_nan()));
     let stats = trained.stats;
     assert_eq!((stats.steps, stats.collected_steps, stats.skipped_steps), (24, 3, 21));
     assert_eq!(trained.factors.provenance().skipped_steps, 21);
+    assert!(log.ends_with("21,final\n"), "{log}");
 
     // The first, and the tenth: not every one to the end.
     assert_eq!(warnings.len(), 2, "{warnings:?}");
@@ -97,7 +55,8 @@ fn steps_after_a_nan_loss_are_skipped_and_counted_and_a_warning_names_the_layer(
 fn a_training_that_is_nan_from_the_start_has_no_factors_and_the_error_says_what_to_do() {
     let mut data = items(64, 1);
     data[0].x[0] = f32::NAN;
-    let (trained, _) = run(data);
+    let (trained, _, log) = run(data);
+    assert!(log.ends_with("24,final\n"), "{log}");
     let error = trained.unwrap_err();
     assert!(
         matches!(&error, FactorError::Diverged { skipped: 24, step: 1, layer } if layer == "first"),

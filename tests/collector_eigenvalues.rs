@@ -139,7 +139,7 @@ fn a_watched_training_has_them_on_one_device_and_on_two() {
         // 24 steps: bases at 4, 8, … 24, and none since the last. Of two workers the slower one's step may come after bases that
         // were fixed at a later step (and count for them), or have been rotated into the bases before (and be dropped).
         let samples = trained.factors.provenance().eigenvalue_samples;
-        assert!(samples % 8 == 0 && least_and_most.contains(&samples), "{samples}");
+        assert!(samples.is_multiple_of(8) && least_and_most.contains(&samples), "{samples}");
         for (name, layer) in trained.factors.layers() {
             let corrected = layer.corrected.as_ref().unwrap().values();
             assert!(corrected.iter().all(|value| *value >= 0.0), "{name}");

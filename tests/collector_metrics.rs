@@ -26,7 +26,7 @@ fn with_metrics(
         .fold(training, |training, measure| training.metric_train_numeric(collector.metric(*measure)))
 }
 
-/// Trains up to an epoch, from the start or from a checkpoint; the fifth batch is broken.
+/// Trains up to an epoch, from the start or from a checkpoint.
 fn run(folder: &Path, from: Option<usize>, epochs: usize) -> CollectorStats {
     let device = Device::flex().autodiff();
     let collector = Collector::new(CollectorConfig::new().with_every(2).with_warmup_steps(1)).unwrap();

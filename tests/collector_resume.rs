@@ -15,6 +15,7 @@ use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::learner::{
     CheckpointError, Collector, CollectorConfig, CollectorStats, LossReduction, Trained,
 };
+use support_training::warnings::warnings;
 use support_training::*;
 
 /// Of `data()`, in batches of eight.
@@ -185,7 +186,39 @@ fn files_go_with_burns_checkpoints() {
     assert_eq!(names, expected.concat());
 }
 
-/// What refuses to go on from `file`.
+#[test]
+fn a_file_that_cant_be_written_does_not_stop_training() {
+    let folder = tempfile::tempdir().unwrap();
+    // A folder where the file should be.
+    fs::create_dir_all(collector_file(folder.path(), 1)).unwrap();
+    let (trained, warned) = warnings(|| run(config(), folder.path(), None, 2));
+    assert_eq!(trained.stats.steps, 2 * STEPS_PER_EPOCH);
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    for part in ["this epoch can't be resumed from", "epoch=1", "cannot write", "collector-1.safetensors"] {
+        assert!(warned[0].contains(part), "{part:?} is not in {warned:?}");
+    }
+    let error = refusal(config(), folder.path(), 1, &Net::new(7, &device()));
+    assert_says(&error, &["cannot read", "collector-1.safetensors"]);
+}
+
+#[test]
+fn a_training_that_goes_on_without_its_collector_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    run(config(), folder.path(), None, 2);
+    let collector = Collector::new(config()).unwrap();
+    let training = kept_training(&collector, folder.path(), 4, data()).checkpoint(2); // not `collector.resume`
+    let learner = watched_learner(&collector, Net::new(7, &device()));
+    let (result, warned) = warnings(|| training.launch(learner));
+    assert_eq!(collector.finish(result).unwrap().stats.steps, 2 * STEPS_PER_EPOCH);
+    assert_eq!(warned.len(), 1, "once, not at each epoch: {warned:?}");
+    for part in ["training=2 collector=0", "collector.resume(training, folder, epoch, &model)"] {
+        assert!(warned[0].contains(part), "{part:?} is not in {warned:?}");
+    }
+    let (_, warned) = warnings(|| run(config(), folder.path(), Some(2), 3));
+    assert!(warned.is_empty(), "{warned:?}");
+}
+
+/// Why it is not gone on from the file of an epoch.
 fn refusal(config: CollectorConfig, folder: &Path, epoch: usize, model: &Net) -> CheckpointError {
     let collector = Collector::new(config).unwrap();
     let training = kept_training(&collector, folder, 4, data());

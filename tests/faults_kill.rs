@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use burn_delta_influence::learner::{Collector, CollectorConfig, Trained};
 use support_training::*;
 
-const EPOCHS: usize = 30;
+const EPOCHS: usize = 60;
 /// Where a child process finds its folder.
 const CHILD: &str = "DELTA_INFLUENCE_TEST_TRAINING";
 

@@ -1,6 +1,8 @@
 //! A small classifier, its data, and training runs of it.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod warnings;
+
 use std::path::Path;
 use std::sync::Arc;
 
