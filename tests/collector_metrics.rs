@@ -3,10 +3,16 @@
 mod support_training;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
 use burn::train::SupervisedTraining;
+use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
+use burn::train::metric::{MetricAttributes, MetricDefinition};
+use burn::train::renderer::{
+    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
+};
 use burn_delta_influence::learner::{Collector, CollectorConfig, CollectorMeasure, CollectorStats, Watched};
 use support_training::*;
 
@@ -87,4 +93,80 @@ fn counts_go_on_in_a_resumed_run() {
     assert_eq!(last(folder.path(), 3, "Collected_Steps"), 12.0);
     assert_eq!(last(folder.path(), 3, "Collecting_Time"), stats.elapsed.as_secs_f64());
     assert!(last(folder.path(), 3, "Collecting_Time") > last(folder.path(), 2, "Collecting_Time"));
+}
+
+/// Keeps what burn has a renderer show.
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<String>>>);
+
+impl Screen {
+    fn show(&self, text: String) {
+        self.0.lock().unwrap().push(text);
+    }
+}
+
+impl MetricsRendererTraining for Screen {
+    fn update_train(&mut self, state: MetricState) {
+        match state {
+            MetricState::Numeric(entry, _) | MetricState::Generic(entry) => {
+                self.show(entry.serialized_entry.formatted);
+            }
+        }
+    }
+
+    fn update_valid(&mut self, _state: MetricState) {}
+}
+
+impl TrainingProgressLogger for Screen {
+    fn start(&mut self, _epochs: usize, _first: usize, _items: Option<usize>, _label: Option<&str>) {}
+    fn update_epoch(&mut self, _epoch: usize) {}
+    fn start_split(&mut self, _split: &str, _total_items: usize) {}
+    fn update_split(&mut self, _items_processed: usize) {}
+    fn end_split(&mut self) {}
+    fn end(&mut self) {}
+    fn log_event_training(&mut self, _event: String) {}
+}
+
+impl MetricsRendererEvaluation for Screen {
+    fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
+}
+
+impl EvaluationProgressLogger for Screen {
+    fn start_global_progress(&mut self, _total_tests: usize) {}
+    fn start_test(&mut self, _name: &str, _total_items: usize) {}
+    fn update_test_progress(&mut self, _items_processed: usize) {}
+    fn end_test(&mut self) {}
+    fn end_global_progress(&mut self) {}
+    fn log_event_evaluation(&mut self, _event: String) {}
+}
+
+impl MetricsRenderer for Screen {
+    fn manual_close(&mut self) {}
+
+    fn register_metric(&mut self, definition: MetricDefinition) {
+        let unit = match definition.attributes {
+            MetricAttributes::Numeric(numeric) => numeric.unit.unwrap_or_default(),
+            MetricAttributes::None => String::new(),
+        };
+        self.show(format!("{} [{unit}]", definition.name));
+    }
+}
+
+#[test]
+fn burns_renderer_shows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::new(CollectorConfig::new().with_every(2).with_warmup_steps(1)).unwrap();
+    let training = kept_training(&collector, folder.path(), 3, InMemDataset::new(items(60, 1)));
+    let screen = Screen::default();
+    let learner = watched_learner(&collector, Net::new(7, &Device::flex().autodiff()));
+    let training = with_metrics(training, &collector).renderer(Box::new(screen.clone()));
+    let stats = collector.finish(training.launch(learner)).unwrap().stats;
+    let shown = screen.0.lock().unwrap();
+    assert_eq!(
+        shown[..4],
+        ["Collected Steps [steps]", "Skipped Steps [steps]", "Collecting Time [s]", "Collecting Share [%]"]
+    );
+    let (time, share) = (stats.elapsed.as_secs_f64(), 100.0 * stats.share());
+    let last = ["12 of 24".to_owned(), "0 of 24".to_owned(), format!("{time:.1} s"), format!("{share:.1} %")];
+    assert_eq!(shown[shown.len() - 4..], last);
 }
