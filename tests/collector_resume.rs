@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::Module;
+use burn::optim::SgdConfig;
 use burn::tensor::Device;
 use burn::train::checkpoint::KeepLastNCheckpoints;
-use burn::train::{ExecutionStrategy, Interrupter, MultiDeviceOptim};
+use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::learner::{
     CheckpointError, Collector, CollectorConfig, CollectorStats, LossReduction, Trained,
@@ -216,6 +217,18 @@ fn a_training_that_goes_on_without_its_collector_is_warned_of() {
     }
     let (_, warned) = warnings(|| run(config(), folder.path(), Some(2), 3));
     assert!(warned.is_empty(), "{warned:?}");
+}
+
+#[test]
+fn a_training_of_a_model_that_is_not_watched_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::new(config()).unwrap();
+    let training = kept_training(&collector, folder.path(), 2, data());
+    let learner = Learner::new(Net::new(7, &device()), SgdConfig::new().init(), 0.1);
+    let (_, warned) = warnings(|| training.launch(learner));
+    assert_eq!(warned.len(), 2, "an epoch each: {warned:?}");
+    assert!(warned[0].contains("it watches no model. Train `collector.watch(model)`"), "{warned:?}");
+    assert!(!collector_file(folder.path(), 1).exists());
 }
 
 /// Why it is not gone on from the file of an epoch.

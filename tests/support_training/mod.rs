@@ -199,13 +199,16 @@ pub fn train_until<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<In
     training.launch(Learner::new(model, SgdConfig::new().init(), 0.1))
 }
 
-/// A training of a watched [`Net`] whose epochs are all kept, without shuffling: the same steps whether it is stopped or not.
-pub fn kept_training(
+/// A training whose epochs are all kept, by burn and by a collector, without shuffling: the same steps whether it is stopped or not.
+pub fn kept_training<M>(
     collector: &Collector,
     folder: &Path,
     epochs: usize,
     dataset: impl Dataset<Item> + 'static,
-) -> SupervisedTraining<Watched<Net>> {
+) -> SupervisedTraining<M>
+where
+    M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = Batch>,
+{
     let loader = |dataset: Arc<dyn Dataset<Item>>| -> Arc<dyn DataLoader<Batch>> {
         DataLoaderBuilder::new(Stack).batch_size(8).build(dataset)
     };

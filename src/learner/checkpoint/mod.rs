@@ -67,8 +67,9 @@ impl Collector {
     /// Resumes training from the checkpoint of an epoch, with what was gathered up to it: `training.checkpoint(epoch)`, and the file
     /// that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be watched, with any weights.
     ///
-    /// The factors will be what they would have been without the stop: bit for bit in a training that computes the same steps (on
-    /// one device; burn's loaders begin their shuffling anew, so that the order of the samples differs).
+    /// The factors will be what they would have been without the stop: on one device bit for bit, if all steps are the same and the
+    /// same epochs are kept (to rounding, if none are: sums are then added up in other groups). burn's loaders begin their
+    /// shuffling anew, so that the order of the samples may differ.
     ///
     /// # Errors
     /// [`CheckpointError`], naming the file. What was gathered before is then still there.
