@@ -154,7 +154,6 @@ fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     // + A short run of 456 steps, the first third of which is warm-up.
     let collector = Collector::new(CollectorConfig::new().with_warmup_steps(150))?;
     let model = phase("train, collecting factors", || train(train_set.clone(), &collector, *seed, &device))?;
-    // + After training mode: the factors belong to the model with batch norm's final statistics.
     let model = model.valid();
     let factors = collector.factors(&model)?; // +
 

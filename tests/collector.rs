@@ -6,7 +6,7 @@ use burn::data::dataset::InMemDataset;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use burn::train::{ExecutionStrategy, InferenceStep, Interrupter, MultiDeviceOptim, TrainOutput, TrainStep};
-use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::capture::{FrozenModel, ModelInventory};
 use burn_delta_influence::factors::{FactorError, FactorSource, KroneckerFactors, MatrixStack};
 use burn_delta_influence::influence::{Damping, Influence, Preconditioner};
 use burn_delta_influence::learner::{Collector, CollectorConfig, CollectorError, LossReduction};
@@ -134,6 +134,31 @@ fn gradient_accumulation_collects_every_step() {
     let trained = collector.finish(train(collector.watch(model), data(), single(), Some(4))).unwrap();
     assert_eq!(trained.model.values(), plain.values());
     assert_eq!((trained.stats.steps, trained.stats.collected_steps, trained.stats.samples), (24, 24, 192));
+}
+
+/// A layer and batch norm, whose running statistics change with each forward pass in training mode.
+#[derive(burn::module::Module, Debug)]
+struct Normed {
+    linear: burn_delta_influence::nn::Linear,
+    norm: burn::nn::BatchNorm,
+}
+
+#[test]
+fn factors_of_a_model_in_training_mode_are_those_of_the_model_that_is_audited() {
+    let linear = burn_delta_influence::nn::LinearConfig::new(INPUTS, 4).init(&device());
+    let model = Normed { linear, norm: burn::nn::BatchNormConfig::new(4).init(&device()) };
+    let collector = Collector::new(everything()).unwrap();
+    let data = items(16, 1);
+    {
+        let _step = collector.step(16);
+        let hidden = model.linear.forward(batch(&data, &device()).x);
+        let _ = model.norm.forward(hidden).square().mean().backward();
+    }
+    let before = ModelInventory::of(&model);
+    let factors = collector.factors(&model).unwrap(); // before `valid()` was called anywhere
+    assert!(factors.check_model(&before).is_err(), "the statistics of the last step came to it");
+    factors.check_model(&ModelInventory::of(&model.valid())).unwrap();
+    factors.check_model(FrozenModel::new(&model).inventory()).unwrap();
 }
 
 #[test]
@@ -290,7 +315,7 @@ fn without_a_collected_step_there_are_no_factors_and_the_reason_is_said() {
     bad[0].x[0] = f32::NAN;
     let skipping = collect(everything(), &model, &[&bad]);
     let message = skipping.factors(&model).unwrap_err().to_string();
-    assert!(message.contains("1 were skipped"), "{message}");
+    assert!(message.contains("All 1 steps") && message.contains("layer "), "{message}");
 
     let other = Net::new(7, &device());
     let message = collect(everything(), &model, &[&data]).factors(&other).unwrap_err().to_string();

@@ -139,12 +139,44 @@ fn a_watched_training_has_them_on_one_device_and_on_two() {
         // 24 steps: bases at 4, 8, … 24, and none since the last. Of two workers the slower one's step may come after bases that
         // were fixed at a later step (and count for them), or have been rotated into the bases before (and be dropped).
         let samples = trained.factors.provenance().eigenvalue_samples;
-        assert!(samples % 8 == 0 && least_and_most.contains(&samples), "{samples}");
+        assert!(samples.is_multiple_of(8) && least_and_most.contains(&samples), "{samples}");
         for (name, layer) in trained.factors.layers() {
             let corrected = layer.corrected.as_ref().unwrap().values();
             assert!(corrected.iter().all(|value| *value >= 0.0), "{name}");
             assert!(corrected.iter().sum::<f64>() > 0.0, "{name}");
         }
+    }
+}
+
+/// A convolution of 3 channels with kernels of 6 values.
+#[derive(burn::module::Module, Debug)]
+struct Convolution {
+    conv: burn_delta_influence::nn::conv::Conv2d,
+}
+
+#[test]
+fn a_hand_written_loop_cuts_no_channel_of_a_convolution() {
+    let device = device();
+    let conv = burn_delta_influence::nn::conv::Conv2dConfig::new([3, 2], [2, 3]).init(&device);
+    let model = Convolution { conv };
+    // Within 10, whole channels leave blocks of 6, 6 and 7 (with the bias); single inputs would be cut in 9 and 10.
+    let collector = Collector::new(config().with_basis_every(Some(2)).with_max_eigen_size(Some(10))).unwrap();
+    for seed in 0..4 {
+        device.seed(seed);
+        let normal = burn::tensor::Distribution::Normal(0.0, 1.0);
+        let images = burn::tensor::Tensor::<4>::random([8, 3, 5, 5], normal, &device);
+        let _step = collector.step(8);
+        let _ = model.conv.forward(images).square().mean().backward();
+    }
+    let factors = collector.factors(&model).unwrap();
+    assert!(factors.is_corrected(), "bases were fixed while training went on");
+    let vectors = &factors.layer("conv").unwrap().activation.vectors;
+    assert_eq!(vectors.shape(), [1, 19, 19]);
+    let blocks = [0..6, 6..12, 12..19];
+    for column in 0..19 {
+        let nonzero: Vec<usize> = (0..19).filter(|row| vectors.values()[row * 19 + column] != 0.0).collect();
+        let inside = |block: &std::ops::Range<usize>| nonzero.iter().all(|row| block.contains(row));
+        assert!(blocks.iter().any(inside), "column {column} mixes channels: rows {nonzero:?}");
     }
 }
 

@@ -153,6 +153,7 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
+        let _span = tracing::info_span!("audit", suspects = suspects.len(), samples = train.len()).entered();
         let start = Instant::now();
         self.config.validate()?;
         let frozen = FrozenModel::new(model);
@@ -228,6 +229,7 @@ impl DeltaAudit {
             let (id, got) = (suspect.id.clone(), suspect.image.shape());
             return Err(AuditError::SuspectShape { id, expected, got });
         }
+        let _span = tracing::debug_span!("altered_copies", copies = self.config.copies).entered();
         let batch_size = self.config.pass.batch_size;
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), 0)).collect());
         let predictions = predict(model, &images, batch_size)?;

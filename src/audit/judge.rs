@@ -89,12 +89,14 @@ where
 {
     /// Fills in every case's finding.
     pub fn apply(&self, rule: Rule, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
+        let _span = tracing::debug_span!("judge", ?rule).entered();
         match rule {
             Rule::Delta(rule) => self.delta(rule, cases)?,
             Rule::LayerCosine(rule) => self.layer_cosine(rule, cases)?,
             // It is the collapse, told by votes.
             Rule::Paper(rule) => return self.paper(rule, cases),
         }
+        let _span = tracing::debug_span!("collapse").entered();
         for case in cases {
             case.finding.collapse = collapse(case, self.influence, self.source, self.pass)?;
         }

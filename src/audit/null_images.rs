@@ -37,6 +37,7 @@ where
     /// other labels, none of which has more than its [share](most_of_a_label). Where the model hardly takes any, training images of other
     /// labels as they are.
     pub(super) fn null_images(&self, count: usize, label: usize) -> Result<NullImages, AuditError> {
+        let _span = tracing::debug_span!("null_images", label, count).entered();
         let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
         let kinds = others.iter().map(|&n| self.labels[n]).collect::<BTreeSet<_>>().len();
         // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.

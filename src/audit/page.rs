@@ -34,6 +34,7 @@ impl Audit {
         &self,
         train: &D,
     ) -> Result<HtmlReport<'_>, ReportError> {
+        let _span = tracing::info_span!("html_report", flagged = self.record.flagged.len()).entered();
         let seeds = (0..).map(|number| self.record.seed.wrapping_add(number));
         let classes = self.record.data.classes;
         let cases = self.suspects.iter().zip(&self.record.suspects).zip(&self.findings).zip(seeds);

@@ -73,6 +73,7 @@ impl SuspectSearch {
             let detail = "it must lie between 0 and 1".to_owned();
             return Err(AuditError::Setting { setting: "least_confidence", detail });
         }
+        let _span = tracing::info_span!("search", samples = validation.len()).entered();
         let source = ImageSource::new(validation);
         let predictions = predict(&FrozenModel::new(model), &source, self.pass.batch_size)?;
         let samples = predictions.len();

@@ -80,6 +80,33 @@ impl ModelInventory {
     }
 }
 
+/// Paths of all floating-point parameters and buffers with their identities; no value is read.
+pub(crate) fn identities<M: Module>(model: &M) -> Vec<(String, ParamId)> {
+    #[derive(Default)]
+    struct Identities {
+        path: Vec<String>,
+        found: Vec<(String, ParamId)>,
+    }
+
+    impl ModuleVisitor for Identities {
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.found.push((self.path.join("."), param.id));
+        }
+    }
+
+    let mut visitor = Identities::default();
+    model.visit(&mut visitor);
+    visitor.found
+}
+
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -182,6 +182,14 @@ impl LayerGradients {
         self.calls.iter().map(Taken::positions).sum()
     }
 
+    /// Neighbouring inputs that belong to one channel: kh·kw of a convolution, 1 otherwise.
+    pub(crate) fn channel_size(&self) -> usize {
+        match self.calls.first().map(|call| &call.input) {
+            Some(LayerInput::Image(_, geometry)) => geometry.kernel.iter().product(),
+            _ => 1,
+        }
+    }
+
     /// Where the gradients are; `None` if the backward pass never reached the layer.
     pub(crate) fn device(&self) -> Option<(Device, DType)> {
         let gradient = &self.calls.first()?.gradient;

@@ -18,6 +18,7 @@ mod tap;
 mod weights;
 
 pub use features::BatchFeatures;
+pub(crate) use inventory::identities;
 pub use inventory::{ModelInventory, ParameterInfo};
 pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,

@@ -189,10 +189,12 @@ pub struct BatchGradients<'a> {
 impl<M: Module> FrozenModel<M> {
     /// A frozen copy of `model`; the weights are shared, not copied.
     pub fn new(model: &M) -> Self {
-        let inventory = ModelInventory::of(model);
-        let names = inventory.layer_names();
         let device = model.devices().into_iter().next().unwrap_or_default().inner();
-        Self { model: model.valid(), inventory, names, device }
+        let model = model.valid();
+        // Of the frozen copy: `valid()` brings batch norm's running statistics up to date.
+        let inventory = ModelInventory::of(&model);
+        let names = inventory.layer_names();
+        Self { model, inventory, names, device }
     }
 
     /// A copy on another device.

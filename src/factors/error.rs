@@ -18,6 +18,19 @@ pub enum FactorError {
         /// Why, as far as it is known.
         reason: String,
     },
+    /// Every step that was to be collected had values that are not finite.
+    #[error(
+        "no factors were collected: training diverged. All {skipped} steps that were to be collected had NaN or infinite values, \
+         the first one in layer {layer} at step {step}: lower the learning rate, or look for such values in the data"
+    )]
+    Diverged {
+        /// Steps left out.
+        skipped: usize,
+        /// The first of them.
+        step: usize,
+        /// The layer that was found there first.
+        layer: String,
+    },
     /// The pass over the data failed.
     #[error(transparent)]
     Pass(#[from] PassError),

@@ -130,7 +130,12 @@ fn read_layer(tensors: &SafeTensors<'_>, layer: &str, header: &LayerHeader) -> R
     })
 }
 
-fn read_stack(tensors: &SafeTensors<'_>, name: &str, expected: [usize; 3]) -> Result<MatrixStack, String> {
+/// An f64 tensor of this shape, all of it finite; else what is wrong with it.
+pub(crate) fn read_stack(
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    expected: [usize; 3],
+) -> Result<MatrixStack, String> {
     let view = tensors.tensor(name).map_err(|e| format!("tensor {name}: {e}"))?;
     if view.dtype() != Dtype::F64 || view.shape() != expected {
         let (dtype, shape) = (view.dtype(), view.shape());

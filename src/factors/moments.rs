@@ -36,6 +36,31 @@ impl LayerCovariances {
     }
 }
 
+/// Running sums of one layer on the host, not normalised: what a file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MomentSums {
+    pub shape: LayerShape,
+    pub activation: MatrixStack,
+    pub gradient: MatrixStack,
+    pub weight: f64,
+}
+
+impl MomentSums {
+    /// Adds those of another device.
+    pub fn merge(&mut self, other: &Self) {
+        self.activation.add_scaled(&other.activation, 1.0);
+        self.gradient.add_scaled(&other.gradient, 1.0);
+        self.weight += other.weight;
+    }
+}
+
+impl From<MomentSums> for LayerMoments {
+    fn from(sums: MomentSums) -> Self {
+        let MomentSums { shape, activation, gradient, weight } = sums;
+        Self { shape, activation: activation.into(), gradient: gradient.into(), weight }
+    }
+}
+
 /// Running sums of one layer on one device.
 #[derive(Debug)]
 pub(crate) struct LayerMoments {
@@ -77,6 +102,17 @@ impl LayerMoments {
     /// Whether the weight is 0: everything was so long ago that f64 holds nothing of it.
     pub fn is_forgotten(&self) -> bool {
         self.weight < f64::MIN_POSITIVE
+    }
+
+    /// The sums so far.
+    pub fn sums(&mut self) -> MomentSums {
+        let Self { shape, activation, gradient, weight } = self;
+        MomentSums {
+            shape: *shape,
+            activation: activation.total(),
+            gradient: gradient.total(),
+            weight: *weight,
+        }
     }
 
     /// The covariances so far; the sums stay.

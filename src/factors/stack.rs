@@ -86,6 +86,13 @@ pub(crate) struct RunningSum {
     pending: usize,
 }
 
+impl From<MatrixStack> for RunningSum {
+    /// A sum that goes on from this one.
+    fn from(host: MatrixStack) -> Self {
+        Self { host, device: None, pending: 0 }
+    }
+}
+
 /// Terms added before they move to the host: keeps the relative error near 1e-6 on devices that add in f32.
 const PENDING: usize = 32;
 

@@ -142,6 +142,7 @@ impl Queries {
     /// [`truncation`](Self::truncation) says what was lost. To hold few full gradients at a time, make the queries in several
     /// lots and [`join`](Self::join) them once each is of low rank.
     pub fn low_rank(&self, rank: usize) -> Self {
+        let _span = tracing::info_span!("low_rank", rank, queries = self.count).entered();
         let rows = self.rows.iter().map(|(layer, rows)| {
             let low = match &rows.rows {
                 QueryRows::Dense(dense) if rank > 0 => {

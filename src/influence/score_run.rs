@@ -168,8 +168,10 @@ where
     /// # Errors
     /// Those of the pass, of the first device that fails; [`InfluenceError::File`]. Parts that were complete stay on disk.
     pub fn run(&self, config: &PassConfig) -> Result<PartialScores, InfluenceError> {
-        let origin = self.origin();
         let range = self.shard.range(self.indices.len());
+        let devices = self.devices.len().max(1);
+        let _span = tracing::info_span!("score_run", samples = range.len(), devices).entered();
+        let origin = self.origin();
         if let Some((folder, _)) = &self.parts {
             std::fs::create_dir_all(folder)
                 .map_err(|source| ScoreFileError::Write { path: folder.clone(), source })?;

@@ -1,22 +1,20 @@
 //! The collector: Kronecker factors from the normal training run.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interruption, LearningResult};
 
-use crate::capture::{CaptureScope, CovarianceSums, LayerGradients, LayerShape, ModelInventory, ScopeKind};
-use crate::factors::{
-    EigenConfig, FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerFactors, LayerMoments,
-    Provenance,
-};
+use crate::capture::{CaptureScope, CovarianceSums, LayerGradients, ModelInventory, ScopeKind};
+use crate::factors::{FactorError, KroneckerFactors};
 
 use super::config::{CollectorConfig, CollectorError, LossReduction};
-use super::eigenvalues::{FixedBases, SquaredGradients};
+use super::eigenvalues::SquaredGradients;
+use super::state::{LayerSums, State, WatchedModel};
+use super::stats::CollectorStats;
 use super::watched::Watched;
 
 /// Gathers Kronecker factors while a model is trained: [`watch`](Self::watch) for burn's `Learner`,
@@ -25,41 +23,8 @@ use super::watched::Watched;
 /// Clones share what they gather, across threads and devices: each worker of a multi-device strategy adds its own steps.
 #[derive(Clone, Debug)]
 pub struct Collector {
-    config: Arc<CollectorConfig>,
+    pub(super) config: Arc<CollectorConfig>,
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Layer paths for messages, from the model that is watched.
-    names: HashMap<ParamId, String>,
-    /// Inputs of one channel, by layer path: blocks of a decomposition hold whole ones.
-    channels: HashMap<String, usize>,
-    stats: CollectorStats,
-    /// Running sums by layer, one entry per device that the layer ran on.
-    moments: BTreeMap<ParamId, Vec<(Device, LayerMoments)>>,
-    /// The eigenbases in which squared gradients are summed now, and those before them.
-    bases: Option<FixedBases>,
-    earlier_bases: Option<FixedBases>,
-    /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
-    origin: usize,
-    /// The latest step collected.
-    latest: usize,
-}
-
-/// What a collector did so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct CollectorStats {
-    /// Training steps seen (forward and backward passes; each device of a multi-device step counts).
-    pub steps: usize,
-    /// Steps collected.
-    pub collected_steps: usize,
-    /// Steps left out because a layer's values were not finite.
-    pub skipped_steps: usize,
-    /// Samples collected.
-    pub samples: usize,
-    /// Time spent on collecting, without the tap itself. On a GPU: until the work is queued and its check has come back.
-    pub elapsed: Duration,
 }
 
 /// The outcome of a training run that was watched.
@@ -86,9 +51,6 @@ impl<M: std::fmt::Debug> std::fmt::Debug for Trained<M> {
     }
 }
 
-/// Past this power of two the weights are brought back to 1, long before f32 sums could overflow.
-const MAX_WEIGHT_EXPONENT: f64 = 8.0;
-
 impl Collector {
     /// A collector that has gathered nothing.
     ///
@@ -103,10 +65,7 @@ impl Collector {
     /// the model itself does.
     pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
         let inventory = ModelInventory::of(&model);
-        let mut state = self.lock();
-        state.names = inventory.layer_names();
-        state.channels = inventory.channel_sizes();
-        drop(state);
+        self.lock().model = WatchedModel::new(&inventory);
         Watched::new(model, self.clone())
     }
 
@@ -141,121 +100,11 @@ impl Collector {
         })
     }
 
-    /// The factors gathered so far, as those of `model` with its present weights. Collecting can go on. Give it the model that is
-    /// to be audited, `model.valid()`: batch norm's running statistics, which are part of the fingerprint, change with `valid()`.
-    ///
-    /// With [`CollectorConfig::basis_every`] they have EK-FAC eigenvalues, in the latest bases for which at least half as many
-    /// samples were summed as for the bases before; else (or if training ended before there were any) K-FAC's.
-    ///
-    /// # Errors
-    /// [`FactorError::Nothing`] if no step was collected or `model` has none of the layers seen; [`FactorError::Eigen`].
-    pub fn factors<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
-        let inventory = ModelInventory::of(model);
-        let names = inventory.layer_names();
-        let mut state = self.lock();
-        let stats = state.stats;
-        if stats.collected_steps == 0 {
-            let CollectorStats { steps, skipped_steps, .. } = stats;
-            let warmup = self.config.warmup_steps;
-            let reason = format!(
-                "{steps} steps were seen, {warmup} of warm-up come first, {skipped_steps} were skipped"
-            );
-            return Err(FactorError::Nothing { reason });
-        }
-        let covariances = self.covariances(&mut state, |id| names.get(id).cloned())?;
-        if covariances.is_empty() {
-            let reason = "none of the layers seen belongs to this model".to_owned();
-            return Err(FactorError::Nothing { reason });
-        }
-        let settings = serde_json::to_value(&*self.config).unwrap_or_default();
-        let mut provenance = Provenance::new(FactorSource::Training, &inventory, settings);
-        provenance.steps = stats.steps;
-        provenance.collected_steps = stats.collected_steps;
-        provenance.skipped_steps = stats.skipped_steps;
-        provenance.samples = stats.samples;
-        let channels = inventory.channel_sizes();
-        let factors = |provenance, covariances| {
-            KroneckerFactors::from_covariances(covariances, provenance, &self.eigen_config(), |layer| {
-                channels.get(layer).copied().unwrap_or(1)
-            })
-        };
-        let bases = match (&state.bases, &state.earlier_bases) {
-            (Some(latest), Some(earlier)) if 2 * latest.samples < earlier.samples => &mut state.earlier_bases,
-            _ => &mut state.bases,
-        };
-        let Some(bases) = bases.as_mut().filter(|bases| bases.samples > 0) else {
-            drop(state);
-            return factors(provenance, covariances);
-        };
-        let ids: HashMap<&String, ParamId> = names.iter().map(|(id, layer)| (layer, *id)).collect();
-        let mut layers = BTreeMap::new();
-        let mut left = BTreeMap::new();
-        for (layer, covariances) in covariances {
-            match ids.get(&layer).and_then(|id| bases.eigenvalues(*id)) {
-                Some((activation, gradient, corrected)) => {
-                    let corrected = Some(corrected);
-                    layers.insert(layer, LayerFactors { covariances, activation, gradient, corrected });
-                }
-                None => drop(left.insert(layer, covariances)),
-            }
-        }
-        provenance.eigenvalue_samples = bases.samples;
-        drop(state);
-        // Layers that came into use after the bases were fixed.
-        let rest = factors(provenance.clone(), left)?;
-        layers.extend(rest.layers().map(|(layer, factors)| (layer.to_owned(), factors.clone())));
-        KroneckerFactors::from_layers(layers, provenance)
-    }
-
-    fn eigen_config(&self) -> EigenConfig {
-        EigenConfig { max_size: self.config.max_eigen_size }
-    }
-
-    /// The covariances of every layer with a name, over all devices.
-    fn covariances(
-        &self,
-        state: &mut State,
-        name: impl Fn(&ParamId) -> Option<String>,
-    ) -> Result<BTreeMap<String, LayerCovariances>, FactorError> {
-        let mut covariances: BTreeMap<String, LayerCovariances> = BTreeMap::new();
-        // The latest step weighs 1, wherever the origin lies: runs of different length can be merged.
-        let latest = self.exponent(state, state.latest).exp2();
-        for (id, devices) in &mut state.moments {
-            let Some(layer) = name(id) else { continue };
-            for (_, moments) in devices {
-                if moments.is_forgotten() {
-                    continue;
-                }
-                let mut part = moments.covariances(&layer)?;
-                part.weight /= latest;
-                match covariances.get_mut(&layer) {
-                    Some(total) => total.merge(&part),
-                    None => drop(covariances.insert(layer.clone(), part)),
-                }
-            }
-        }
-        Ok(covariances)
-    }
-
-    /// Fixes eigenbases from the covariances so far, for the steps that follow.
-    fn fix_bases(&self, state: &mut State, step: usize) -> Result<(), FactorError> {
-        let known = |id: &ParamId| state.names.get(id).cloned().unwrap_or_else(|| id.to_string());
-        let names: BTreeMap<ParamId, String> = state.moments.keys().map(|id| (*id, known(id))).collect();
-        let covariances = self.covariances(state, |id| names.get(id).cloned())?;
-        let layers = KroneckerFactors::decompose(covariances, &self.eigen_config(), |layer| {
-            state.channels.get(layer).copied().unwrap_or(1)
-        })?;
-        let mut layers: HashMap<String, LayerFactors> = layers.into_iter().collect();
-        let layers = names.into_iter().filter_map(|(id, layer)| Some((id, layers.remove(&layer)?)));
-        let latest = FixedBases::new(step, layers);
-        state.earlier_bases = state.bases.replace(latest);
-        Ok(())
-    }
-
     /// Counts a step and opens a scope if it is one to collect. Without a batch size the first layer's batch is taken.
     pub(super) fn begin(&self, batch_size: Option<usize>) -> StepGuard {
         let mut state = self.lock();
         state.stats.steps += 1;
+        state.stats.training = state.clock.read();
         let step = state.stats.steps;
         let past = step.checked_sub(self.config.warmup_steps + 1);
         let collects = past.is_some_and(|past| past % self.config.every == 0);
@@ -264,6 +113,7 @@ impl Collector {
     }
 
     fn collect(&self, step: usize, scope: CaptureScope, batch_size: Option<usize>) {
+        let _span = tracing::debug_span!("collect", step).entered();
         let start = Instant::now();
         let layers: Vec<LayerGradients> =
             scope.finish().into_iter().map(|layer| layer.into_gradients()).collect();
@@ -278,47 +128,28 @@ impl Collector {
             0 => usize::MAX,
             samples => samples,
         };
-        let sums: Vec<(ParamId, LayerShape, CovarianceSums)> = layers
-            .iter()
-            .filter_map(|layer| Some((layer.id, layer.shape, layer.covariance_sums(samples, scale)?)))
-            .collect();
+        let sums: Vec<(&LayerGradients, CovarianceSums)> =
+            layers.iter().filter_map(|layer| Some((layer, layer.covariance_sums(samples, scale)?))).collect();
         let (basis_step, squares) = self.squared_gradients(&layers, samples, scale);
         let broken = first_not_finite(&sums);
         let mut state = self.lock();
-        if let Some(id) = broken {
-            state.stats.skipped_steps += 1;
-            let layer = state.names.get(&id).cloned().unwrap_or_else(|| id.to_string());
-            tracing::warn!(
-                step,
-                layer,
-                "NaN or infinite activations or gradients: this step is not collected"
-            );
-        } else {
-            let weight = self.weight(&mut state, step);
-            for (id, shape, sums) in sums {
-                let device = sums.activation.device();
-                let devices = state.moments.entry(id).or_default();
-                match devices.iter_mut().find(|(known, _)| *known == device) {
-                    Some((_, moments)) => moments.add(sums, weight),
-                    None => {
-                        let mut moments = LayerMoments::new(shape);
-                        moments.add(sums, weight);
-                        devices.push((device, moments));
-                    }
+        match broken {
+            Some(id) => state.skip(step, &id),
+            None => {
+                let weight = state.weight(self.config.half_life_steps, step);
+                for (layer, sums) in sums {
+                    let known = state.layers.entry(layer.id);
+                    let total = known.or_insert_with(|| LayerSums::new(layer.channel_size()));
+                    total.add(layer.shape, sums, weight);
                 }
-            }
-            // Another worker may have fixed new bases since.
-            if let Some(bases) = state.bases.as_mut().filter(|bases| Some(bases.step) == basis_step) {
-                bases.add(squares, seen.min(samples), weight);
-            }
-            state.latest = state.latest.max(step);
-            state.stats.collected_steps += 1;
-            state.stats.samples += seen.min(samples);
-            let due = self.config.basis_every.is_some_and(|every| {
-                step >= every + state.bases.as_ref().map_or(self.config.warmup_steps, |bases| bases.step)
-            });
-            if due && let Err(error) = self.fix_bases(&mut state, step) {
-                tracing::warn!(step, %error, "no new eigenbases: those before are kept");
+                // Another worker may have fixed new bases since.
+                if let Some(bases) = state.bases.as_mut().filter(|bases| Some(bases.step) == basis_step) {
+                    bases.add(squares, seen.min(samples), weight);
+                }
+                state.latest = state.latest.max(step);
+                state.stats.collected_steps += 1;
+                state.stats.samples += seen.min(samples);
+                self.renew_bases(&mut state, step);
             }
         }
         state.stats.elapsed += start.elapsed();
@@ -351,45 +182,21 @@ impl Collector {
         (Some(step), squares.collect())
     }
 
-    /// (step − origin) / half-life; 0 where nothing is forgotten.
-    fn exponent(&self, state: &State, step: usize) -> f64 {
-        match self.config.half_life_steps {
-            0.0 => 0.0,
-            half_life => step.saturating_sub(state.origin) as f64 / half_life,
-        }
-    }
-
-    /// 2^((step − origin) / half-life); moves the origin, and everything gathered with it, before that grows large.
-    fn weight(&self, state: &mut State, step: usize) -> f64 {
-        let exponent = self.exponent(state, step);
-        if exponent <= MAX_WEIGHT_EXPONENT {
-            return exponent.exp2();
-        }
-        for (_, moments) in state.moments.values_mut().flatten() {
-            moments.scale((-exponent).exp2());
-        }
-        for bases in [&mut state.bases, &mut state.earlier_bases].into_iter().flatten() {
-            bases.scale((-exponent).exp2());
-        }
-        state.origin = step;
-        1.0
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The first layer with a value that is not finite; one read from the device for all layers.
-fn first_not_finite(sums: &[(ParamId, LayerShape, CovarianceSums)]) -> Option<ParamId> {
+fn first_not_finite(sums: &[(&LayerGradients, CovarianceSums)]) -> Option<ParamId> {
     let totals: Vec<Tensor<1>> =
-        sums.iter().map(|(_, _, sums)| sums.activation.clone().sum() + sums.gradient.clone().sum()).collect();
+        sums.iter().map(|(_, sums)| sums.activation.clone().sum() + sums.gradient.clone().sum()).collect();
     if totals.is_empty() {
         return None;
     }
     let totals = Tensor::cat(totals, 0).into_data().convert::<f64>();
     let position = totals.as_slice::<f64>().ok()?.iter().position(|total| !total.is_finite())?;
-    Some(sums[position].0)
+    Some(sums[position].0.id)
 }
 
 /// A training step in a hand-written loop; collects when it is dropped.
@@ -410,5 +217,7 @@ impl Drop for StepGuard {
                 self.collector.collect(self.step, scope, self.batch_size);
             }
         }
+        let mut state = self.collector.lock();
+        state.stats.training = state.clock.read();
     }
 }

@@ -13,16 +13,27 @@
 //! ```
 //!
 //! In a loop of your own, `let _step = collector.step(batch_size);` before the forward pass, and
-//! `collector.factors(&model.valid())?` in the end.
+//! `collector.factors(&model)?` in the end.
+//!
+//! Training that may be stopped and resumed: [`Collector::checkpoints`] and [`Collector::resume`]. What collecting costs, among burn's
+//! own metrics: [`Collector::metric`].
 //!
 //! Batch norm in training mode couples the samples of a batch: g collected here is per-sample only up to that coupling, and
 //! older steps saw older weights. [`KroneckerFactors::fit`](crate::factors::KroneckerFactors::fit) refits exactly, to compare.
 
+mod checkpoint;
 mod collector;
 mod config;
+mod decompose;
 mod eigenvalues;
+mod metrics;
+mod state;
+mod stats;
 mod watched;
 
-pub use collector::{Collector, CollectorStats, StepGuard, Trained};
+pub use checkpoint::{CheckpointError, CollectorCheckpoints};
+pub use collector::{Collector, StepGuard, Trained};
 pub use config::{CollectorConfig, CollectorError, LossReduction};
+pub use metrics::{CollectorMeasure, CollectorMetric};
+pub use stats::CollectorStats;
 pub use watched::Watched;

@@ -1,10 +1,15 @@
 //! A transparent module around the user's model: what `Learner` trains in its place.
 
+use std::collections::HashMap;
+
 use burn::module::{Module, ModuleMapper, ModuleVisitor};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Device;
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
+
+use crate::capture::identities;
 
 use super::Collector;
 
@@ -66,6 +71,16 @@ impl<M: Module> Module for Watched<M> {
 
     fn map<P: ModuleMapper>(self, mapper: &mut P) -> Self {
         self.with(|model| model.map(mapper))
+    }
+
+    /// A record brings its own identities of the parameters: what was gathered of a layer goes over to the new one.
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        let before = identities(&self.model);
+        let loaded = Self { model: self.model.try_load_record(record)?, collector: self.collector };
+        let after: HashMap<_, _> = identities(&loaded.model).into_iter().collect();
+        let ids = before.into_iter().filter_map(|(path, id)| Some((id, *after.get(&path)?)));
+        loaded.collector.lock().rename(&ids.collect());
+        Ok(loaded)
     }
 }
 

@@ -134,6 +134,7 @@ where
     if batch_size == 0 {
         return UnlearnError::setting("batch_size", "it is 0: set it to 1 or more");
     }
+    let _span = tracing::debug_span!("time_gradients", batch_size).entered();
     let source = ImageSource::new(task.data());
     let model = task.model().valid().train();
     let device = model.devices().into_iter().next().unwrap_or_default().inner();

@@ -113,7 +113,8 @@ where
 /// and learning rates. `SupervisedTraining::new(into, …).with_default_checkpointers().checkpoint(epoch)` then goes on from there,
 /// on the cleaned data, and the original training's checkpoints stay as they are.
 ///
-/// An epoch before the poison was learned leaves less to be forgotten.
+/// An epoch before the poison was learned leaves less to be forgotten. What a collector gathered up to it is left behind: the poisons have
+/// their share in it.
 ///
 /// # Errors
 /// [`UnlearnError::Checkpoint`] where one of the three files is missing, [`UnlearnError::Write`].

@@ -1,6 +1,9 @@
 //! A small classifier, its data, and training runs of it.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod warnings;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::data::dataloader::batcher::Batcher;
@@ -8,7 +11,9 @@ use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::{Module, Param};
 use burn::optim::SgdConfig;
+use burn::optim::momentum::MomentumConfig;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::train::checkpoint::KeepLastNCheckpoints;
 use burn::train::{
     ExecutionStrategy, InferenceStep, Interrupter, Learner, LearnerModel, LearningResult, SupervisedTraining,
     TrainOutput, TrainStep,
@@ -16,6 +21,7 @@ use burn::train::{
 use burn_delta_influence::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{cross_entropy, margin};
+use burn_delta_influence::learner::{Collector, Watched};
 use burn_delta_influence::nn::{Linear, LinearConfig};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -191,6 +197,37 @@ pub fn train_until<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<In
         None => training,
     };
     training.launch(Learner::new(model, SgdConfig::new().init(), 0.1))
+}
+
+/// A training whose epochs are all kept, by burn and by a collector, without shuffling: the same steps whether it is stopped or not.
+pub fn kept_training<M>(
+    collector: &Collector,
+    folder: &Path,
+    epochs: usize,
+    dataset: impl Dataset<Item> + 'static,
+) -> SupervisedTraining<M>
+where
+    M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = Batch>,
+{
+    let loader = |dataset: Arc<dyn Dataset<Item>>| -> Arc<dyn DataLoader<Batch>> {
+        DataLoaderBuilder::new(Stack).batch_size(8).build(dataset)
+    };
+    let keep_all = KeepLastNCheckpoints::new(epochs);
+    SupervisedTraining::new(
+        folder,
+        loader(Arc::new(dataset)),
+        loader(Arc::new(InMemDataset::new(items(8, 99)))),
+    )
+    .with_application_logger(None)
+    .with_default_checkpointers()
+    .with_checkpointing_strategy(collector.checkpoints(folder).with_strategy(keep_all))
+    .num_epochs(epochs)
+}
+
+/// SGD with momentum: its state is part of a checkpoint, too.
+pub fn watched_learner(collector: &Collector, model: Net) -> Learner<Watched<Net>> {
+    let optimizer = SgdConfig::new().with_momentum(Some(MomentumConfig::new())).init();
+    Learner::new(collector.watch(model), optimizer, 0.1)
 }
 
 /// Items in memory as a source of batches.

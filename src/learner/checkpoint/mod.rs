@@ -1,0 +1,219 @@
+//! Training that is stopped and resumed: what a collector has gathered, in a file beside each of burn's checkpoints.
+
+mod error;
+mod file;
+mod strategy;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ParamId};
+use burn::train::{LearnerModel, SupervisedTraining};
+use serde_json::Value;
+
+use crate::capture::ModelInventory;
+
+use super::collector::Collector;
+use super::eigenvalues::FixedBases;
+use super::state::{LayerSums, State, WatchedModel};
+use super::stats::Clock;
+use super::watched::Watched;
+pub use error::CheckpointError;
+use file::{Bases, Contents, Run};
+pub use strategy::CollectorCheckpoints;
+
+/// The file of an epoch in a training's folder, beside burn's `checkpoint/model-2.bpk`.
+fn epoch_file(folder: &Path, epoch: usize) -> PathBuf {
+    folder.join("checkpoint").join(format!("{PREFIX}{epoch}{SUFFIX}"))
+}
+
+const PREFIX: &str = "collector-";
+const SUFFIX: &str = ".safetensors";
+
+/// The epochs that have a file, in order.
+fn kept_epochs(folder: &Path) -> Vec<usize> {
+    let files = std::fs::read_dir(folder.join("checkpoint")).into_iter().flatten().flatten();
+    let epochs = files.filter_map(|file| {
+        let name = file.file_name();
+        name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+    });
+    let mut epochs: Vec<usize> = epochs.collect();
+    epochs.sort_unstable();
+    epochs
+}
+
+impl Collector {
+    /// Keeps what was gathered in a file beside each of burn's checkpoints: the argument of
+    /// `SupervisedTraining::with_checkpointing_strategy`, with the training's folder, where `with_default_checkpointers` is used.
+    ///
+    /// ```no_run
+    /// # use burn::train::{LearnerModel, SupervisedTraining};
+    /// # use burn_delta_influence::learner::{CheckpointError, Collector, Watched};
+    /// # const DIR: &str = "out";
+    /// # fn example<M: LearnerModel>(collector: Collector, training: SupervisedTraining<Watched<M>>, model: M, resume: Option<usize>)
+    /// # -> Result<(), CheckpointError> {
+    /// let mut training = training
+    ///     .with_default_checkpointers()
+    ///     .with_checkpointing_strategy(collector.checkpoints(DIR));
+    /// if let Some(epoch) = resume {
+    ///     training = collector.resume(training, DIR, epoch, &model)?; // in place of `training.checkpoint(epoch)`
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn checkpoints(&self, folder: impl Into<PathBuf>) -> CollectorCheckpoints {
+        CollectorCheckpoints::new(self.clone(), folder.into())
+    }
+
+    /// Resumes training from the checkpoint of an epoch, with what was gathered up to it: `training.checkpoint(epoch)`, and the file
+    /// that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be watched, with any weights.
+    ///
+    /// The factors will be what they would have been without the stop: on one device bit for bit, if all steps are the same and the
+    /// same epochs are kept (to rounding, if none are: sums are then added up in other groups). burn's loaders begin their
+    /// shuffling anew, so that the order of the samples may differ.
+    ///
+    /// # Errors
+    /// [`CheckpointError`], naming the file. What was gathered before is then still there.
+    pub fn resume<M: LearnerModel>(
+        &self,
+        training: SupervisedTraining<Watched<M>>,
+        folder: impl AsRef<Path>,
+        epoch: usize,
+        model: &M,
+    ) -> Result<SupervisedTraining<Watched<M>>, CheckpointError> {
+        let folder = folder.as_ref();
+        let path = epoch_file(folder, epoch);
+        if !path.exists() {
+            return Err(CheckpointError::Missing { path, kept: kept_epochs(folder) });
+        }
+        self.read(&path, Some(epoch), model)?;
+        Ok(training.checkpoint(epoch))
+    }
+
+    /// For hand-written loops: writes what was gathered to a file, beside a checkpoint of `model`. Between two steps; the file
+    /// appears whole or not at all.
+    ///
+    /// It holds the sums Σ a aᵀ and Σ g gᵀ of each layer in f64, with `basis_every` two sets of eigenbases, too: up to three times
+    /// the size of a factors file.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Write`], naming the file.
+    pub fn save<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
+        self.write(path.as_ref(), None, &WatchedModel::new(&ModelInventory::of(model)))
+    }
+
+    /// For hand-written loops: goes on from a file that [`save`](Self::save) wrote. `model` is the one that will be trained, after
+    /// its own checkpoint was loaded (which may change its parameters' identities).
+    ///
+    /// # Errors
+    /// [`CheckpointError`], naming the file: damaged, of another model or with other settings. What was gathered before is then
+    /// still there.
+    pub fn load<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
+        self.read(path.as_ref(), None, model)
+    }
+
+    /// Writes the layers that `model` names.
+    fn write(&self, path: &Path, epoch: Option<usize>, model: &WatchedModel) -> Result<(), CheckpointError> {
+        let _span = tracing::info_span!("save_collector", file = %path.display()).entered();
+        let contents = {
+            let mut state = self.lock();
+            let settings = serde_json::to_value(&*self.config).unwrap_or_default();
+            contents(&mut state, settings, epoch, model)
+        };
+        contents.write(path)
+    }
+
+    fn read<M: Module>(&self, path: &Path, epoch: Option<usize>, model: &M) -> Result<(), CheckpointError> {
+        let _span = tracing::info_span!("load_collector", file = %path.display()).entered();
+        let contents = Contents::read(path)?;
+        if epoch.is_some_and(|epoch| contents.run.epoch != Some(epoch)) {
+            let found = contents.run.epoch.map_or("no epoch".to_owned(), |epoch| format!("epoch {epoch}"));
+            let epoch = epoch.unwrap_or_default();
+            return Err(CheckpointError::OtherEpoch { path: path.to_path_buf(), epoch, found });
+        }
+        let settings = serde_json::to_value(&*self.config).unwrap_or_default();
+        if let Some(detail) = other_settings(&contents.run.settings, &settings) {
+            return Err(CheckpointError::OtherSettings { path: path.to_path_buf(), detail });
+        }
+        let inventory = ModelInventory::of(model);
+        if let Some(detail) = other_model(&contents, &inventory) {
+            return Err(CheckpointError::OtherModel { path: path.to_path_buf(), detail });
+        }
+        *self.lock() = state(contents, WatchedModel::new(&inventory));
+        Ok(())
+    }
+}
+
+/// What a file should hold of a state.
+fn contents(state: &mut State, settings: Value, epoch: Option<usize>, model: &WatchedModel) -> Contents {
+    let run = Run {
+        settings,
+        architecture: model.architecture.clone(),
+        epoch,
+        stats: state.stats,
+        first_skipped: state.first_skipped.clone(),
+        origin: state.origin,
+        latest: state.latest,
+    };
+    let layers = state.layers.iter_mut().filter_map(|(id, layer)| {
+        let (channel, sums) = (layer.channel, layer.sums()?);
+        Some((model.names.get(id)?.clone(), (channel, sums)))
+    });
+    let layers = layers.collect();
+    let bases = [&mut state.bases, &mut state.earlier_bases].map(|bases| {
+        let bases = bases.as_mut()?;
+        let (step, samples) = (bases.step, bases.samples);
+        let layers = bases.sums().filter_map(|(id, sums)| Some((model.names.get(&id)?.clone(), sums)));
+        Some(Bases { step, samples, layers: layers.collect() })
+    });
+    Contents { run, layers, bases }
+}
+
+/// The state that a file holds, for a model that was checked.
+fn state(contents: Contents, model: WatchedModel) -> State {
+    let ids: HashMap<&String, ParamId> = model.names.iter().map(|(id, layer)| (layer, *id)).collect();
+    let layers: BTreeMap<ParamId, LayerSums> = contents
+        .layers
+        .into_iter()
+        .filter_map(|(layer, (channel, sums))| Some((*ids.get(&layer)?, LayerSums::resume(channel, sums))))
+        .collect();
+    let [bases, earlier_bases] = contents.bases.map(|bases| {
+        let Bases { step, samples, layers } = bases?;
+        let layers = layers.into_iter().filter_map(|(layer, sums)| Some((*ids.get(&layer)?, sums)));
+        Some(FixedBases::resume(step, samples, layers))
+    });
+    let Run { epoch, stats, first_skipped, origin, latest, .. } = contents.run;
+    let clock = Clock::after(stats.training);
+    State { stats, clock, first_skipped, layers, bases, earlier_bases, origin, latest, resumed: epoch, model }
+}
+
+/// The settings that differ, with both values.
+fn other_settings(file: &Value, now: &Value) -> Option<String> {
+    let now = now.as_object()?;
+    let differing = now.iter().filter_map(|(name, value)| {
+        let before = file.get(name).unwrap_or(&Value::Null);
+        (before != value).then(|| format!("`{name}` was {before} and is {value}"))
+    });
+    let differing: Vec<String> = differing.collect();
+    (!differing.is_empty()).then(|| differing.join(", "))
+}
+
+/// What differs between the model of a file and this one.
+fn other_model(contents: &Contents, inventory: &ModelInventory) -> Option<String> {
+    let weights: HashMap<&str, usize> = inventory
+        .parameters
+        .iter()
+        .filter_map(|parameter| Some((parameter.path.strip_suffix(".weight")?, parameter.elements)))
+        .collect();
+    for (layer, (_, sums)) in &contents.layers {
+        let expected = [sums.shape.groups, sums.shape.outputs, sums.shape.inputs].iter().product::<usize>();
+        match weights.get(layer.as_str()) {
+            None => return Some(format!("the model has no layer {layer}")),
+            Some(&elements) if elements != expected => {
+                return Some(format!("layer {layer} has {elements} weights, and had {expected}"));
+            }
+            Some(_) => {}
+        }
+    }
+    let differs = contents.run.architecture != inventory.architecture;
+    differs.then(|| "its parameters have other paths or shapes".to_owned())
+}

@@ -1,0 +1,173 @@
+//! From what a collector has gathered to factors.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::{Module, ParamId};
+
+use crate::capture::ModelInventory;
+use crate::factors::{
+    EigenConfig, FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerFactors, Provenance,
+};
+
+use super::collector::Collector;
+use super::eigenvalues::FixedBases;
+use super::state::State;
+
+/// Layer paths by the identity of the layer's weight.
+type Names = HashMap<ParamId, String>;
+
+impl Collector {
+    /// The factors gathered so far, as those of `model` with its present weights, in training or validation mode. Collecting can
+    /// go on. Give it the model that is to be audited.
+    ///
+    /// With [`CollectorConfig::basis_every`](super::CollectorConfig::basis_every) they have EK-FAC eigenvalues, in the latest bases
+    /// for which at least half as many samples were summed as for the bases before; else (or if training ended before there were
+    /// any) K-FAC's.
+    ///
+    /// # Errors
+    /// [`FactorError::Nothing`] if no step was collected or `model` has none of the layers seen; [`FactorError::Diverged`] if no step
+    /// had finite values; [`FactorError::Eigen`].
+    pub fn factors<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
+        let _span = tracing::info_span!("factors").entered();
+        // The fingerprint is that of the model in validation mode, which is what an audit sees: batch norm's running statistics
+        // are brought up to date by `valid()`.
+        let inventory = ModelInventory::of(&model.valid());
+        let names = inventory.layer_names();
+        let mut state = self.lock();
+        if state.stats.collected_steps == 0 {
+            return Err(self.nothing(&state));
+        }
+        let covariances = self.covariances(&mut state, &names)?;
+        if covariances.is_empty() {
+            let reason = "none of the layers seen belongs to this model".to_owned();
+            return Err(FactorError::Nothing { reason });
+        }
+        let mut provenance = self.provenance(&state, &inventory);
+        let channels = channels(&state, &names);
+        let (corrected, left) = match usable_bases(&mut state) {
+            Some(bases) => {
+                provenance.eigenvalue_samples = bases.samples;
+                in_bases(bases, &names, covariances)
+            }
+            None => (BTreeMap::new(), covariances),
+        };
+        drop(state);
+        // Without bases, and layers that came into use after they were fixed.
+        let mut layers = self.decompose(left, &channels)?;
+        layers.extend(corrected);
+        KroneckerFactors::from_layers(layers, provenance)
+    }
+
+    /// Why there are no factors.
+    fn nothing(&self, state: &State) -> FactorError {
+        let (steps, skipped) = (state.stats.steps, state.stats.skipped_steps);
+        match &state.first_skipped {
+            Some((step, layer)) => FactorError::Diverged { skipped, step: *step, layer: layer.clone() },
+            None => {
+                let warmup = self.config.warmup_steps;
+                let reason = format!("{steps} steps were seen, {warmup} of warm-up come first");
+                FactorError::Nothing { reason }
+            }
+        }
+    }
+
+    fn provenance(&self, state: &State, inventory: &ModelInventory) -> Provenance {
+        let settings = serde_json::to_value(&*self.config).unwrap_or_default();
+        let stats = state.stats;
+        Provenance {
+            steps: stats.steps,
+            collected_steps: stats.collected_steps,
+            skipped_steps: stats.skipped_steps,
+            samples: stats.samples,
+            ..Provenance::new(FactorSource::Training, inventory, settings)
+        }
+    }
+
+    fn decompose(
+        &self,
+        covariances: BTreeMap<String, LayerCovariances>,
+        channels: &HashMap<String, usize>,
+    ) -> Result<BTreeMap<String, LayerFactors>, FactorError> {
+        let config = EigenConfig { max_size: self.config.max_eigen_size };
+        KroneckerFactors::decompose(covariances, &config, |layer| channels.get(layer).copied().unwrap_or(1))
+    }
+
+    /// The covariances of every layer with a name, over all devices.
+    fn covariances(
+        &self,
+        state: &mut State,
+        names: &Names,
+    ) -> Result<BTreeMap<String, LayerCovariances>, FactorError> {
+        let mut covariances: BTreeMap<String, LayerCovariances> = BTreeMap::new();
+        // The latest step weighs 1, wherever the origin lies: runs of different length can be merged.
+        let latest = state.exponent(self.config.half_life_steps, state.latest).exp2();
+        for (id, sums) in &mut state.layers {
+            let Some(layer) = names.get(id) else { continue };
+            for moments in sums.parts().filter(|moments| !moments.is_forgotten()) {
+                let mut part = moments.covariances(layer)?;
+                part.weight /= latest;
+                match covariances.get_mut(layer) {
+                    Some(total) => total.merge(&part),
+                    None => drop(covariances.insert(layer.clone(), part)),
+                }
+            }
+        }
+        Ok(covariances)
+    }
+
+    /// Fixes eigenbases from the covariances so far for the steps that follow, if it is time.
+    pub(super) fn renew_bases(&self, state: &mut State, step: usize) {
+        let before = state.bases.as_ref().map_or(self.config.warmup_steps, |bases| bases.step);
+        if self.config.basis_every.is_none_or(|every| step < every + before) {
+            return;
+        }
+        match self.fix_bases(state, step) {
+            Ok(bases) => state.earlier_bases = state.bases.replace(bases),
+            Err(error) => tracing::warn!(step, %error, "no new eigenbases: those before are kept"),
+        }
+    }
+
+    fn fix_bases(&self, state: &mut State, step: usize) -> Result<FixedBases, FactorError> {
+        let _span = tracing::debug_span!("fix_bases", step).entered();
+        let names: Names = state.layers.keys().map(|id| (*id, state.name(id))).collect();
+        let channels = channels(state, &names);
+        let mut layers = self.decompose(self.covariances(state, &names)?, &channels)?;
+        let layers = names.into_iter().filter_map(|(id, layer)| Some((id, layers.remove(&layer)?)));
+        Ok(FixedBases::new(step, layers))
+    }
+}
+
+/// Inputs of one channel by layer path.
+fn channels(state: &State, names: &Names) -> HashMap<String, usize> {
+    let layers = state.layers.iter();
+    layers.filter_map(|(id, sums)| Some((names.get(id)?.clone(), sums.channel))).collect()
+}
+
+/// The latest bases, or those before where the latest have seen too little; `None` if there are none with samples.
+fn usable_bases(state: &mut State) -> Option<&mut FixedBases> {
+    let bases = match (&state.bases, &state.earlier_bases) {
+        (Some(latest), Some(earlier)) if 2 * latest.samples < earlier.samples => &mut state.earlier_bases,
+        _ => &mut state.bases,
+    };
+    bases.as_mut().filter(|bases| bases.samples > 0)
+}
+
+/// Factors with corrected eigenvalues, and the covariances of layers that have none.
+fn in_bases(
+    bases: &mut FixedBases,
+    names: &Names,
+    covariances: BTreeMap<String, LayerCovariances>,
+) -> (BTreeMap<String, LayerFactors>, BTreeMap<String, LayerCovariances>) {
+    let ids: HashMap<&String, ParamId> = names.iter().map(|(id, layer)| (layer, *id)).collect();
+    let (mut layers, mut left) = (BTreeMap::new(), BTreeMap::new());
+    for (layer, covariances) in covariances {
+        match ids.get(&layer).and_then(|id| bases.eigenvalues(*id)) {
+            Some((activation, gradient, corrected)) => {
+                let corrected = Some(corrected);
+                layers.insert(layer, LayerFactors { covariances, activation, gradient, corrected });
+            }
+            None => drop(left.insert(layer, covariances)),
+        }
+    }
+    (layers, left)
+}

@@ -1,0 +1,154 @@
+//! What a collector has gathered, and how much each step of it weighs.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::module::ParamId;
+use burn::tensor::Device;
+
+use crate::capture::{CovarianceSums, LayerShape, ModelInventory};
+use crate::factors::{LayerMoments, MomentSums};
+
+use super::eigenvalues::FixedBases;
+use super::stats::{Clock, CollectorStats};
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The model that is watched.
+    pub model: WatchedModel,
+    pub stats: CollectorStats,
+    pub clock: Clock,
+    /// The first step that was left out, and the layer with values that are not finite.
+    pub first_skipped: Option<(usize, String)>,
+    /// Running sums by layer.
+    pub layers: BTreeMap<ParamId, LayerSums>,
+    /// The eigenbases in which squared gradients are summed now, and those before them.
+    pub bases: Option<FixedBases>,
+    pub earlier_bases: Option<FixedBases>,
+    /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
+    pub origin: usize,
+    /// The latest step collected.
+    pub latest: usize,
+    /// The epoch whose checkpoint this went on from.
+    pub resumed: Option<usize>,
+}
+
+/// What is known of the model that is watched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WatchedModel {
+    /// Layer paths.
+    pub names: HashMap<ParamId, String>,
+    /// [`ModelInventory::architecture`]
+    pub architecture: String,
+}
+
+/// Running sums of one layer.
+#[derive(Debug)]
+pub(super) struct LayerSums {
+    /// Inputs of one channel: blocks of a decomposition hold whole ones.
+    pub channel: usize,
+    /// What was read from a file, until a device goes on from it.
+    resumed: Option<LayerMoments>,
+    /// One entry per device that the layer ran on.
+    devices: Vec<(Device, LayerMoments)>,
+}
+
+/// Past this power of two the weights are brought back to 1, long before f32 sums could overflow.
+const MAX_WEIGHT_EXPONENT: f64 = 8.0;
+
+impl State {
+    /// A layer's path, for messages.
+    pub fn name(&self, id: &ParamId) -> String {
+        self.model.names.get(id).cloned().unwrap_or_else(|| id.to_string())
+    }
+
+    /// Gives layers other identities: a record that was loaded brings its own.
+    pub fn rename(&mut self, ids: &HashMap<ParamId, ParamId>) {
+        let new = |id: ParamId| ids.get(&id).copied().unwrap_or(id);
+        self.layers =
+            std::mem::take(&mut self.layers).into_iter().map(|(id, sums)| (new(id), sums)).collect();
+        let names = std::mem::take(&mut self.model.names);
+        self.model.names = names.into_iter().map(|(id, name)| (new(id), name)).collect();
+        for bases in [&mut self.bases, &mut self.earlier_bases].into_iter().flatten() {
+            bases.rename(new);
+        }
+    }
+
+    /// (step − origin) / half-life; 0 where nothing is forgotten.
+    pub fn exponent(&self, half_life: f64, step: usize) -> f64 {
+        match half_life {
+            0.0 => 0.0,
+            half_life => step.saturating_sub(self.origin) as f64 / half_life,
+        }
+    }
+
+    /// 2^((step − origin) / half-life); moves the origin, and everything gathered with it, before that grows large.
+    pub fn weight(&mut self, half_life: f64, step: usize) -> f64 {
+        let exponent = self.exponent(half_life, step);
+        if exponent <= MAX_WEIGHT_EXPONENT {
+            return exponent.exp2();
+        }
+        let factor = (-exponent).exp2();
+        self.layers.values_mut().flat_map(LayerSums::parts).for_each(|moments| moments.scale(factor));
+        for bases in [&mut self.bases, &mut self.earlier_bases].into_iter().flatten() {
+            bases.scale(factor);
+        }
+        self.origin = step;
+        1.0
+    }
+
+    /// Counts a step that is left out because of a layer.
+    pub fn skip(&mut self, step: usize, id: &ParamId) {
+        const MESSAGE: &str = "NaN or infinite activations or gradients: this step is not collected";
+        self.stats.skipped_steps += 1;
+        let (layer, skipped) = (self.name(id), self.stats.skipped_steps);
+        // A diverged training would say it at every step to the end.
+        match skipped.to_string().trim_end_matches('0') == "1" {
+            true => tracing::warn!(step, layer, skipped, "{MESSAGE}"),
+            false => tracing::debug!(step, layer, skipped, "{MESSAGE}"),
+        }
+        self.first_skipped.get_or_insert((step, layer));
+    }
+}
+
+impl WatchedModel {
+    pub fn new(inventory: &ModelInventory) -> Self {
+        Self { names: inventory.layer_names(), architecture: inventory.architecture.clone() }
+    }
+}
+
+impl LayerSums {
+    pub fn new(channel: usize) -> Self {
+        Self { channel, resumed: None, devices: Vec::new() }
+    }
+
+    /// Sums that were read from a file.
+    pub fn resume(channel: usize, sums: MomentSums) -> Self {
+        Self { channel, resumed: Some(sums.into()), devices: Vec::new() }
+    }
+
+    /// Adds `weight` times the sums of one batch, on the device where they are.
+    pub fn add(&mut self, shape: LayerShape, sums: CovarianceSums, weight: f64) {
+        let device = sums.activation.device();
+        match self.devices.iter_mut().find(|(known, _)| *known == device) {
+            Some((_, moments)) => moments.add(sums, weight),
+            None => {
+                let mut moments = self.resumed.take().unwrap_or_else(|| LayerMoments::new(shape));
+                moments.add(sums, weight);
+                self.devices.push((device, moments));
+            }
+        }
+    }
+
+    /// What each device has, and what was read from a file.
+    pub fn parts(&mut self) -> impl Iterator<Item = &mut LayerMoments> {
+        self.resumed.iter_mut().chain(self.devices.iter_mut().map(|(_, moments)| moments))
+    }
+
+    /// The sums over all devices.
+    pub fn sums(&mut self) -> Option<MomentSums> {
+        self.parts().map(LayerMoments::sums).reduce(|mut total, part| {
+            total.merge(&part);
+            total
+        })
+    }
+}
