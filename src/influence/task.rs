@@ -48,7 +48,9 @@ impl LabeledBatch {
         }
         let labels: Vec<i64> = samples.iter().map(|(_, label)| *label as i64).collect();
         let shape = [samples.len(), channels, height, width];
-        let largest = samples.iter().map(|(_, label)| *label).enumerate().max_by_key(|(_, label)| *label);
+        // Of equal ones the first.
+        let largest =
+            samples.iter().map(|(_, label)| *label).enumerate().rev().max_by_key(|(_, label)| *label);
         Some(Self {
             images: Tensor::from_data(TensorData::new(pixels, shape), device),
             labels: Tensor::from_data(TensorData::new(labels, [samples.len()]), device),
