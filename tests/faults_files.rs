@@ -265,7 +265,7 @@ fn thousands_of_mutated_files_are_refused_or_read_and_nothing_panics_or_hangs() 
         let (whole, expected) = (fs::read(&path).unwrap(), read_any(&path).unwrap());
         let is_checked = path.extension().is_some_and(|extension| extension == "safetensors");
         let mut refused = 0;
-        for number in 0..600 {
+        for number in 0..400 {
             let bytes = mutated(&whole, &mut StdRng::seed_from_u64(SEED + number));
             fs::write(&path, &bytes).unwrap();
             let start = Instant::now();
@@ -281,6 +281,6 @@ fn thousands_of_mutated_files_are_refused_or_read_and_nothing_panics_or_hangs() 
             }
             assert!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
         }
-        assert!(refused > 30, "{}: {refused} of 600 were refused", path.display());
+        assert!(refused > 20, "{}: {refused} of 400 were refused", path.display());
     }
 }

@@ -22,7 +22,8 @@ impl KroneckerFactors {
     /// [`correct_eigenvalues`](Self::correct_eigenvalues).
     ///
     /// # Errors
-    /// Those of the pass; [`FactorError::NotFinite`] and [`FactorError::Eigen`], naming the layer.
+    /// Those of the pass; [`PassError::NotFinite`], naming the sample that is to blame; [`FactorError::NotFinite`], where the sum alone is
+    /// too large, and [`FactorError::Eigen`], naming the layer.
     pub fn fit<M, S, O>(
         model: &FrozenModel<M>,
         source: &S,
