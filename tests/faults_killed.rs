@@ -147,10 +147,14 @@ fn write_sources(sources: &Path) {
     }
 }
 
-fn write_for_ever(folder: &Path) {
+fn write_for_ever(folder: &Path) -> ! {
     let (out, sources) = (folder.join("out"), folder.join("sources"));
     fs::write(folder.join("begun"), "").unwrap();
-    (0..).for_each(|round| write_version(&out, &sources, round % 2));
+    let mut version = 0;
+    loop {
+        write_version(&out, &sources, version);
+        version = 1 - version;
+    }
 }
 
 #[test]

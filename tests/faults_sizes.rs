@@ -221,7 +221,7 @@ fn a_thousand_classes_are_audited_and_too_few_samples_of_one_are_told() {
     assert_abstains(&audits(&model, &few, std::slice::from_ref(&suspect), 64), "too few to tell");
     // A hundred of the suspect's label among others.
     let many = data(220, |n, _| if n % 2 == 0 { suspect.label } else { (n * 37) % 1000 });
-    for audit in audits(&model, &many, &[suspect.clone()], 64) {
+    for audit in audits(&model, &many, std::slice::from_ref(&suspect), 64) {
         assert_eq!((audit.record.data.classes, audit.record.suspects[0].label), (1000, suspect.label));
     }
 }
