@@ -45,7 +45,7 @@ fn child() {
     match task.as_str() {
         "write" => write_for_ever(folder),
         method => {
-            drop(unlearn(method, folder, Some(folder.join("checkpoints")), Duration::from_micros(300), 99))
+            drop(unlearn(method, folder, Some(folder.join("checkpoints")), Duration::from_micros(500), 99))
         }
     }
 }
@@ -232,12 +232,12 @@ fn unlearn(
     let quiet = |steps| StepConfig { progress: false, batch_size: 30, checkpoints, ..steps };
     match method {
         "scrub" => {
-            let scrub = Scrub::new(5);
+            let scrub = Scrub::new(8);
             let steps = StepConfig { learning_rate: 0.02, ..quiet(scrub.steps) };
             Scrub { steps, ..scrub }.unlearn(&task)
         }
         _ => {
-            let teacher = BadTeacher::new(5, || Mlp::new(teacher));
+            let teacher = BadTeacher::new(8, || Mlp::new(teacher));
             let steps = StepConfig { learning_rate: 0.2, ..quiet(teacher.steps) };
             BadTeacher { steps, ..teacher }.unlearn(&task)
         }
