@@ -63,6 +63,7 @@ pub mod capture;
 pub mod factors;
 mod files;
 pub mod influence;
+mod items;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod learner;

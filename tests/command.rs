@@ -162,6 +162,47 @@ fn a_report_that_cannot_be_written_is_an_error_and_the_verdict_is_told_all_the_s
 }
 
 #[test]
+fn sarif_states_the_exit_code_where_the_junit_file_could_not_be_written() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let sarif = folder.path().join("delta.sarif");
+    let run = check(&path, &["--junit", folder.path().to_str().unwrap(), "--sarif", sarif.to_str().unwrap()]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&sarif).unwrap()).unwrap();
+    let invocation = &json["runs"][0]["invocations"][0];
+    assert_eq!((&invocation["exitCode"], &invocation["executionSuccessful"]), (&2.into(), &false.into()));
+    let note = &invocation["toolExecutionNotifications"][0];
+    assert_eq!(note["level"], "error");
+    assert!(note["message"]["text"].as_str().unwrap().contains("cannot write"), "{note}");
+}
+
+#[test]
+fn reports_never_replace_a_record_settings_or_each_other() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let (settings, new) = (folder.path().join("gate.toml"), folder.path().join("new/report"));
+    fs::write(&settings, "max_flagged = 3\n").unwrap();
+    let [record, settings, new] = [&path, &settings, &new].map(|path| path.to_str().unwrap());
+    // Another way to say the same.
+    let detour = folder.path().join("../").join(folder.path().file_name().unwrap()).join("audit.json");
+    #[cfg(unix)]
+    let link = folder.path().join("link.json");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let before = [record, settings].map(|path| fs::read(path).unwrap());
+    for option in ["--junit", "--sarif"] {
+        assert_refused(&check(&path, &[option, record]), "is the record itself");
+        assert_refused(&check(&path, &[option, detour.to_str().unwrap()]), "is the record itself");
+        #[cfg(unix)]
+        assert_refused(&check(&path, &[option, link.to_str().unwrap()]), "is the record itself");
+        assert_refused(&check(&path, &[option, settings, "--config", settings]), "is the file of settings");
+    }
+    let dotted = folder.path().join("./new/report");
+    let both = ["--junit", new, "--sarif", dotted.to_str().unwrap()];
+    assert_refused(&check(&path, &both), "named for two reports");
+    assert_eq!(before, [record, settings].map(|path| fs::read(path).unwrap()));
+    assert!(!Path::new(new).exists());
+}
+
+#[test]
 fn several_audits_are_told_one_by_one_and_the_worst_decides() {
     let (_clean, clean) = saved(Verdict::Clean, 0);
     let (_poisoned, poisoned) = saved(Verdict::Poisoned, 3);

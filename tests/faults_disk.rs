@@ -1,14 +1,18 @@
 //! Places that can't be written to, strange paths, and two writers at once.
 #![cfg(unix)]
 
+mod audit_support;
 mod report_support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use burn::tensor::Device;
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect};
 use burn_delta_influence::report::{
-    AuditRecord, Check, Gate, Verdict, check_output_dir, load_audit, save_json, save_junit, save_sarif,
+    AuditRecord, Check, Gate, TimingsRecord, Verdict, check_output_dir, load_audit, save_json, save_junit,
+    save_sarif,
 };
 use burn_delta_influence::samples::Image;
 use report_support::audit;
@@ -172,4 +176,43 @@ fn two_audits_that_write_to_one_folder_leave_one_of_them_whole() {
     assert!(writers.iter_mut().all(|writer| writer.wait().unwrap().success()));
     assert!(seen.iter().all(|count| *count > 0), "both were at it: {seen:?}");
     assert_eq!(names(folder.path()), ["audit.json", "audit.xml"]);
+}
+
+/// An audit of the tiny model from one suspect of a class.
+fn run_audit(label: usize) -> Audit {
+    let model = audit_support::Tiny::new(&Device::flex());
+    let data = audit_support::set(audit_support::samples(200));
+    let pixels = std::array::from_fn(|k| if k == label { 1.0 } else { 0.1 * k as f32 });
+    let suspect = Suspect::new(audit_support::image(pixels), label);
+    let config = AuditConfig { copies: 4, pass: audit_support::quiet(), ..AuditConfig::new() };
+    let factors = audit_support::fit(&model, &data);
+    let mut audit = DeltaAudit::new(config).run(&model, &factors, &data, &[suspect]).unwrap();
+    audit.record.timings_s = TimingsRecord::default();
+    audit
+}
+
+#[test]
+fn two_audits_in_one_process_with_one_output_folder_do_not_get_into_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = audit_support::set(audit_support::samples(200));
+    let labels = [1, 2];
+    let alone = labels.map(run_audit);
+    std::thread::scope(|threads| {
+        let audits = labels.map(|label| {
+            let (folder, data) = (folder.path(), &data);
+            threads.spawn(move || {
+                let audit = run_audit(label);
+                audit.save(folder.join("audit.json")).unwrap();
+                audit.save_html(folder.join("audit.html"), data).unwrap();
+                audit.save(folder.join(format!("audit-{label}.json"))).unwrap();
+                audit
+            })
+        });
+        let together = audits.map(|audit| audit.join().unwrap());
+        assert_eq!(together, alone);
+    });
+    let read = labels.map(|label| load_audit(folder.path().join(format!("audit-{label}.json"))).unwrap());
+    let last = load_audit(folder.path().join("audit.json")).unwrap();
+    assert!(read.contains(&last), "it is one of them, and whole");
+    assert_eq!(names(folder.path()), ["audit-1.json", "audit-2.json", "audit.html", "audit.json"]);
 }

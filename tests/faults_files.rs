@@ -16,6 +16,8 @@ use burn_delta_influence::report::{
     Gate, Outcome, UnlearnRecord, Verdict, load_audit, load_unlearn, save_json,
 };
 use burn_delta_influence::samples::{Image, SampleError};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use report_support::audit;
 use support_training::*;
 
@@ -202,4 +204,83 @@ fn a_small_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded() {
         assert!(error.to_string().contains("bomb.png"), "{error}");
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+/// A file with some of its bytes changed, put in, taken out, repeated or cut off.
+fn mutated(whole: &[u8], rng: &mut StdRng) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    for _ in 0..rng.random_range(1..4) {
+        let at = rng.random_range(0..bytes.len().max(1)).min(bytes.len());
+        let to = (at + rng.random_range(0..32)).min(bytes.len());
+        match rng.random_range(0..6) {
+            0 if at < bytes.len() => bytes[at] ^= 1 << rng.random_range(0..8),
+            1 if at < bytes.len() => {
+                bytes[at] = [0, 0xff, b'"', b'{', b'[', b'9', b'-'][rng.random_range(0..7)]
+            }
+            2 => drop(bytes.splice(at..at, (0..rng.random_range(1..16)).map(|_| rng.random::<u8>()))),
+            3 => drop(bytes.drain(at..to)),
+            4 => {
+                let again = bytes[at..to].to_vec();
+                drop(bytes.splice(at..at, again.repeat(rng.random_range(1..9))));
+            }
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+/// Reads a file by what its name says it is. An error must name it.
+fn read_any(path: &Path) -> Result<String, String> {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let found = match name {
+        "audit.json" => load_audit(path).map(|it| format!("{it:?}")).map_err(|e| e.to_string()),
+        "unlearn.json" => load_unlearn(path).map(|it| format!("{it:?}")).map_err(|e| e.to_string()),
+        "gate.toml" => Gate::load(path).map(|it| format!("{it:?}")).map_err(|e| e.to_string()),
+        "factors.safetensors" | "scores.safetensors" => return read(path),
+        _ => Image::open(path).map(|it| format!("{it:?}")).map_err(|e| e.to_string()),
+    };
+    found.inspect_err(|error| assert!(error.contains(name), "{error}"))
+}
+
+#[test]
+fn thousands_of_mutated_files_are_refused_or_read_and_nothing_panics_or_hangs() {
+    const SEED: u64 = 20_260_401;
+    let folder = tempfile::tempdir().unwrap();
+    let [factors_file, scores_file] = tensor_files(folder.path());
+    let place = |name: &str| folder.path().join(name);
+    save_json(place("audit.json"), &audit(Verdict::Poisoned, 3)).unwrap();
+    let record = UnlearnRecord { method: "resume".to_owned(), removed: 3, ..UnlearnRecord::default() };
+    save_json(place("unlearn.json"), &record).unwrap();
+    let settings =
+        "max_flagged = 3\nmax_flagged_share = 0.01\nrules = [\"delta\"]\nallow_inconclusive = true\n";
+    fs::write(place("gate.toml"), settings).unwrap();
+    let ramp = (0..3 * 12 * 12).map(|k| k as f32 / 432.0).collect();
+    let picture = Image::new(ramp, [3, 12, 12]).unwrap();
+    picture.save_png(place("suspect.png")).unwrap();
+    for name in ["suspect.jpg", "suspect.ppm"] {
+        picture.to_rgb8().save(place(name)).unwrap();
+    }
+    let others = ["audit.json", "unlearn.json", "gate.toml", "suspect.png", "suspect.jpg", "suspect.ppm"];
+    for path in [factors_file, scores_file].into_iter().chain(others.map(place)) {
+        let (whole, expected) = (fs::read(&path).unwrap(), read_any(&path).unwrap());
+        let is_checked = path.extension().is_some_and(|extension| extension == "safetensors");
+        let mut refused = 0;
+        for number in 0..400 {
+            let bytes = mutated(&whole, &mut StdRng::seed_from_u64(SEED + number));
+            fs::write(&path, &bytes).unwrap();
+            let start = Instant::now();
+            // Printed where the test fails: the seed makes the file again.
+            print!("{} by seed {}: ", path.display(), SEED + number);
+            let found = read_any(&path);
+            println!("{}", if found.is_ok() { "read" } else { "refused" });
+            refused += usize::from(found.is_err());
+            if is_checked && let Ok(found) = found {
+                // Where the checksum's own name is hit, the file is as one from before there were any.
+                let has_checksum = bytes.windows(8).any(|part| part == br#""sha256""#);
+                assert!(found == expected || !has_checksum, "a change went unseen");
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
+        }
+        assert!(refused > 20, "{}: {refused} of 400 were refused", path.display());
+    }
 }

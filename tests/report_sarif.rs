@@ -7,7 +7,9 @@ mod report_support;
 use std::collections::HashSet;
 use std::fs;
 
-use burn_delta_influence::report::{AuditRecord, Check, Gate, MAX_RESULTS, Verdict, sarif, save_sarif};
+use burn_delta_influence::report::{
+    AuditRecord, Check, Gate, MAX_RESULTS, Verdict, load_audit, sarif, save_json, save_junit, save_sarif,
+};
 use report_support::audit;
 use serde::Deserialize;
 use serde_json::Value;
@@ -241,6 +243,46 @@ fn many_results_are_capped_and_the_rest_is_counted() {
     assert!(note.message.text.contains("12 flagged samples left out"), "{}", note.message.text);
     let three = run(Gate::default(), vec![many(), many(), many()]);
     assert_eq!(three.results.len(), MAX_RESULTS / 3 * 3);
+}
+
+#[test]
+fn more_audits_than_results_stay_within_the_cap() {
+    let beyond = 7;
+    for (verdict, flagged) in [(Verdict::Poisoned, 2), (Verdict::Inconclusive, 0), (Verdict::Poisoned, 0)] {
+        // Clean ones have nothing to show and take no place.
+        let records: Vec<_> = std::iter::repeat_n(audit(verdict, flagged), MAX_RESULTS + beyond)
+            .chain(std::iter::repeat_n(audit(Verdict::Clean, 0), 5))
+            .collect();
+        let run = run(Gate::default(), records);
+        assert_eq!(run.results.len(), MAX_RESULTS);
+        let last = run.invocations[0].tool_execution_notifications.last().unwrap();
+        assert!(last.message.text.contains(&format!("{beyond} audits")), "{}", last.message.text);
+    }
+}
+
+#[test]
+fn a_report_that_failed_is_part_of_the_check() {
+    let mut check = Check::new(Gate::default());
+    check.add("audit.json", audit(Verdict::Clean, 0));
+    assert_eq!(check.exit_code(), 0);
+    check.add_failure("cannot write junit.xml");
+    let run = checked(&check);
+    let invocation = &run.invocations[0];
+    assert_eq!((check.exit_code(), invocation.exit_code, run.results.len()), (2, 2, 0));
+    assert!(invocation.tool_execution_notifications[0].message.text.contains("junit.xml"));
+}
+
+#[test]
+fn a_saved_check_never_replaces_its_audit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.json");
+    save_json(&path, &audit(Verdict::Poisoned, 3)).unwrap();
+    let mut check = Check::new(Gate::default());
+    check.add_file(&path);
+    for error in [save_sarif(&path, &check), save_junit(&path, &check)] {
+        assert!(error.unwrap_err().to_string().contains("is the record itself"));
+    }
+    assert!(load_audit(&path).is_ok());
 }
 
 #[test]

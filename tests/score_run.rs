@@ -4,7 +4,7 @@ mod support_training;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -42,6 +42,10 @@ impl BatchSource for Counted {
         std::thread::sleep(self.wait);
         self.loaded.fetch_add(indices.len(), Ordering::Relaxed);
         self.items.load(indices, device)
+    }
+
+    fn digest(&self, indices: &[usize]) -> Result<Option<String>, PassError> {
+        Ok(Some(indices.iter().map(|&index| format!("{:?}", self.items.0[index])).collect()))
     }
 }
 
@@ -90,33 +94,40 @@ fn assert_bits(got: &Scores, expected: &Scores) {
     assert_eq!(bits(&got.squared_norm), bits(&expected.squared_norm));
 }
 
-/// Not a test: what the parent kills.
+/// Not a test: what the parent kills, or works beside.
 #[test]
-#[ignore = "run by a_run_that_is_killed_goes_on_where_it_was"]
+#[ignore = "run by a_run_that_is_killed_goes_on_where_it_was and others"]
 fn child() {
     let Ok(folder) = std::env::var(CHILD) else { return };
     let (frozen, factors) = problem();
     let source = Counted { wait: Duration::from_millis(150), ..train() };
-    in_parts(&influence(&frozen, &factors), &source, Path::new(&folder));
+    let scores = in_parts(&influence(&frozen, &factors), &source, Path::new(&folder));
+    scores.save(Path::new(&folder).with_extension("whole")).unwrap();
+}
+
+/// A process that scores in this folder, and has completed so many parts.
+fn start_child(parts: &Path, complete: usize) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--ignored"])
+        .env(CHILD, parts)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while files(parts).len() < complete {
+        assert!(start.elapsed() < Duration::from_secs(120), "no parts after two minutes");
+        assert!(child.try_wait().unwrap().is_none(), "the child ended too early");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
 }
 
 #[test]
 fn a_run_that_is_killed_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let parts = folder.path().join("parts of a run");
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored"])
-        .env(CHILD, &parts)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while files(&parts).len() < 3 {
-        assert!(start.elapsed() < Duration::from_secs(60), "no parts after a minute");
-        assert!(child.try_wait().unwrap().is_none(), "the child ended before it was killed");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut child = start_child(&parts, 3);
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
     let kept = files(&parts).len();
@@ -281,4 +292,113 @@ fn a_failure_names_the_device_and_keeps_what_was_done() {
     assert!(matches!(error, InfluenceError::Device { .. }), "{error}");
     assert_eq!(files(folder.path()).len(), 5);
     assert!(run.run(&in_batches(PART)).unwrap().is_whole());
+}
+
+#[test]
+fn two_processes_that_score_in_one_folder_share_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = folder.path().join("parts");
+    let mut child = start_child(&parts, 1);
+    let (frozen, factors) = problem();
+    let influence = influence(&frozen, &factors);
+    let source = train();
+    let ours = in_parts(&influence, &source, &parts);
+    assert!(source.loaded.into_inner() < SAMPLES, "what the other has completed is taken over");
+    assert!(child.wait().unwrap().success());
+    let theirs = PartialScores::load(parts.with_extension("whole")).unwrap();
+    assert_bits(&ours.scores, &theirs.scores);
+    assert_bits(&ours.scores, &in_parts(&influence, &train(), &folder.path().join("alone")).scores);
+    assert_eq!(files(&parts).len(), SAMPLES / PART);
+}
+
+#[test]
+fn a_process_with_another_model_or_other_data_is_turned_away_while_the_first_is_at_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let parts = folder.path().join("parts");
+    let mut child = start_child(&parts, 1);
+    let refused = |influence: &Influence<'_, Net>, source: &Counted, why: &str| {
+        let (queries, all) = (queries(influence, 2), source.items.all());
+        let run = influence.score_run(source, &all, &loss, &queries).parts(&parts, PART);
+        let error = run.run(&in_batches(PART)).unwrap_err().to_string();
+        assert!(error.contains("belongs to another run") && error.contains(why), "{error}");
+    };
+    let (frozen, factors) = problem();
+    let mut relabelled = train();
+    relabelled.items.0[PART - 1].y = (relabelled.items.0[PART - 1].y + 1) % CLASSES as i64;
+    refused(&influence(&frozen, &factors), &relabelled, "the training data differ");
+    let other = FrozenModel::new(&Net::new(8, &Device::flex()));
+    let factors = fit(other.model(), &train().items);
+    let other = Influence::new(&other, &factors, Preconditioner::Kfac, Damping::default()).unwrap();
+    refused(&other, &train(), "the model's weights differ");
+
+    assert!(child.wait().unwrap().success());
+    let whole = PartialScores::load(parts.with_extension("whole")).unwrap();
+    let read = files(&parts).into_iter().map(|file| PartialScores::load(file).unwrap());
+    assert_bits(&PartialScores::merge(read).unwrap().scores, &whole.scores);
+}
+
+/// Items during whose loading somebody else's part comes to lie in the folder.
+struct Invaded<'a> {
+    items: Items,
+    from: &'a Path,
+    to: &'a Path,
+}
+
+impl BatchSource for Invaded<'_> {
+    type Batch = Batch;
+
+    fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    fn load(&self, indices: &[usize], device: &Device) -> Result<Batch, PassError> {
+        if indices.contains(&(2 * PART)) {
+            std::fs::copy(self.from, self.to).unwrap();
+        }
+        self.items.load(indices, device)
+    }
+}
+
+#[test]
+fn a_part_of_another_run_that_comes_to_be_there_meanwhile_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| folder.path().join(name));
+    let other = FrozenModel::new(&Net::new(8, &Device::flex()));
+    let factors = fit(other.model(), &train().items);
+    let other = Influence::new(&other, &factors, Preconditioner::Kfac, Damping::default()).unwrap();
+    in_parts(&other, &train(), &theirs);
+    let foreign = &files(&theirs)[2];
+    let target = ours.join(foreign.file_name().unwrap());
+
+    let (frozen, factors) = problem();
+    let influence = influence(&frozen, &factors);
+    let queries = queries(&influence, 2);
+    let source = Invaded { items: train().items, from: foreign, to: &target };
+    let all = source.items.all();
+    let run = influence.score_run(&source, &all, &loss, &queries).parts(&ours, PART);
+    let error = run.run(&in_batches(PART)).unwrap_err().to_string();
+    assert!(error.contains("belongs to another run") && error.contains(target.to_str().unwrap()), "{error}");
+    assert_eq!(std::fs::read(&target).unwrap(), std::fs::read(foreign).unwrap());
+    assert_eq!(files(&ours).len(), 3, "those before it are kept");
+}
+
+#[test]
+fn a_panic_on_a_device_is_an_error_that_keeps_what_was_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frozen, factors) = problem();
+    let influence = influence(&frozen, &factors);
+    let (source, queries) = (train(), queries(&influence, 2));
+    let all = source.items.all();
+    let calls = AtomicUsize::new(0);
+    let lost = |model: &Net, batch: &Batch| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) != 5, "the device is lost");
+        loss(model, batch)
+    };
+    let run = influence.score_run(&source, &all, &lost, &queries).parts(folder.path(), PART);
+    let error = run.run(&in_batches(PART)).unwrap_err();
+    assert!(matches!(error, InfluenceError::Device { .. }), "{error}");
+    assert!(error.to_string().contains("the device is lost"), "{error}");
+    assert_eq!(files(folder.path()).len(), 5);
+    assert!(run.run(&in_batches(PART)).unwrap().is_whole());
+    assert_eq!(calls.into_inner(), SAMPLES / PART + 1, "complete parts are not scored again");
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn_delta_influence::audit::Suspect;
 use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::capture::PassConfig;
@@ -42,7 +42,17 @@ impl DeviceChoice {
     /// The device.
     pub fn device(self) -> Outcome<Device> {
         match (self, gpu()) {
-            (Self::Auto | Self::Gpu, Some(device)) => Ok(device),
+            (Self::Auto | Self::Gpu, Some(device)) => match (usable(&device), self) {
+                (Ok(()), _) => Ok(device),
+                (Err(error), Self::Auto) => {
+                    eprintln!("{error}; computing on the CPU");
+                    Ok(Device::flex())
+                }
+                (Err(error), _) => {
+                    Err(format!("{error}: check that its driver is installed, or rerun with `--device cpu`")
+                        .into())
+                }
+            },
             (Self::Auto | Self::Cpu, _) => Ok(Device::flex()),
             #[cfg(feature = "tch")]
             #[allow(deprecated)]
@@ -51,6 +61,17 @@ impl DeviceChoice {
                 Err("this example was built without a GPU backend: rerun with `--features wgpu`".into())
             }
         }
+    }
+}
+
+/// Computes something there: a device without adapter or driver panics only when it is first used.
+fn usable(device: &Device) -> Result<(), String> {
+    let one_and_one = || Tensor::<1>::ones([2], device).sum().into_scalar::<f32>();
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(one_and_one)) {
+        Ok(2.0) => Ok(()),
+        Ok(other) => Err(format!("the GPU can't be used: 1 + 1 is {other} there")),
+        // The panic's own message is on standard error by now.
+        Err(_) => Err("the GPU can't be used".to_owned()),
     }
 }
 

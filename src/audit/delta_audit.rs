@@ -11,6 +11,7 @@ use crate::factors::KroneckerFactors;
 use crate::influence::{
     Classifier, ImageList, ImageSource, Influence, Preconditioner, corrected_factors, predict,
 };
+use crate::items::of_sample;
 use crate::report::{
     AuditRecord, CopyRecord, DataRecord, EvidenceRecord, FlaggedRecord, ModelRecord, RuleRecord,
     SearchRecord, SuspectRecord, TimingsRecord, Verdict,
@@ -109,8 +110,8 @@ impl DeltaAudit {
         if train.is_empty() {
             return Err(AuditError::NoData);
         }
-        let first = train.get(0).map_err(|e| PassError::Sample { index: 0, source: Box::new(e) })?;
-        let answer = predict(&frozen, &ImageList(vec![(first.image(), 0)]), 1)?;
+        let first = of_sample(train, 0, LabeledSample::image)?;
+        let answer = predict(&frozen, &ImageList(vec![(first, 0)]), 1)?;
         let classes = answer.first().map_or(0, |prediction| prediction.probabilities.len());
         let labels = labels(train, classes)?;
         let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
@@ -201,6 +202,11 @@ impl DeltaAudit {
             suspects: suspects_evidence(&cases, train, &labels, &flagged)?,
             samples_by_label: samples_by_label(&labels, classes),
         };
+        // Positions mean nothing in a data set that changed meanwhile.
+        let (before, after) = (labels.len(), train.len());
+        if before != after {
+            return Err(AuditError::DataChanged { before, after });
+        }
         Ok(Audit::new(record, cases.into_iter().map(|case| case.finding).collect(), suspects.to_vec()))
     }
 
@@ -223,8 +229,7 @@ impl DeltaAudit {
         if train.is_empty() {
             return Err(AuditError::NoData);
         }
-        let first = train.get(0).map_err(|e| PassError::Sample { index: 0, source: Box::new(e) })?;
-        let expected = first.image().shape();
+        let expected = of_sample(train, 0, |first| first.image().shape())?;
         if let Some(suspect) = suspects.iter().find(|suspect| suspect.image.shape() != expected) {
             let (id, got) = (suspect.id.clone(), suspect.image.shape());
             return Err(AuditError::SuspectShape { id, expected, got });
@@ -276,13 +281,13 @@ impl DeltaAudit {
             cases.iter().flat_map(|case| case.finding.flagged.iter().copied()).collect();
         let mut entries = Vec::with_capacity(flagged.len());
         for index in flagged {
-            let item = train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
+            let id = of_sample(train, index, LabeledSample::id)?;
             let scores = cases.iter().map(|case| case.finding.scores[index]);
             let votes = cases.iter().filter_map(|case| case.finding.votes.as_ref().map(|votes| votes[index]));
             let p_values = cases.iter().filter_map(|case| case.finding.p_values.get(&index).copied());
             entries.push(FlaggedRecord {
                 index,
-                id: item.id().unwrap_or_else(|| index.to_string()),
+                id: id.unwrap_or_else(|| index.to_string()),
                 label: labels[index],
                 score: scores.fold(f64::NEG_INFINITY, f64::max),
                 p_value: p_values.reduce(f64::min),
@@ -320,8 +325,7 @@ fn labels<I: LabeledSample, D: Dataset<I>>(train: &D, classes: usize) -> Result<
     let mut labels = Vec::with_capacity(train.len());
     let mut expected = None;
     for index in 0..train.len() {
-        let item = train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-        let (label, shape) = (item.label(), item.image().shape());
+        let (label, shape) = of_sample(train, index, |item| (item.label(), item.image().shape()))?;
         let expected = *expected.get_or_insert(shape);
         if shape != expected {
             let source = format!("its shape is {shape:?}, that of the first {expected:?}: resize the images");

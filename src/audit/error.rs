@@ -66,6 +66,17 @@ pub enum AuditError {
         /// Classes of the model.
         classes: usize,
     },
+    /// The training set grew or shrank while it was audited.
+    #[error(
+        "the training set had {before} samples when the audit began and has {after} now: audit data that stay as they are, \
+         as a copy or a list of the files"
+    )]
+    DataChanged {
+        /// Samples at the beginning.
+        before: usize,
+        /// Samples at the end.
+        after: usize,
+    },
     /// A setting makes no sense.
     #[error("audit setting {setting}: {detail}")]
     Setting {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use burn::data::dataset::Dataset;
 
-use crate::capture::PassError;
 use crate::factors::{FactorSource, KroneckerFactors};
+use crate::items::of_sample;
 use crate::report::{FactorsRecord, HistogramRecord, NeighbourRecord, SuspectEvidence};
 use crate::samples::LabeledSample;
 
@@ -69,8 +69,7 @@ where
         let first = (rest.len() - typical) / 2;
         let neighbours = |indices: &[usize]| -> Result<Vec<NeighbourRecord>, AuditError> {
             let records = indices.iter().map(|&index| {
-                let item = train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-                let id = item.id().unwrap_or_else(|| index.to_string());
+                let id = of_sample(train, index, LabeledSample::id)?.unwrap_or_else(|| index.to_string());
                 Ok(NeighbourRecord { index, id, score: finding.scores[index] })
             });
             records.collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 
-use crate::capture::{BatchSource, PassConfig};
+use crate::capture::PassConfig;
 use crate::influence::{
     Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions,
 };
@@ -252,7 +252,8 @@ where
             images.extend(case.copies.iter().map(|copy| (copy.image.clone(), copy.label)));
         }
         let queries = self.influence.queries(&ImageList(images), &Margin, self.pass)?;
-        let indices: Vec<usize> = (0..self.source.len()).collect();
+        // As many as there were when the labels were read: a data set may grow meanwhile.
+        let indices: Vec<usize> = (0..self.labels.len()).collect();
         let options = ScoreOptions { self_influence: false, ..ScoreOptions::default() };
         let scores =
             self.influence.scores(self.source, &indices, &CrossEntropy, &queries, options, self.pass)?;

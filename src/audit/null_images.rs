@@ -10,6 +10,7 @@ use rand::seq::index::sample;
 
 use crate::capture::PassError;
 use crate::influence::{Classifier, ImageList, predict};
+use crate::items::of_sample;
 use crate::samples::{Image, LabeledSample};
 
 use super::AuditError;
@@ -92,8 +93,7 @@ where
     }
 
     fn image(&self, index: usize) -> Result<Image, PassError> {
-        let item = self.train.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-        Ok(item.image())
+        of_sample(self.train, index, LabeledSample::image)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::data::dataset::Dataset;
 use burn::data::dataset::transform::SelectionDataset;
 
-use crate::capture::PassError;
+use crate::items::of_sample;
 use crate::report::{AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary};
 use crate::samples::{Image, LabeledSample};
 
@@ -107,11 +107,7 @@ impl Audit {
     ) -> Result<(), AuditSheetError> {
         let mut images: Vec<Image> = Vec::new();
         for entry in self.record.flagged.iter().take(crate::report::MAX_PICTURES) {
-            let index = entry.index;
-            let item = train
-                .get(index)
-                .map_err(|e| AuditError::from(PassError::Sample { index, source: Box::new(e) }))?;
-            images.push(item.image());
+            images.push(of_sample(train, entry.index, LabeledSample::image).map_err(AuditError::from)?);
         }
         if images.is_empty() {
             return Ok(());

@@ -6,7 +6,8 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 
 use crate::capture::{FrozenModel, PassConfig, PassError};
-use crate::influence::{Classifier, ImageSource, predict};
+use crate::influence::{Classifier, ImageSource, not_a_class, predict};
+use crate::items::of_sample;
 use crate::samples::LabeledSample;
 
 use super::{AuditError, Suspect};
@@ -79,7 +80,12 @@ impl SuspectSearch {
         let samples = predictions.len();
         let mut pairs: BTreeMap<(usize, usize), Vec<(f32, usize)>> = BTreeMap::new();
         for (index, prediction) in predictions.iter().enumerate() {
-            let label = get(validation, index)?.label();
+            let label = of_sample(validation, index, LabeledSample::label)?;
+            let classes = prediction.probabilities.len();
+            if label >= classes {
+                let source = not_a_class(label, classes).into();
+                return Err(PassError::Sample { index, source }.into());
+            }
             if label != prediction.label {
                 let mistakes = pairs.entry((label, prediction.label)).or_default();
                 mistakes.push((prediction.confidence(), index));
@@ -98,16 +104,12 @@ impl SuspectSearch {
             pairs.iter().filter_map(move |(pair, mistakes)| Some((*pair, mistakes.get(round)?.1)))
         });
         for ((label, predicted), index) in in_rounds.take(self.most) {
-            let item = get(validation, index)?;
-            let name = item.id().unwrap_or_else(|| format!("validation sample {index}"));
+            let (image, name) = of_sample(validation, index, |item| (item.image(), item.id()))?;
+            let name = name.unwrap_or_else(|| format!("validation sample {index}"));
             let id = format!("class {label} taken for {predicted}, {name}");
-            suspects.push(Suspect::new(item.image(), predicted).with_id(id));
+            suspects.push(Suspect::new(image, predicted).with_id(id));
         }
         let mistakes = counts.iter().map(|(_, count)| count).sum();
         Ok(FoundSuspects { suspects, samples, mistakes, pairs: counts })
     }
-}
-
-fn get<I: LabeledSample, D: Dataset<I>>(data: &D, index: usize) -> Result<I, PassError> {
-    data.get(index).map_err(|source| PassError::Sample { index, source: Box::new(source) })
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
-use burn_delta_influence::report::{load_audit, save_html, summary};
+use burn_delta_influence::report::{ReportError, is_same_file, load_audit, save_html, summary};
 use clap::{Parser, Subcommand};
 
 /// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
@@ -98,6 +98,9 @@ fn html(audit: &Path, out: Option<PathBuf>) -> Result<u8, Box<dyn std::error::Er
 }
 
 fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>> {
+    if parts.iter().any(|part| is_same_file(part, out)) {
+        return Err(ReportError::WouldReplace { path: out.to_path_buf(), what: "one of the parts" }.into());
+    }
     let parts = parts.iter().map(PartialScores::load).collect::<Result<Vec<_>, _>>()?;
     let whole = PartialScores::merge(parts)?;
     if !whole.is_whole() {

@@ -41,7 +41,7 @@ impl<M: Module> FrozenModel<M> {
         E: From<PassError>,
     {
         self.each_batch(source, indices, purpose, config, |indices, batch| {
-            let features = self.last_inputs(&batch, indices.len(), objective)?;
+            let features = self.last_inputs(&batch, indices, objective)?;
             visit(BatchFeatures { indices, features })
         })
     }
@@ -49,11 +49,12 @@ impl<M: Module> FrozenModel<M> {
     fn last_inputs<B, O: Objective<M, B>>(
         &self,
         batch: &B,
-        samples: usize,
+        indices: &[usize],
         objective: &O,
     ) -> Result<Tensor<2>, PassError> {
+        let samples = indices.len();
         let scope = CaptureScope::open(ScopeKind::Frozen);
-        drop(objective.evaluate(self.model(), batch));
+        drop(objective.try_evaluate(self.model(), batch).map_err(|refused| refused.among(indices))?);
         let last = scope.finish().into_iter().rev().find_map(|mut layer| {
             let LayerInput::Features(inputs) = layer.calls.pop()?.input else { return None };
             Some((layer.id, inputs))

@@ -24,7 +24,7 @@ pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };
 pub(crate) use pass::progress_bar;
-pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError};
+pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError, Unsuitable};
 pub use products::QueryRows;
 pub(crate) use products::products_with_rows;
 pub use scope::{CaptureScope, Refused, ScopeKind, is_active, observe, refuse};

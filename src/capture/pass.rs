@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
 use super::{CaptureScope, LayerGradients, ModelInventory, Refused, ScopeKind};
+use crate::items::caught;
 
 /// Why a pass over the data stopped.
 #[derive(Debug, Error)]
@@ -107,6 +108,32 @@ pub enum PassError {
 pub trait Objective<M, B> {
     /// One value per sample, shape `[batch]`, not reduced.
     fn evaluate(&self, model: &M, batch: &B) -> Tensor<1>;
+
+    /// What passes call: [`evaluate`](Self::evaluate), unless a sample of the batch can't have a value, such as one whose label is no
+    /// class of the model. By default every sample can.
+    ///
+    /// # Errors
+    /// [`Unsuitable`], with the sample's place in the batch.
+    fn try_evaluate(&self, model: &M, batch: &B) -> Result<Tensor<1>, Unsuitable> {
+        Ok(self.evaluate(model, batch))
+    }
+}
+
+/// A sample that an [`Objective`] has no value for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsuitable {
+    /// Its place in the batch.
+    pub place: usize,
+    /// Why.
+    pub reason: String,
+}
+
+impl Unsuitable {
+    /// As an error of the pass over these samples.
+    pub(crate) fn among(self, indices: &[usize]) -> PassError {
+        let index = indices.get(self.place).copied().unwrap_or_default();
+        PassError::Sample { index, source: self.reason.into() }
+    }
 }
 
 impl<M, B, F: Fn(&M, &B) -> Tensor<1>> Objective<M, B> for F {
@@ -134,6 +161,15 @@ pub trait BatchSource: Sync {
     /// # Errors
     /// [`PassError::Sample`], naming the first sample that could not be loaded.
     fn load(&self, indices: &[usize], device: &Device) -> Result<Self::Batch, PassError>;
+
+    /// A digest of these samples, inputs and labels, by which a scoring run that is continued knows them again. By default there is
+    /// none, and the run has to trust that they are the same. Called once for each part that a run keeps.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn digest(&self, _indices: &[usize]) -> Result<Option<String>, PassError> {
+        Ok(None)
+    }
 }
 
 /// How a pass runs.
@@ -242,7 +278,7 @@ impl<M: Module> FrozenModel<M> {
         E: From<PassError>,
     {
         self.each_batch(source, indices, purpose, config, |indices, batch| {
-            let layers = self.gradients(batch, indices.len(), objective)?;
+            let layers = self.gradients(batch, indices, objective)?;
             visit(BatchGradients { indices, layers })
         })
     }
@@ -273,7 +309,11 @@ impl<M: Module> FrozenModel<M> {
             let (sender, loaded) = mpsc::sync_channel(1);
             threads.spawn(move || {
                 for batch in batches() {
-                    let loaded = source.load(batch, device);
+                    let loaded = caught(|| source.load(batch, device)).unwrap_or_else(|said| {
+                        let (first, last) = (batch[0], batch[batch.len() - 1]);
+                        let source = format!("loading the batch from it to sample {last} panicked: {said}");
+                        Err(PassError::Sample { index: first, source: source.into() })
+                    });
                     // The receiver is gone once the pass has failed.
                     if loaded.is_err() | sender.send(loaded).is_err() {
                         return;
@@ -296,11 +336,12 @@ impl<M: Module> FrozenModel<M> {
     fn gradients<B, O: Objective<M, B>>(
         &self,
         batch: B,
-        samples: usize,
+        indices: &[usize],
         objective: &O,
     ) -> Result<Vec<(String, LayerGradients)>, PassError> {
+        let samples = indices.len();
         let scope = CaptureScope::open(ScopeKind::Frozen);
-        let values = objective.evaluate(&self.model, &batch);
+        let values = objective.try_evaluate(&self.model, &batch).map_err(|refused| refused.among(indices))?;
         if let Some(Refused { id, inputs, limit }) = scope.refused() {
             return Err(PassError::TooManyInputs { layer: self.name_of(id), inputs, limit });
         }

@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{DType, Device};
 use serde_json::json;
 
-use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, Rotation};
+use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, Rotation};
 
 use super::kronecker::{FactorSource, MAX_EIGEN_SIZE, Provenance};
 use super::moments::Moments;
@@ -22,7 +22,8 @@ impl KroneckerFactors {
     /// [`correct_eigenvalues`](Self::correct_eigenvalues).
     ///
     /// # Errors
-    /// Those of the pass; [`FactorError::NotFinite`] and [`FactorError::Eigen`], naming the layer.
+    /// Those of the pass; [`PassError::NotFinite`], naming the sample that is to blame; [`FactorError::NotFinite`], where the sum alone is
+    /// too large, and [`FactorError::Eigen`], naming the layer.
     pub fn fit<M, S, O>(
         model: &FrozenModel<M>,
         source: &S,
@@ -75,7 +76,10 @@ impl KroneckerFactors {
         );
         provenance.samples = indices.len();
         let channels = model.inventory().channel_sizes();
-        Self::from_covariances(moments.finish()?, provenance, eigen, |layer| {
+        let covariances = moments
+            .finish()
+            .map_err(|error| not_finite_at(model, source, indices, loss, config).unwrap_or(error))?;
+        Self::from_covariances(covariances, provenance, eigen, |layer| {
             channels.get(layer).copied().unwrap_or(1)
         })
     }
@@ -141,6 +145,43 @@ impl LayerFactors {
             gradient: self.gradient.vectors.to_tensor(device, dtype),
         }
     }
+}
+
+/// Where sums are NaN or infinite: the first sample whose own are, by passes that look at every batch and then at every sample of the
+/// first bad one. `None` where no sample is to blame, and the sum alone is too large.
+fn not_finite_at<M, S, O>(
+    model: &FrozenModel<M>,
+    source: &S,
+    indices: &[usize],
+    loss: &O,
+    config: &PassConfig,
+) -> Option<FactorError>
+where
+    M: Module,
+    S: BatchSource,
+    O: Objective<M, S::Batch>,
+{
+    let look = |indices: &[usize], batch_size: usize| -> Result<(), FactorError> {
+        let config = PassConfig { batch_size, ..config.clone() };
+        model.pass(source, indices, loss, "looking for NaN", &config, |batch| {
+            let bad = batch.layers.iter().find(|(_, gradients)| {
+                gradients.covariance_sums(usize::MAX, 1.0).is_some_and(|sums| {
+                    let total = sums.activation.sum() + sums.gradient.sum();
+                    !total.into_scalar::<f64>().is_finite()
+                })
+            });
+            let (first, last) = (batch.indices[0], batch.indices[batch.indices.len() - 1]);
+            match bad {
+                Some((layer, _)) => Err(PassError::NotFinite { layer: layer.clone(), first, last }.into()),
+                None => Ok(()),
+            }
+        })
+    };
+    let found = look(indices, config.batch_size).err()?;
+    let FactorError::Pass(PassError::NotFinite { first, last, .. }) = &found else { return Some(found) };
+    let from = indices.iter().position(|index| index == first)?;
+    let to = indices.iter().skip(from).position(|index| index == last)? + from;
+    Some(look(&indices[from..=to], 1).err().unwrap_or(found))
 }
 
 fn gradient_shape(gradients: &LayerGradients) -> [usize; 3] {

@@ -34,6 +34,11 @@ pub enum InfluenceError {
     /// No such shard.
     #[error("there is no shard {0}: write i/n with i from 0 to n - 1, as in 0/8")]
     Shard(String),
+    /// The objective, the model or the device panicked.
+    #[error(
+        "a panic in the objective, the model or the device: {0}; where the run keeps parts, those that were complete stay"
+    )]
+    Panicked(String),
     /// A device that shares a run failed. What it and the others had completed is kept where the run has a folder for parts.
     #[error("on {device}: {source}")]
     Device {

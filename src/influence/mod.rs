@@ -30,6 +30,7 @@ pub use queries::Queries;
 pub use score_file::{PartialScores, ScoreFileError, ScoreOrigin};
 pub use score_run::{ScoreRun, Shard};
 pub use scores::{LayerScores, Scores};
+pub(crate) use task::not_a_class;
 pub use task::{
     Classifier, CrossEntropy, ImageList, ImageSource, LabeledBatch, Logit, Margin, SampledCrossEntropy,
     cross_entropy, margin,

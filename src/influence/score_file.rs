@@ -44,6 +44,8 @@ pub struct PartialScores {
     pub origin: ScoreOrigin,
     /// Position in the run of the first sample.
     pub first: usize,
+    /// [Digest](crate::capture::BatchSource::digest) of the samples, where their source has one and the run keeps parts.
+    pub data: Option<String>,
     /// The scores; per-layer scores are not kept in files.
     pub scores: Scores,
 }
@@ -148,6 +150,7 @@ impl PartialScores {
             }
             end += part.scores.samples.len();
             scores.push(part.scores);
+            whole.data = None; // Those of the parts are none of the whole.
         }
         whole.scores = Scores::concat(scores);
         Ok(whole)
@@ -173,7 +176,8 @@ impl PartialScores {
             tensors.push(floats("self_influence", vec![count], &scores.self_influence));
             tensors.push(floats("squared_norm", vec![count], &scores.squared_norm));
         }
-        let entries = [("first", self.first.to_string()), ("origin", origin)];
+        let entries = [("first", self.first.to_string()), ("origin", origin)].into_iter();
+        let entries = entries.chain(self.data.clone().map(|data| ("data", data)));
         save_tensors(path, FORMAT, entries, &tensors).map_err(failed)
     }
 
@@ -228,6 +232,6 @@ impl PartialScores {
             false => Default::default(),
         };
         let scores = Scores::from_parts(samples, origin.queries.len(), values, own);
-        Ok(Self { origin, first, scores })
+        Ok(Self { origin, first, data: header.get("data").cloned(), scores })
     }
 }

@@ -10,6 +10,7 @@ use burn::tensor::Device;
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, progress_bar};
+use crate::items::caught;
 
 use super::engine::Directions;
 use super::precondition::LayerPreconditioner;
@@ -144,8 +145,11 @@ where
     }
 
     /// Keeps every `samples` samples as a file in `folder` (made if it is not there). A run over the same model, queries and
-    /// samples that finds files there goes on after them. The objective is code and can't be compared: give each one a folder of
-    /// its own.
+    /// samples that finds files there goes on after them; parts of another model, other queries or other
+    /// [data](BatchSource::digest) are refused, and never replaced. The objective is code and can't be compared: give each one a
+    /// folder of its own.
+    ///
+    /// Several processes of one run may share a folder: each takes over what another has completed.
     pub fn parts(mut self, folder: impl Into<PathBuf>, samples: usize) -> Self {
         self.parts = Some((folder.into(), samples.max(1)));
         self
@@ -181,23 +185,10 @@ where
             (None, 0 | 1) => range.len().max(1),
             (None, _) => SHARED_PART.min(range.len().div_ceil(self.devices.len())).max(1),
         };
-        let mut done = Vec::new();
-        let mut open = VecDeque::new();
-        for first in range.clone().step_by(size) {
-            let piece = first..(first + size).min(range.end);
-            match self.kept(&piece, &origin)? {
-                Some(part) => done.push(part),
-                None => open.push_back(piece),
-            }
-        }
         if range.is_empty() {
             let scores = super::Scores::new(&[], self.queries, self.options);
-            return Ok(PartialScores { origin, first: range.start, scores });
+            return Ok(PartialScores { origin, first: range.start, data: None, scores });
         }
-        let single = self.devices.len() < 2 && open.len() < 2;
-        let bar = progress_bar(range.len(), "influence scores", config.progress && !single);
-        bar.inc(done.iter().map(|part| part.scores.samples.len() as u64).sum());
-        let config = PassConfig { progress: config.progress && single, ..config.clone() };
         let work = Work {
             source: self.source,
             indices: self.indices,
@@ -205,6 +196,19 @@ where
             options: self.options,
             folder: self.parts.as_ref().map(|(folder, _)| folder.as_path()),
         };
+        let mut done = Vec::new();
+        let mut open = VecDeque::new();
+        for first in range.clone().step_by(size) {
+            let piece = first..(first + size).min(range.end);
+            match work.kept(&piece, &origin)? {
+                Some(part) => done.push(part),
+                None => open.push_back(piece),
+            }
+        }
+        let single = self.devices.len() < 2 && open.len() < 2;
+        let bar = progress_bar(range.len(), "influence scores", config.progress && !single);
+        bar.inc(done.iter().map(|part| part.scores.samples.len() as u64).sum());
+        let config = PassConfig { progress: config.progress && single, ..config.clone() };
         let (open, results) = (Mutex::new(open), Mutex::new((done, None)));
         let devices = match self.devices.as_slice() {
             [] => vec![self.influence.model.device().clone()],
@@ -227,7 +231,9 @@ where
                         }
                         let Some(piece) = lock(open).pop_front() else { return };
                         let length = piece.len() as u64;
-                        match work.score(&influence, &mut directions, &queries, piece, origin, config) {
+                        let directions = &mut directions;
+                        let part = || work.part(&influence, directions, &queries, piece, origin, config);
+                        match caught(part).unwrap_or_else(|said| Err(InfluenceError::Panicked(said))) {
                             Ok(part) => lock(results).0.push(part),
                             Err(error) => {
                                 lock(results).1.get_or_insert(InfluenceError::Device {
@@ -248,36 +254,6 @@ where
             Some(error) => Err(error),
             None => Ok(PartialScores::merge(parts)?),
         }
-    }
-
-    /// The part of an earlier run, if it is there and whole.
-    fn kept(
-        &self,
-        piece: &Range<usize>,
-        origin: &ScoreOrigin,
-    ) -> Result<Option<PartialScores>, InfluenceError> {
-        let Some((folder, _)) = &self.parts else { return Ok(None) };
-        let path = part_path(folder, piece);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let part = match PartialScores::load(&path) {
-            Ok(part) => part,
-            Err(ScoreFileError::Format { detail, .. }) => {
-                tracing::warn!(file = %path.display(), detail, "a damaged part is scored again");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let what = path.display().to_string();
-        if let Some(detail) = part.origin.difference(origin) {
-            return Err(ScoreFileError::OtherRun { what, detail }.into());
-        }
-        if part.first != piece.start || part.scores.samples != self.indices[piece.clone()] {
-            let detail = "its samples differ".to_owned();
-            return Err(ScoreFileError::OtherRun { what, detail }.into());
-        }
-        Ok(Some(part))
     }
 
     fn origin(&self) -> ScoreOrigin {
@@ -304,8 +280,50 @@ struct Work<'r, S, O> {
     folder: Option<&'r Path>,
 }
 
-impl<S, O> Work<'_, S, O> {
-    fn score<M: Module>(
+impl<S: BatchSource, O> Work<'_, S, O> {
+    /// The part of an earlier run, or of another process of this one, if it is there and whole.
+    fn kept(
+        &self,
+        piece: &Range<usize>,
+        origin: &ScoreOrigin,
+    ) -> Result<Option<PartialScores>, InfluenceError> {
+        let Some(folder) = self.folder else { return Ok(None) };
+        let path = part_path(folder, piece);
+        let Some(part) = self.found(&path, piece, origin)? else { return Ok(None) };
+        let data = part.data.is_some().then(|| self.source.digest(&self.indices[piece.clone()]));
+        let same = same_data(&path, &part, &data.transpose()?.flatten());
+        same.map(|()| Some(part))
+    }
+
+    /// The part in this file, unless it is damaged; one of another run is refused. Its data are not looked at.
+    fn found(
+        &self,
+        path: &Path,
+        piece: &Range<usize>,
+        origin: &ScoreOrigin,
+    ) -> Result<Option<PartialScores>, InfluenceError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let part = match PartialScores::load(path) {
+            Ok(part) => part,
+            Err(ScoreFileError::Format { detail, .. }) => {
+                tracing::warn!(file = %path.display(), detail, "a damaged part is scored again");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(detail) = part.origin.difference(origin) {
+            return Err(other_run(path, detail));
+        }
+        if part.first != piece.start || part.scores.samples != self.indices[piece.clone()] {
+            return Err(other_run(path, "its samples differ".to_owned()));
+        }
+        Ok(Some(part))
+    }
+
+    /// A part: scored, and kept where the run has a folder.
+    fn part<M: Module>(
         &self,
         influence: &Influence<'_, M>,
         directions: &mut Directions,
@@ -315,19 +333,54 @@ impl<S, O> Work<'_, S, O> {
         config: &PassConfig,
     ) -> Result<PartialScores, InfluenceError>
     where
-        S: BatchSource,
         O: Objective<M, S::Batch>,
     {
+        // Another process may have scored it since this one began.
+        if let Some(part) = self.kept(&piece, origin)? {
+            return Ok(part);
+        }
         let indices = &self.indices[piece.clone()];
         let (source, objective, options) = (self.source, self.objective, self.options);
-        let scores =
-            influence.scores_along(directions, source, indices, objective, queries, options, config)?;
-        let part = PartialScores { origin: origin.clone(), first: piece.start, scores };
-        if let Some(folder) = self.folder {
-            part.save(part_path(folder, &piece))?;
-        }
+        let (scores, data) = std::thread::scope(|threads| {
+            let digest = self.folder.map(|_| threads.spawn(|| caught(|| source.digest(indices))));
+            let scores =
+                influence.scores_along(directions, source, indices, objective, queries, options, config);
+            (scores, digest.map(std::thread::ScopedJoinHandle::join))
+        });
+        let scores = scores?;
+        let data = match data {
+            Some(Ok(Ok(data))) => data?,
+            Some(Ok(Err(said))) => return Err(InfluenceError::Panicked(said)),
+            Some(Err(_)) | None => None,
+        };
+        let part = PartialScores { origin: origin.clone(), first: piece.start, data, scores };
+        self.keep(&part, &piece)?;
         Ok(part)
     }
+
+    /// Writes a part, unless one of another run has come to be there.
+    fn keep(&self, part: &PartialScores, piece: &Range<usize>) -> Result<(), InfluenceError> {
+        let Some(folder) = self.folder else { return Ok(()) };
+        let path = part_path(folder, piece);
+        if let Some(there) = self.found(&path, piece, &part.origin)? {
+            return same_data(&path, &there, &part.data);
+        }
+        Ok(part.save(path)?)
+    }
+}
+
+/// Refuses a part of other data; where either's are not known, they can't be compared.
+fn same_data(path: &Path, part: &PartialScores, data: &Option<String>) -> Result<(), InfluenceError> {
+    match (&part.data, data) {
+        (Some(stated), Some(found)) if stated != found => {
+            Err(other_run(path, "the training data differ".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn other_run(path: &Path, detail: String) -> InfluenceError {
+    ScoreFileError::OtherRun { what: path.display().to_string(), detail }.into()
 }
 
 impl<M: Module> Influence<'_, M> {

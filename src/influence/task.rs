@@ -7,8 +7,11 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use sha2::{Digest, Sha256};
 
-use crate::capture::{BatchSource, Objective, PassError};
+use crate::capture::{BatchSource, Objective, PassError, Unsuitable};
+use crate::files::hexadecimal;
+use crate::items::of_sample;
 use crate::samples::{Image, LabeledSample};
 
 /// A model that classifies images: the one thing that the audit must know of it.
@@ -28,6 +31,8 @@ pub struct LabeledBatch {
     pub images: Tensor<4>,
     /// `[batch]`.
     pub labels: Tensor<1, Int>,
+    /// The largest label, with its place in the batch: known without asking the device.
+    largest: Option<(usize, usize)>,
 }
 
 impl LabeledBatch {
@@ -43,10 +48,52 @@ impl LabeledBatch {
         }
         let labels: Vec<i64> = samples.iter().map(|(_, label)| *label as i64).collect();
         let shape = [samples.len(), channels, height, width];
+        // Of equal ones the first.
+        let largest =
+            samples.iter().map(|(_, label)| *label).enumerate().rev().max_by_key(|(_, label)| *label);
         Some(Self {
             images: Tensor::from_data(TensorData::new(pixels, shape), device),
             labels: Tensor::from_data(TensorData::new(labels, [samples.len()]), device),
+            largest,
         })
+    }
+
+    /// A batch of what is on a device already. Labels must be classes of the model, from 0: nobody looks at them again.
+    ///
+    /// # Shapes
+    /// - `images`: `[batch, channels, height, width]`
+    /// - `labels`: `[batch]`
+    pub fn from_tensors(images: Tensor<4>, labels: Tensor<1, Int>) -> Self {
+        Self { images, labels, largest: None }
+    }
+
+    /// Refuses labels that are no class. Devices take them for some other class, or panic.
+    pub(crate) fn check_labels(&self, classes: usize) -> Result<(), Unsuitable> {
+        match self.largest {
+            Some((place, label)) if label >= classes => {
+                Err(Unsuitable { place, reason: not_a_class(label, classes) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `value` of the model's logits, where all labels are classes.
+    fn of_logits<M: Classifier>(
+        &self,
+        model: &M,
+        value: fn(Tensor<2>, Tensor<1, Int>) -> Tensor<1>,
+    ) -> Result<Tensor<1>, Unsuitable> {
+        let logits = model.logits(self.images.clone());
+        self.check_labels(logits.dims()[1])?;
+        Ok(value(logits, self.labels.clone()))
+    }
+}
+
+/// What is wrong with a label.
+pub(crate) fn not_a_class(label: usize, classes: usize) -> String {
+    match classes.checked_sub(1) {
+        Some(last) => format!("its label is {label}, the model has the classes 0 to {last}"),
+        None => format!("its label is {label}, the model has no classes"),
     }
 }
 
@@ -74,19 +121,29 @@ impl<I: LabeledSample, D: Dataset<I>> BatchSource for ImageSource<'_, D, I> {
     fn load(&self, indices: &[usize], device: &Device) -> Result<LabeledBatch, PassError> {
         let mut samples: Vec<(Image, usize)> = Vec::with_capacity(indices.len());
         for &index in indices {
-            let failed = |source| PassError::Sample { index, source };
-            let item = self.dataset.get(index).map_err(|e| failed(Box::new(e)))?;
-            let image = item.image();
+            let (image, label) = of_sample(self.dataset, index, |item| (item.image(), item.label()))?;
             if let Some((first, _)) = samples.first()
                 && first.shape() != image.shape()
             {
                 let (expected, got) = (first.shape(), image.shape());
                 let detail = format!("its shape is {got:?}, that of others {expected:?}: resize the images");
-                return Err(failed(detail.into()));
+                return Err(PassError::Sample { index, source: detail.into() });
             }
-            samples.push((image, item.label()));
+            samples.push((image, label));
         }
         LabeledBatch::new(&samples, device).ok_or_else(|| PassError::Empty { purpose: "load".to_owned() })
+    }
+
+    fn digest(&self, indices: &[usize]) -> Result<Option<String>, PassError> {
+        let mut hash = Sha256::new();
+        for &index in indices {
+            let (image, label) = of_sample(self.dataset, index, |item| (item.image(), item.label()))?;
+            let sizes = image.shape().into_iter().chain([label]);
+            sizes.for_each(|size| hash.update((size as u64).to_le_bytes()));
+            let bytes: Vec<u8> = image.pixels().iter().flat_map(|value| value.to_le_bytes()).collect();
+            hash.update(bytes);
+        }
+        Ok(Some(hexadecimal(&hash.finalize())))
     }
 }
 
@@ -100,10 +157,8 @@ impl ImageList {
     /// # Errors
     /// [`PassError::Sample`], naming the first that could not be loaded.
     pub fn of<I: LabeledSample, D: Dataset<I>>(dataset: &D, positions: &[usize]) -> Result<Self, PassError> {
-        let samples = positions.iter().map(|&index| {
-            let item = dataset.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-            Ok((item.image(), item.label()))
-        });
+        let samples =
+            positions.iter().map(|&index| of_sample(dataset, index, |item| (item.image(), item.label())));
         Ok(Self(samples.collect::<Result<_, PassError>>()?))
     }
 }
@@ -162,9 +217,19 @@ pub fn margin(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
     (log_sum - label).reshape([batch])
 }
 
+/// The label's logit. Shapes: `[batch, classes]`, `[batch]` → `[batch]`.
+fn logit(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let [batch, _] = logits.dims();
+    logits.gather(1, labels.reshape([batch, 1])).reshape([batch])
+}
+
 impl<M: Classifier> Objective<M, LabeledBatch> for CrossEntropy {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
         cross_entropy(model.logits(batch.images.clone()), batch.labels.clone())
+    }
+
+    fn try_evaluate(&self, model: &M, batch: &LabeledBatch) -> Result<Tensor<1>, Unsuitable> {
+        batch.of_logits(model, cross_entropy)
     }
 }
 
@@ -204,12 +269,18 @@ impl<M: Classifier> Objective<M, LabeledBatch> for Margin {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
         margin(model.logits(batch.images.clone()), batch.labels.clone())
     }
+
+    fn try_evaluate(&self, model: &M, batch: &LabeledBatch) -> Result<Tensor<1>, Unsuitable> {
+        batch.of_logits(model, margin)
+    }
 }
 
 impl<M: Classifier> Objective<M, LabeledBatch> for Logit {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
-        let logits = model.logits(batch.images.clone());
-        let [size, _] = logits.dims();
-        logits.gather(1, batch.labels.clone().reshape([size, 1])).reshape([size])
+        logit(model.logits(batch.images.clone()), batch.labels.clone())
+    }
+
+    fn try_evaluate(&self, model: &M, batch: &LabeledBatch) -> Result<Tensor<1>, Unsuitable> {
+        batch.of_logits(model, logit)
     }
 }

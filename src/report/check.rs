@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, load_audit};
+use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, is_same_file, load_audit};
 
 /// Audits judged by one [`Gate`]; [`exit_code`](Self::exit_code) is the answer, and [`save_junit`](super::save_junit) and
 /// [`save_sarif`](super::save_sarif) print it for build servers.
@@ -18,6 +18,7 @@ use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, load_audit};
 pub struct Check {
     gate: Gate,
     audits: Vec<CheckedAudit>,
+    failures: Vec<String>,
 }
 
 /// One audit of a [`Check`].
@@ -32,7 +33,7 @@ pub struct CheckedAudit {
 impl Check {
     /// A check of nothing yet.
     pub fn new(gate: Gate) -> Self {
-        Self { gate, audits: Vec::new() }
+        Self { gate, audits: Vec::new(), failures: Vec::new() }
     }
 
     /// Judges a record; `source` says where it is saved.
@@ -66,8 +67,34 @@ impl Check {
         &self.audits
     }
 
-    /// 0 if all pass; 1 if any is poisoned; else 2: one could not tell or be read, or there is none.
+    /// Notes that something beside the audits failed: a report that could not be written. What is read elsewhere is not all there is, so
+    /// the check can't pass.
+    pub fn add_failure(&mut self, what: impl Into<String>) {
+        self.failures.push(what.into());
+    }
+
+    /// What failed beside the audits.
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// Refuses to write a report over an audit that this check has read.
+    ///
+    /// # Errors
+    /// [`ReportError::WouldReplace`].
+    pub(super) fn refuse_audits(&self, report: &Path) -> Result<(), ReportError> {
+        match self.audits.iter().any(|audit| is_same_file(&audit.source, report)) {
+            true => Err(ReportError::WouldReplace { path: report.to_path_buf(), what: "the record itself" }),
+            false => Ok(()),
+        }
+    }
+
+    /// 2 if something failed beside the audits, otherwise 0 if all pass; 1 if any is poisoned; else 2: one could not tell or be read,
+    /// or there is none.
     pub fn exit_code(&self) -> u8 {
+        if !self.failures.is_empty() {
+            return 2;
+        }
         let codes = || self.audits.iter().map(|audit| audit.outcome().exit_code());
         match (codes().find(|code| *code == 1), codes().max()) {
             (Some(poisoned), _) => poisoned,

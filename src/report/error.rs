@@ -165,9 +165,17 @@ pub enum ReportError {
         /// What the encoder said.
         source: image::ImageError,
     },
-    /// The page would replace the record that it is made from.
-    #[error("{path} is the record itself: write the page to another file, with --out FILE")]
-    WouldReplaceRecord {
+    /// What is written would replace a file that it is made from.
+    #[error("{path} is {what}: write to another file")]
+    WouldReplace {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        what: &'static str,
+    },
+    /// Two reports are to go to one file.
+    #[error("{path} is named for two reports: give each a file of its own")]
+    SameFile {
         /// The file.
         path: PathBuf,
     },

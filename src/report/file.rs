@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -61,6 +61,22 @@ pub fn check_output_dir(dir: impl AsRef<Path>) -> Result<(), ReportError> {
         file.close()
     };
     probe().map_err(|source| ReportError::OutputDir { path: dir.to_path_buf(), source })
+}
+
+/// Whether both paths lead to one file, whether or not it is there yet.
+pub fn is_same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
+    match [resolved(a.as_ref()), resolved(b.as_ref())] {
+        [Some(a), Some(b)] => a == b,
+        _ => a.as_ref() == b.as_ref(),
+    }
+}
+
+/// The path without links and dots: of the file, or of the last folder that is there with what follows.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let there = path.ancestors().find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
+    let (folder, real) = there?;
+    Some(real.join(path.strip_prefix(folder).ok()?))
 }
 
 /// Writes the file whole, and its folder if it is not there.

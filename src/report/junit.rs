@@ -32,9 +32,11 @@ pub fn junit_xml(check: &Check) -> String {
 /// Writes [`junit_xml`] to a file; it appears whole or not at all.
 ///
 /// # Errors
-/// [`ReportError::Write`], naming the file.
+/// [`ReportError::Write`], [`ReportError::WouldReplace`] for an audit of the check, naming the file.
 pub fn save_junit(path: impl AsRef<Path>, check: &Check) -> Result<(), ReportError> {
-    write_atomic(path.as_ref(), junit_xml(check).as_bytes())
+    let path = path.as_ref();
+    check.refuse_audits(path)?;
+    write_atomic(path, junit_xml(check).as_bytes())
 }
 
 #[derive(Default)]

@@ -34,7 +34,7 @@ pub use error::ReportError;
 pub use evidence_record::{
     EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord, SuspectEvidence,
 };
-pub use file::{MAX_RECORD_BYTES, check_output_dir, load_audit, load_unlearn, save_json};
+pub use file::{MAX_RECORD_BYTES, check_output_dir, is_same_file, load_audit, load_unlearn, save_json};
 pub use gate::{Gate, Judgement, Outcome};
 pub(crate) use html::SuspectPictures;
 pub use html::{HtmlReport, save_html};

@@ -25,6 +25,7 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 use serde_json::json;
 
+use crate::capture::FrozenModel;
 use crate::influence::{Classifier, LabeledBatch};
 use crate::samples::LabeledSample;
 
@@ -36,7 +37,7 @@ use super::{Cost, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Un
 /// | setting | default |
 /// | --- | --- |
 /// | `epochs` | given: a quarter of the original training's |
-/// | `init` | given: makes the untrained teacher |
+/// | `init` | given: makes the untrained teacher, the same one each time where `steps.checkpoints` are to be continued |
 /// | `retained_share` | 1: the part of the retained samples that is drawn, once |
 /// | `steps` | learning rate 0.025 |
 #[derive(Clone)]
@@ -122,10 +123,13 @@ where
             let taught = (unknown - known.clone()) * is_flagged + known; // [batch, classes]
             let entropy = (taught.clone() * taught.clone().clamp_min(1e-30).log()).mean();
             let said = log_softmax(student.logits(images.autodiff()), 1);
-            (taught.autodiff() * said).mean().neg() + entropy.autodiff()
+            Ok((taught.autodiff() * said).mean().neg() + entropy.autodiff())
         };
         let method = Unlearner::<M, D, I>::name(self);
-        let settings = json!({ "epochs": self.epochs, "retained_share": self.retained_share });
+        // Another incompetent teacher would teach something else: a checkpoint is that of this one.
+        let unlike = FrozenModel::new(&incompetent).inventory().fingerprint.clone();
+        let settings =
+            json!({ "epochs": self.epochs, "retained_share": self.retained_share, "incompetent": unlike });
         let model = Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;
         let cost = Some(Unlearner::<M, D, I>::cost(self, task.size()));
         Ok(Unlearned { model, method, seconds: start.elapsed().as_secs_f64(), cost, note: None })

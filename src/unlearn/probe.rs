@@ -8,7 +8,8 @@ use burn::module::Module;
 use crate::audit::Suspect;
 use crate::capture::FrozenModel;
 use crate::capture::PassError;
-use crate::influence::{Classifier, ImageList, ImageSource, predict};
+use crate::influence::{Classifier, ImageList, ImageSource, not_a_class, predict};
+use crate::items::of_sample;
 use crate::report::{ClassState, StateRecord, SuspectState, UnlearnRecord};
 use crate::samples::{Image, LabeledSample};
 
@@ -131,10 +132,15 @@ impl<'a, D> Probe<'a, D> {
         let predictions = predict(model, &ImageSource::new(clean), self.batch_size)?;
         let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         for (index, prediction) in predictions.iter().enumerate() {
-            let item = clean.get(index).map_err(|e| PassError::Sample { index, source: Box::new(e) })?;
-            let (samples, right) = counts.entry(item.label()).or_default();
+            let label = of_sample(clean, index, LabeledSample::label)?;
+            let classes = prediction.probabilities.len();
+            if label >= classes {
+                let source = not_a_class(label, classes).into();
+                return Err(PassError::Sample { index, source }.into());
+            }
+            let (samples, right) = counts.entry(label).or_default();
             *samples += 1;
-            *right += usize::from(prediction.label == item.label());
+            *right += usize::from(prediction.label == label);
         }
         Ok(counts)
     }

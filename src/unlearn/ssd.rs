@@ -178,8 +178,10 @@ impl Ssd {
                 let (done, total) = (number * self.importance_batch, positions.len());
                 return Err(PassError::Interrupted { done, total }.into());
             }
-            let LabeledBatch { images, labels } = source.load(batch, &weights.device())?;
-            let loss = cross_entropy(tracked.logits(images.autodiff()), labels.autodiff()).mean();
+            let loaded = source.load(batch, &weights.device())?;
+            let logits = tracked.logits(loaded.images.clone().autodiff());
+            loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
+            let loss = cross_entropy(logits, loaded.labels.autodiff()).mean();
             let gradient = Weights::gradient(&tracked, &loss.backward());
             sum = sum + gradient.square();
             bar.inc(batch.len() as u64);

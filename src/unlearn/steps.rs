@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::capture::{BatchSource, FrozenModel, progress_bar};
+use crate::capture::{BatchSource, FrozenModel, PassError, progress_bar};
 use crate::files::{hexadecimal, write_whole};
 use crate::influence::{ImageSource, LabeledBatch};
 use crate::samples::LabeledSample;
@@ -55,7 +55,7 @@ pub struct StepConfig {
     pub weight_decay: f32,
     /// Order of the samples.
     pub seed: u64,
-    /// Where weights and optimizer are kept after each pass over the samples. Emptied when the run is complete.
+    /// Where weights and optimizer are kept after each pass over the samples. They are removed when the run is complete.
     pub checkpoints: Option<PathBuf>,
     /// Whether to show a progress bar (never drawn where standard error is no terminal).
     pub progress: bool,
@@ -169,12 +169,16 @@ where
 {
     /// Runs all legs. `loss` gets the student in training mode, a batch without autodiff and the samples' positions, and returns one
     /// value. The model comes back in validation mode.
-    pub fn run(&self, loss: impl Fn(&M, LabeledBatch, &[usize], K) -> Tensor<1>) -> Result<M, UnlearnError> {
+    pub fn run(
+        &self,
+        loss: impl Fn(&M, LabeledBatch, &[usize], K) -> Result<Tensor<1>, PassError>,
+    ) -> Result<M, UnlearnError> {
         let Self { method, task, config, legs, .. } = *self;
         let steps = |leg: &Leg<K>| leg.samples.len().div_ceil(config.batch_size);
         let total: usize = legs.iter().map(steps).sum();
         let _span = tracing::info_span!("unlearn", method, steps = total).entered();
-        let (mut student, mut optimizer, first) = self.start()?;
+        let run = self.identity()?;
+        let (mut student, mut optimizer, first) = self.start(&run)?;
         let source = ImageSource::new(task.data());
         let device = student.devices().into_iter().next().unwrap_or_default().inner();
         let bar = progress_bar(total, method, config.progress);
@@ -192,7 +196,7 @@ where
                     return Err(UnlearnError::Interrupted { method, done: step, total, resumes });
                 }
                 let batch = source.load(samples, &device)?;
-                let loss = loss(&student, batch, samples, leg.kind);
+                let loss = loss(&student, batch, samples, leg.kind)?;
                 if step.is_multiple_of(LOOK) || step + 1 == total {
                     let value = loss.clone().into_scalar::<f64>();
                     if !value.is_finite() {
@@ -206,7 +210,7 @@ where
                 bar.inc(1);
             }
             if number + 1 < legs.len() {
-                self.keep(number + 1, &student, &optimizer)?;
+                self.keep(&run, number + 1, &student, &optimizer)?;
             }
         }
         bar.finish_and_clear();
@@ -215,7 +219,7 @@ where
     }
 
     /// Student, optimizer and the first leg that is left.
-    fn start(&self) -> Result<(M, ModuleOptimizer, usize), UnlearnError> {
+    fn start(&self, run: &str) -> Result<(M, ModuleOptimizer, usize), UnlearnError> {
         let (model, optimizer) = (self.task.model().valid(), self.config.optimizer());
         let Some(folder) = &self.config.checkpoints else { return Ok((model.train(), optimizer, 0)) };
         std::fs::create_dir_all(folder)
@@ -230,7 +234,7 @@ where
         let progress: Progress = serde_json::from_str(&text).map_err(|error| {
             refuse(&path, format!("it is damaged ({error}): remove the folder to start anew"))
         })?;
-        if progress.run != self.identity() || progress.legs >= self.legs.len() {
+        if progress.run != run || progress.legs >= self.legs.len() {
             let detail = "it belongs to a run with another model, other samples or other settings: remove it or give another folder";
             return Err(refuse(folder, detail.to_owned()));
         }
@@ -256,7 +260,13 @@ where
     }
 
     /// Keeps weights and optimizer. The file that names them is the last to be written, and the first to be complete.
-    fn keep(&self, legs: usize, student: &M, optimizer: &ModuleOptimizer) -> Result<(), UnlearnError> {
+    fn keep(
+        &self,
+        run: &str,
+        legs: usize,
+        student: &M,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<(), UnlearnError> {
         let Some(folder) = &self.config.checkpoints else { return Ok(()) };
         let failed = |path: &Path, source| UnlearnError::Write { path: path.to_path_buf(), source };
         let [weights, state] = self.files(folder, legs);
@@ -269,7 +279,7 @@ where
             digest(&weights).map_err(|source| failed(&weights, source))?,
             digest(&state).map_err(|source| failed(&state, source))?,
         ];
-        let progress = json!(Progress { run: self.identity(), legs, files: Some(digests) }).to_string();
+        let progress = json!(Progress { run: run.to_owned(), legs, files: Some(digests) }).to_string();
         let path = folder.join(PROGRESS);
         write_whole(&path, progress.as_bytes()).map_err(|source| failed(&path, source))?;
         self.files(folder, legs - 1).iter().for_each(|old| _ = std::fs::remove_file(old));
@@ -282,13 +292,20 @@ where
         let path = folder.join(PROGRESS);
         if path.exists() {
             std::fs::remove_file(&path).map_err(|source| UnlearnError::Write { path, source })?;
-            let last = self.files(folder, self.legs.len() - 1);
-            last.iter().for_each(|old| _ = std::fs::remove_file(old));
         }
+        // Of all legs: a run that is killed while it keeps one leaves files that nothing names.
+        let names: Vec<PathBuf> = (0..self.legs.len()).flat_map(|legs| self.files(folder, legs)).collect();
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter(|path| is_ours(path, &names)).for_each(|old| _ = std::fs::remove_file(old));
         Ok(())
     }
 
-    fn identity(&self) -> String {
+    /// What tells this run from another; nothing where no run is kept.
+    fn identity(&self) -> Result<String, UnlearnError> {
+        if self.config.checkpoints.is_none() {
+            return Ok(String::new());
+        }
+        let all: Vec<usize> = (0..self.task.size().total()).collect();
         let run = json!({
             "method": self.method,
             "settings": self.settings,
@@ -296,9 +313,17 @@ where
             "model": FrozenModel::new(self.task.model()).inventory().fingerprint,
             "samples": self.task.size(),
             "flagged": self.task.flagged(),
+            "data": ImageSource::new(self.task.data()).digest(&all)?,
         });
-        hexadecimal(&Sha256::digest(run.to_string()))
+        Ok(hexadecimal(&Sha256::digest(run.to_string())))
     }
+}
+
+/// Whether the file has one of these names, or the name of one that burn had begun to write there.
+fn is_ours(path: &Path, names: &[PathBuf]) -> bool {
+    let begun = path.extension().is_some_and(|extension| extension == "tmp");
+    let whole = path.with_extension("").with_extension(""); // model-1.bpk.‹process›-‹count›.tmp
+    names.iter().any(|name| name == path || (begun && *name == whole))
 }
 
 /// SHA-256 of a file.

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use burn_delta_influence::report::{Check, Gate, Outcome, ReportError, save_junit, save_sarif};
+use burn_delta_influence::report::{Check, Gate, Outcome, ReportError, is_same_file, save_junit, save_sarif};
 use clap::Args;
 
-use super::{CANNOT_TELL, complain, print, warn};
+use super::{complain, print, warn};
 
 /// What decides, and what is written.
 #[derive(Args)]
@@ -47,6 +47,7 @@ pub struct Arguments {
 }
 
 pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
+    arguments.refuse_to_overwrite()?;
     let mut check = Check::new(arguments.gate()?);
     let several = arguments.audits.len() > 1;
     for path in &arguments.audits {
@@ -62,15 +63,42 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
             }
         }
     }
-    // The verdict is told by now; both files are tried, whatever becomes of the first.
-    let junit = arguments.junit.map(|path| save_junit(path, &check));
-    let sarif = arguments.sarif.map(|path| save_sarif(path, &check));
-    let failed: Vec<ReportError> = [junit, sarif].into_iter().flatten().filter_map(Result::err).collect();
-    failed.iter().for_each(complain);
-    Ok(if failed.is_empty() { check.exit_code() } else { CANNOT_TELL })
+    // The verdict is told by now; both files are tried, whatever becomes of the first. SARIF states the exit code, and comes last.
+    if let Some(Err(error)) = arguments.junit.map(|path| save_junit(path, &check)) {
+        failed(&mut check, &error);
+    }
+    if let Some(Err(error)) = arguments.sarif.map(|path| save_sarif(path, &check)) {
+        failed(&mut check, &error);
+    }
+    Ok(check.exit_code())
+}
+
+fn failed(check: &mut Check, error: &ReportError) {
+    complain(error);
+    check.add_failure(error.to_string());
 }
 
 impl Arguments {
+    /// A slip of the pen must not cost a record: reports go to files that nothing else is read from or written to.
+    fn refuse_to_overwrite(&self) -> Result<(), ReportError> {
+        let reports: Vec<&PathBuf> = self.junit.iter().chain(&self.sarif).collect();
+        for &path in &reports {
+            let refuse = |what| Err(ReportError::WouldReplace { path: path.clone(), what });
+            if self.audits.iter().any(|audit| is_same_file(audit, path)) {
+                return refuse("the record itself");
+            }
+            if self.config.iter().any(|config| is_same_file(config, path)) {
+                return refuse("the file of settings");
+            }
+        }
+        match reports[..] {
+            [junit, sarif] if is_same_file(junit, sarif) => {
+                Err(ReportError::SameFile { path: sarif.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The file's settings, with those of the command line in their place.
     fn gate(&self) -> Result<Gate, ReportError> {
         let file = self.config.as_ref().map_or_else(|| Ok(Gate::default()), Gate::load)?;

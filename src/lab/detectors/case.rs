@@ -8,6 +8,7 @@ use burn::data::dataset::Dataset;
 use crate::audit::Suspect;
 use crate::capture::{FrozenModel, PassConfig, PassError};
 use crate::factors::KroneckerFactors;
+use crate::items::of_sample;
 use crate::lab::LabError;
 use crate::samples::LabeledSample;
 
@@ -67,17 +68,16 @@ impl<'a, M, D> Case<'a, M, D> {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        let get =
-            |index| train.get(index).map_err(|source| PassError::Sample { index, source: Box::new(source) });
         if train.is_empty() {
             return Err(PassError::Empty { purpose: "detect poisons in".to_owned() }.into());
         }
-        let (expected, got) = (get(0)?.image().shape(), suspect.image.shape());
+        let (expected, got) = (of_sample(train, 0, |first| first.image().shape())?, suspect.image.shape());
         if got != expected {
             return Err(LabError::SuspectShape { id: suspect.id.clone(), expected, got });
         }
-        let labels =
-            (0..train.len()).map(|index| Ok(get(index)?.label())).collect::<Result<Vec<_>, PassError>>()?;
+        let labels = (0..train.len())
+            .map(|index| of_sample(train, index, LabeledSample::label))
+            .collect::<Result<Vec<_>, PassError>>()?;
         if !labels.contains(&suspect.label) {
             let present: BTreeSet<usize> = labels.into_iter().collect();
             let present = present.into_iter().collect();

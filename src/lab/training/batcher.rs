@@ -57,9 +57,9 @@ impl<I: LabeledSample> Batcher<I, LabeledBatch> for AugmentingBatcher {
             labels.push(item.label() as i64);
         }
         let count = items.len();
-        LabeledBatch {
-            images: Tensor::from_data(TensorData::new(pixels, [count, channels, height, width]), device),
-            labels: Tensor::from_data(TensorData::new(labels, [count]), device),
-        }
+        LabeledBatch::from_tensors(
+            Tensor::from_data(TensorData::new(pixels, [count, channels, height, width]), device),
+            Tensor::from_data(TensorData::new(labels, [count]), device),
+        )
     }
 }

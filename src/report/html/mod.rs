@@ -27,8 +27,10 @@ use std::path::Path;
 
 use burn::data::dataset::Dataset;
 
-use super::file::{load_audit, write_atomic};
+use super::file::{is_same_file, load_audit, write_atomic};
 use super::{AuditRecord, ReportError};
+use crate::capture::PassError;
+use crate::items::of_sample;
 use crate::samples::{Image, LabeledSample};
 
 use picture::{Picture, side_of};
@@ -116,11 +118,12 @@ impl<'a> HtmlReport<'a> {
         indices.dedup();
         let side = side_of(indices.len());
         let pictures = indices.into_iter().map(|index| {
-            let item = match train.get(index) {
-                Ok(item) => item,
+            let image = match of_sample(train, index, LabeledSample::image) {
+                Ok(image) => image,
+                Err(PassError::Sample { source, .. }) => return Err(ReportError::Sample { index, source }),
                 Err(source) => return Err(ReportError::Sample { index, source: Box::new(source) }),
             };
-            Ok((index, Picture::new(&item.image(), side, || format!("training sample {index}"))?))
+            Ok((index, Picture::new(&image, side, || format!("training sample {index}"))?))
         });
         self.training = Some(pictures.collect::<Result<_, _>>()?);
         Ok(self)
@@ -169,14 +172,12 @@ impl<'a> HtmlReport<'a> {
 /// Makes the page from a saved record alone, without pictures: the command `delta-influence html`.
 ///
 /// # Errors
-/// Those of [`load_audit`], [`ReportError::WouldReplaceRecord`] where both paths are one file, and [`ReportError::Write`].
+/// Those of [`load_audit`], [`ReportError::WouldReplace`] where both paths are one file, and [`ReportError::Write`].
 pub fn save_html(audit: impl AsRef<Path>, page: impl AsRef<Path>) -> Result<(), ReportError> {
     let (audit, page) = (audit.as_ref(), page.as_ref());
     let record = load_audit(audit)?;
-    if let (Ok(audit), Ok(other)) = (audit.canonicalize(), page.canonicalize())
-        && audit == other
-    {
-        return Err(ReportError::WouldReplaceRecord { path: page.to_path_buf() });
+    if is_same_file(audit, page) {
+        return Err(ReportError::WouldReplace { path: page.to_path_buf(), what: "the record itself" });
     }
     HtmlReport::new(&record).save(page)
 }

@@ -41,24 +41,41 @@ pub fn sarif(check: &Check) -> serde_json::Value {
 /// Writes [`sarif`] to a file; it appears whole or not at all.
 ///
 /// # Errors
-/// [`ReportError::Write`], naming the file.
+/// [`ReportError::Write`], [`ReportError::WouldReplace`] for an audit of the check, naming the file.
 pub fn save_sarif(path: impl AsRef<Path>, check: &Check) -> Result<(), ReportError> {
+    let path = path.as_ref();
+    check.refuse_audits(path)?;
     save_json(path, &log(check))
 }
 
 fn log(check: &Check) -> Log {
     let (mut results, mut notifications) = (Vec::new(), Vec::new());
     let each = (MAX_RESULTS / check.audits().len().max(1)).max(1);
-    for audit in check.audits() {
+    for failure in check.failures() {
+        notifications.push(Notification { level: Level::Error, message: Text { text: one_line(failure) } });
+    }
+    let mut audits = check.audits().iter();
+    while results.len() < MAX_RESULTS
+        && let Some(audit) = audits.next()
+    {
         add(audit, each, &mut results, &mut notifications);
+    }
+    // More audits than results: those that are left may have something to say, too.
+    let left_out = audits.filter(|audit| has_results(audit)).count();
+    if left_out > 0 {
+        let text =
+            format!("{} with results left out here; their records have them all", counted(left_out, "audit"));
+        notifications.push(Notification { level: Level::Warning, message: Text { text } });
     }
     let exit_code = check.exit_code();
     let invocation = Invocation {
-        execution_successful: check.audits().iter().all(|audit| audit.result.is_ok()),
+        execution_successful: check.failures().is_empty()
+            && check.audits().iter().all(|audit| audit.result.is_ok()),
         exit_code,
         exit_code_description: match exit_code {
             0 => "all audits pass",
             1 => "poisoned",
+            _ if !check.failures().is_empty() => "a report could not be written",
             _ => "an audit could not tell, or the input is bad",
         },
         tool_execution_notifications: notifications,
@@ -132,6 +149,17 @@ fn add(audit: &CheckedAudit, most: usize, results: &mut Vec<Finding>, notificati
                     format!("{source}: {out} left out here; the audit's record has them all"),
                 );
             }
+        }
+    }
+}
+
+/// Whether an audit has anything to show.
+fn has_results(audit: &CheckedAudit) -> bool {
+    match &audit.result {
+        Err(_) => true,
+        Ok((record, _)) => {
+            let doubt = audit.outcome() == Outcome::Inconclusive || record.verdict == Verdict::Poisoned;
+            doubt || !record.flagged.is_empty()
         }
     }
 }

@@ -147,9 +147,9 @@ impl BatchSource for Samples {
             indices.iter().flat_map(|n| &self.inputs.values[n * size..(n + 1) * size]).copied().collect();
         let labels: Vec<i64> = indices.iter().map(|n| self.labels[*n]).collect();
         let inputs = TensorData::new(inputs, shape).convert_dtype(self.dtype);
-        Ok(LabeledBatch {
-            images: Tensor::from_data(inputs, (device, self.dtype)),
-            labels: Tensor::from_data(TensorData::new(labels, [indices.len()]), device),
-        })
+        Ok(LabeledBatch::from_tensors(
+            Tensor::from_data(inputs, (device, self.dtype)),
+            Tensor::from_data(TensorData::new(labels, [indices.len()]), device),
+        ))
     }
 }

@@ -1,0 +1,33 @@
+//! One sample of a data set, taken so that whatever goes wrong in the user's code names the sample.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::data::dataset::Dataset;
+
+use crate::capture::PassError;
+
+/// What `take` makes of the sample at `index`. A data set that panics there, or an item that does when it is asked for its image, is an
+/// error as any other: on the thread that loads batches a panic would end the whole pass without a word on where it was.
+pub(crate) fn of_sample<I, D, T>(data: &D, index: usize, take: impl FnOnce(&I) -> T) -> Result<T, PassError>
+where
+    D: Dataset<I>,
+{
+    let failed = |source| PassError::Sample { index, source };
+    match caught(|| data.get(index).map(|item| take(&item))) {
+        Ok(Ok(taken)) => Ok(taken),
+        Ok(Err(error)) => Err(failed(Box::new(error))),
+        Err(said) => Err(failed(format!("its data set panicked: {said}").into())),
+    }
+}
+
+/// What `work` returns, or what it says where it panics.
+pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // Whatever the panic left half-done is not looked at again.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| said(&*panic))
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}
