@@ -11,7 +11,8 @@
 //! DIR/train/<class>/<picture>  DIR/val/…            as Imagenette has it
 //! DIR/Train.csv  DIR/Train/…                        GTSRB; whole tracks of pictures are kept for validation
 //! ```
-//! Pictures of a folder are read when they are needed and never held, so that memory does not grow with it (those of GTSRB are held).
+//! A folder's training pictures are read when they are needed and never held, so that memory does not grow with them; validation
+//! pictures and those of GTSRB are held.
 
 mod support;
 #[path = "support/unlearning.rs"]

@@ -188,6 +188,48 @@ fn files_go_with_burns_checkpoints() {
 }
 
 #[test]
+fn resuming_may_come_after_watching_and_with_another_instance() {
+    let (once, twice) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = run(config(), once.path(), None, 4);
+    run(config(), twice.path(), None, 2);
+    let collector = Collector::new(config()).unwrap();
+    let learner = watched_learner(&collector, Net::new(8, &device()));
+    let training = kept_training(&collector, twice.path(), 4, data());
+    let training = collector.resume(training, twice.path(), 2, &Net::new(9, &device())).unwrap();
+    let got = collector.finish(training.launch(learner)).unwrap();
+    assert!(got.factors == expected.factors);
+}
+
+#[test]
+fn an_epoch_that_burn_was_killed_in_is_not_resumed_from() {
+    let folder = tempfile::tempdir().unwrap();
+    run(config(), folder.path(), None, 3);
+    for kind in ["model", "optim", "scheduler"] {
+        let [name, aside] =
+            ["3.bpk", "aside"].map(|end| folder.path().join(format!("checkpoint/{kind}-{end}")));
+        fs::rename(&name, &aside).unwrap();
+        let error = refusal(config(), folder.path(), 3, &Net::new(7, &device()));
+        assert_says(&error, &[&format!("{kind}-3.bpk is not there"), "[1, 2]"]);
+        fs::rename(&aside, &name).unwrap();
+    }
+    run(config(), folder.path(), Some(3), 4);
+}
+
+#[test]
+fn a_file_of_an_earlier_training_is_not_taken_where_writing_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = collector_file(folder.path(), 1);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, b"of an earlier training").unwrap();
+    let collector = Collector::new(config()).unwrap();
+    let training = kept_training(&collector, folder.path(), 1, data());
+    // Not watched: nothing can be written.
+    let learner = Learner::new(Net::new(7, &device()), SgdConfig::new().init(), 0.1);
+    let _ = warnings(|| training.launch(learner));
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_file_that_cant_be_written_does_not_stop_training() {
     let folder = tempfile::tempdir().unwrap();
     // A folder where the file should be.
@@ -350,6 +392,10 @@ fn a_hand_written_loop_goes_on_from_a_file_of_its_own() {
         let model = Net::new(7, &device());
         let once = Collector::new(config()).unwrap();
         steps(&once, &model, &batches[..at]);
+        if at > 3 {
+            let error = once.save(&path, &Net::new(7, &device())).unwrap_err();
+            assert!(matches!(error, CheckpointError::NotOfModel { layers: 2, .. }), "{error}");
+        }
         once.save(&path, &model).unwrap();
         steps(&once, &model, &batches[at..]);
 

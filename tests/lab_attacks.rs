@@ -184,6 +184,8 @@ fn poisons_made_as_they_are_read_are_those_made_at_once() {
     let half = PoisonConfig { rate: 0.5, ..ATTACK };
     let stamped = Stamped::new(InMemDataset::new(small), &[2, 5], Arc::new(trigger), half).unwrap();
     assert!(stamped.get(0).is_err() && stamped.get(1).is_ok(), "an image that cannot hold the trigger");
+    let few = Stamped::new(InMemDataset::new(samples.clone()), &labels[1..], Arc::new(trigger), ATTACK);
+    assert!(matches!(few.err().unwrap(), LabError::LabelCount { labels: 199, samples: 200 }));
     let same = PoisonConfig { target: 2, ..ATTACK };
     let refused = Stamped::new(InMemDataset::new(samples), &labels, Arc::new(trigger), same).err().unwrap();
     assert!(matches!(refused, LabError::SameClass { class: 2 }), "{refused}");

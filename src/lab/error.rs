@@ -185,6 +185,14 @@ pub enum LabError {
         /// The victim class.
         victim: usize,
     },
+    /// Not one label for each sample.
+    #[error("{labels} labels for {samples} samples: give the data set's own, in its order")]
+    LabelCount {
+        /// Labels given.
+        labels: usize,
+        /// Samples in the data set.
+        samples: usize,
+    },
     /// The class that poisons are taken from is smaller than their number.
     #[error(
         "{needed} poisons were asked for, but only {available} samples have the label {label} that a clean-label \

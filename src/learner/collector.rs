@@ -31,7 +31,7 @@ pub struct Collector {
 pub struct Trained<M> {
     /// The trained model, in validation mode, as `Learner` returns it.
     pub model: M,
-    /// The factors, with K-FAC eigenvalues.
+    /// The factors; with K-FAC eigenvalues, or EK-FAC's where [`CollectorConfig::basis_every`] is set.
     pub factors: KroneckerFactors,
     /// What collecting took.
     pub stats: CollectorStats,
@@ -65,7 +65,12 @@ impl Collector {
     /// the model itself does.
     pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
         let inventory = ModelInventory::of(&model);
-        self.lock().model = WatchedModel::new(&inventory);
+        let (mut state, watched) = (self.lock(), WatchedModel::new(&inventory));
+        match std::mem::take(&mut state.waits) {
+            true => state.adopt(watched),
+            false => state.model = watched,
+        }
+        drop(state);
         Watched::new(model, self.clone())
     }
 
@@ -131,7 +136,7 @@ impl Collector {
         let sums: Vec<(&LayerGradients, CovarianceSums)> =
             layers.iter().filter_map(|layer| Some((layer, layer.covariance_sums(samples, scale)?))).collect();
         let (basis_step, squares) = self.squared_gradients(&layers, samples, scale);
-        let broken = first_not_finite(&sums);
+        let (broken, squares_are_finite) = check_finite(&sums, &squares);
         let mut state = self.lock();
         match broken {
             Some(id) => state.skip(step, &id),
@@ -143,7 +148,8 @@ impl Collector {
                     total.add(layer.shape, sums, weight);
                 }
                 // Another worker may have fixed new bases since.
-                if let Some(bases) = state.bases.as_mut().filter(|bases| Some(bases.step) == basis_step) {
+                let bases = state.bases.as_mut().filter(|bases| Some(bases.step) == basis_step);
+                if let Some(bases) = bases.filter(|_| squares_are_finite) {
                     bases.add(squares, seen.min(samples), weight);
                 }
                 state.latest = state.latest.max(step);
@@ -187,16 +193,22 @@ impl Collector {
     }
 }
 
-/// The first layer with a value that is not finite; one read from the device for all layers.
-fn first_not_finite(sums: &[(&LayerGradients, CovarianceSums)]) -> Option<ParamId> {
-    let totals: Vec<Tensor<1>> =
-        sums.iter().map(|(_, sums)| sums.activation.clone().sum() + sums.gradient.clone().sum()).collect();
+/// The first layer with a value that is not finite, and whether squared gradients are finite (they overflow long before covariances
+/// do); one read from the device for all of them.
+fn check_finite(
+    sums: &[(&LayerGradients, CovarianceSums)],
+    squares: &[SquaredGradients],
+) -> (Option<ParamId>, bool) {
+    let totals = sums.iter().map(|(_, sums)| sums.activation.clone().sum() + sums.gradient.clone().sum());
+    let totals: Vec<Tensor<1>> = totals.chain(squares.iter().map(|(_, sum)| sum.clone().sum())).collect();
     if totals.is_empty() {
-        return None;
+        return (None, true);
     }
     let totals = Tensor::cat(totals, 0).into_data().convert::<f64>();
-    let position = totals.as_slice::<f64>().ok()?.iter().position(|total| !total.is_finite())?;
-    Some(sums[position].0.id)
+    let finite: Vec<bool> = totals.iter::<f64>().map(f64::is_finite).collect();
+    let (first, last) = finite.split_at(sums.len());
+    let broken = first.iter().position(|finite| !finite).map(|position| sums[position].0.id);
+    (broken, last.iter().all(|finite| *finite))
 }
 
 /// A training step in a hand-written loop; collects when it is dropped.

@@ -13,8 +13,10 @@ use super::stats::{Clock, CollectorStats};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The model that is watched.
+    /// The model that is watched, or that a file was read for.
     pub model: WatchedModel,
+    /// Whether a file was read, and no model has been watched since.
+    pub waits: bool,
     pub stats: CollectorStats,
     pub clock: Clock,
     /// The first step that was left out, and the layer with values that are not finite.
@@ -59,6 +61,14 @@ impl State {
     /// A layer's path, for messages.
     pub fn name(&self, id: &ParamId) -> String {
         self.model.names.get(id).cloned().unwrap_or_else(|| id.to_string())
+    }
+
+    /// Goes on with another instance of the model, in which layers of the same paths have other identities.
+    pub fn adopt(&mut self, model: WatchedModel) {
+        let ids: HashMap<&String, ParamId> = model.names.iter().map(|(id, path)| (path, *id)).collect();
+        let same = self.model.names.iter().filter_map(|(id, path)| Some((*id, *ids.get(path)?))).collect();
+        self.rename(&same);
+        self.model = model;
     }
 
     /// Gives layers other identities: a record that was loaded brings its own.

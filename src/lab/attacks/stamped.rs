@@ -23,17 +23,17 @@ impl<D: Dataset<LabeledImage>> Stamped<D> {
     /// Chooses the poisons. `labels` are those of `data`, in its order: no image is read for them.
     ///
     /// # Errors
-    /// As [`poison`](super::poison), but for the trigger's: an image that can't hold it is an error when it is read.
-    ///
-    /// # Panics
-    /// If there are more or fewer labels than samples.
+    /// As [`poison`](super::poison), but for the trigger's: an image that can't hold it is an error when it is read;
+    /// [`LabError::LabelCount`] for more or fewer labels than samples.
     pub fn new(
         data: D,
         labels: &[usize],
         trigger: Arc<dyn Trigger>,
         config: PoisonConfig,
     ) -> Result<Self, LabError> {
-        assert_eq!(labels.len(), data.len(), "a label for each sample");
+        if labels.len() != data.len() {
+            return Err(LabError::LabelCount { labels: labels.len(), samples: data.len() });
+        }
         let poisons = Arc::new(choose_poisons(labels, config)?.into_iter().collect());
         Ok(Self { data, trigger, target: config.target, poisons })
     }

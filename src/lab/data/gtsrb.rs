@@ -133,7 +133,8 @@ impl Gtsrb {
         Ok((self.load(&train)?, self.load(&valid)?))
     }
 
-    /// A picture from elsewhere, such as a suspect, resized as those of the data set are.
+    /// A picture from elsewhere, such as a suspect, resized as those of the data set are; whole, where they are cropped, too: no list says
+    /// where its sign is.
     ///
     /// # Errors
     /// [`LabError::Sample`] for a file that is missing or no picture.

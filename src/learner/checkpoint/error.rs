@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// No epoch of this number was kept.
+    /// No epoch of this number was kept whole.
     #[error(
         "{path} is not there, epochs kept in its folder: {kept:?}. Go on from one of those, or, if there are none, train with \
          `with_checkpointing_strategy(collector.checkpoints(folder))` and the same folder"
@@ -26,6 +26,17 @@ pub enum CheckpointError {
     NotWatched {
         /// The file.
         path: PathBuf,
+    },
+    /// What was gathered is not of the model that was given.
+    #[error(
+        "the collector's state can't be kept in {path}: {layers} of its layers are not this model's. Give the very model that is \
+         trained, not another one like it"
+    )]
+    NotOfModel {
+        /// The file.
+        path: PathBuf,
+        /// Layers gathered that the model has not.
+        layers: usize,
     },
     /// The file is of a model with other layers.
     #[error(

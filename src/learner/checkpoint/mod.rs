@@ -6,6 +6,7 @@ mod strategy;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use burn::module::{Module, ParamId};
 use burn::train::{LearnerModel, SupervisedTraining};
@@ -30,14 +31,28 @@ fn epoch_file(folder: &Path, epoch: usize) -> PathBuf {
 const PREFIX: &str = "collector-";
 const SUFFIX: &str = ".safetensors";
 
-/// The epochs that have a file, in order.
+/// A file that burn keeps of an epoch, and that is missing where there are such files of other epochs (it was killed before it wrote it).
+fn missing_of_burn(folder: &Path, epoch: usize) -> Option<PathBuf> {
+    let folder = folder.join("checkpoint");
+    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|file| file.file_name());
+    let names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    ["model", "optim", "scheduler"].into_iter().find_map(|kind| {
+        let (prefix, own) = (format!("{kind}-"), format!("{kind}-{epoch}.bpk"));
+        let of_kind = |name: &&String| name.starts_with(&prefix) && name.ends_with(".bpk");
+        let mut kept = names.iter().filter(of_kind).peekable();
+        let missing = kept.peek().is_some() && !kept.any(|name| *name == own);
+        missing.then(|| folder.join(own))
+    })
+}
+
+/// The epochs that can be resumed from, in order.
 fn kept_epochs(folder: &Path) -> Vec<usize> {
     let files = std::fs::read_dir(folder.join("checkpoint")).into_iter().flatten().flatten();
     let epochs = files.filter_map(|file| {
         let name = file.file_name();
         name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
     });
-    let mut epochs: Vec<usize> = epochs.collect();
+    let mut epochs: Vec<usize> = epochs.filter(|&epoch| missing_of_burn(folder, epoch).is_none()).collect();
     epochs.sort_unstable();
     epochs
 }
@@ -65,7 +80,8 @@ impl Collector {
     }
 
     /// Resumes training from the checkpoint of an epoch, with what was gathered up to it: `training.checkpoint(epoch)`, and the file
-    /// that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be watched, with any weights.
+    /// that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be watched (before or after this), or
+    /// one like it; its weights don't matter.
     ///
     /// The factors will be what they would have been without the stop: on one device bit for bit, if all steps are the same and the
     /// same epochs are kept (to rounding, if none are: sums are then added up in other groups). burn's loaders begin their
@@ -82,7 +98,8 @@ impl Collector {
     ) -> Result<SupervisedTraining<Watched<M>>, CheckpointError> {
         let folder = folder.as_ref();
         let path = epoch_file(folder, epoch);
-        if !path.exists() {
+        let missing = Some(path.clone()).filter(|path| !path.exists());
+        if let Some(path) = missing.or_else(|| missing_of_burn(folder, epoch)) {
             return Err(CheckpointError::Missing { path, kept: kept_epochs(folder) });
         }
         self.read(&path, Some(epoch), model)?;
@@ -96,9 +113,15 @@ impl Collector {
     /// the size of a factors file.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`], naming the file.
+    /// [`CheckpointError::Write`], naming the file; [`CheckpointError::NotOfModel`] where something was gathered of layers that `model`
+    /// has not: it is another instance than the one that is trained.
     pub fn save<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
-        self.write(path.as_ref(), None, &WatchedModel::new(&ModelInventory::of(model)))
+        let (path, model) = (path.as_ref(), WatchedModel::new(&ModelInventory::of(model)));
+        let unknown = self.lock().layers.keys().filter(|id| !model.names.contains_key(id)).count();
+        match unknown {
+            0 => self.write(path, None, &model),
+            layers => Err(CheckpointError::NotOfModel { path: path.to_path_buf(), layers }),
+        }
     }
 
     /// For hand-written loops: goes on from a file that [`save`](Self::save) wrote. `model` is the one that will be trained, after
@@ -114,12 +137,16 @@ impl Collector {
     /// Writes the layers that `model` names.
     fn write(&self, path: &Path, epoch: Option<usize>, model: &WatchedModel) -> Result<(), CheckpointError> {
         let _span = tracing::info_span!("save_collector", file = %path.display()).entered();
+        let start = Instant::now();
         let contents = {
             let mut state = self.lock();
             let settings = serde_json::to_value(&*self.config).unwrap_or_default();
             contents(&mut state, settings, epoch, model)
         };
-        contents.write(path)
+        let written = contents.write(path);
+        // Training waits for it.
+        self.lock().stats.elapsed += start.elapsed();
+        written
     }
 
     fn read<M: Module>(&self, path: &Path, epoch: Option<usize>, model: &M) -> Result<(), CheckpointError> {
@@ -138,7 +165,15 @@ impl Collector {
         if let Some(detail) = other_model(&contents, &inventory) {
             return Err(CheckpointError::OtherModel { path: path.to_path_buf(), detail });
         }
-        *self.lock() = state(contents, WatchedModel::new(&inventory));
+        let mut current = self.lock();
+        let watched = std::mem::take(&mut current.model);
+        let is_watched = !watched.names.is_empty() && !current.waits;
+        *current = state(contents, WatchedModel::new(&inventory));
+        // Training goes on with the instance that is watched, whichever one was given.
+        match is_watched {
+            true => current.adopt(watched),
+            false => current.waits = true,
+        }
         Ok(())
     }
 }
@@ -183,7 +218,19 @@ fn state(contents: Contents, model: WatchedModel) -> State {
     });
     let Run { epoch, stats, first_skipped, origin, latest, .. } = contents.run;
     let clock = Clock::after(stats.training);
-    State { stats, clock, first_skipped, layers, bases, earlier_bases, origin, latest, resumed: epoch, model }
+    State {
+        model,
+        waits: false,
+        stats,
+        clock,
+        first_skipped,
+        layers,
+        bases,
+        earlier_bases,
+        origin,
+        latest,
+        resumed: epoch,
+    }
 }
 
 /// The settings that differ, with both values.

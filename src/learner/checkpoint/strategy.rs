@@ -21,8 +21,11 @@ use super::{CheckpointError, epoch_file};
 /// | [`with_strategy`](Self::with_strategy) | burn's own: the last two epochs and the one with the lowest validation loss |
 ///
 /// burn asks its strategy on the training thread, after validation and before it writes its own files: the moments are exactly those
-/// of the steps up to that epoch. A file that can't be written does not stop training; it is logged as an error, and resuming
-/// from that epoch will be refused.
+/// of the steps up to that epoch, with one device or several in one process. A file that can't be written does not stop training; it is
+/// logged as an error, and resuming from that epoch will be refused.
+///
+/// burn asks only where it keeps checkpoints itself: without `with_default_checkpointers` (or some of one's own) nothing is kept. The
+/// folder must be the training's.
 pub struct CollectorCheckpoints {
     collector: Collector,
     folder: PathBuf,
@@ -102,6 +105,8 @@ impl CheckpointingStrategy for CollectorCheckpoints {
             match action {
                 CheckpointingAction::Save => {
                     if let Err(error) = self.save(epoch) {
+                        // One of an earlier training in this folder would be taken for it.
+                        let _ = std::fs::remove_file(epoch_file(&self.folder, epoch));
                         tracing::error!(epoch, %error, "this epoch can't be resumed from");
                     }
                 }
