@@ -503,7 +503,7 @@ fn unlearning_that_stopped_at_a_bad_sample_goes_on_once_it_is_repaired() {
     assert_eq!(count(folder.path()), 0);
 }
 
-/// Stops a run once the checkpoint of its first pass is there.
+/// Stops a run at the first batch after the checkpoint of its first pass: that batch is the last one.
 #[derive(Clone)]
 struct StoppedOnce {
     data: Counting,
@@ -532,7 +532,7 @@ fn stopped(data: &Counting, folder: &Path) {
     let checkpoints = Some(folder.to_path_buf());
     let steps = StepConfig { checkpoints, interrupter: Some(interrupter), ..StepConfig::new(0.1) };
     let error = unlearn(data, steps).unwrap_err();
-    assert!(matches!(error, UnlearnError::Interrupted { done: 1, .. }), "{error}");
+    assert!(matches!(error, UnlearnError::Interrupted { done: 2, .. }), "{error}");
 }
 
 #[test]
