@@ -8,6 +8,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 /// A tensor's name, type, shape and bytes (little endian).
 pub(crate) type NamedTensor = (String, Dtype, Vec<usize>, Vec<u8>);
@@ -24,6 +25,23 @@ pub(crate) enum Unusable {
 
 /// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    temporary(path, bytes)?.persist(path)?;
+    Ok(())
+}
+
+/// [`write_whole`], unless something is there already, which stays. Returns whether it was written.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+    match temporary(path, bytes)?.persist_noclobber(path) {
+        Ok(_) => Ok(true),
+        Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        // Some file systems can't rename like that, nor link; what is there is looked for as well as it can be.
+        Err(_) if path.exists() => Ok(false),
+        Err(failed) => failed.file.persist(path).map(|_| true).map_err(|error| error.error),
+    }
+}
+
+/// The bytes on disk, in the folder of `path`, under a name of their own.
+fn temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     // Temporary files are private by default; results are for others to read, as far as the umask allows.
@@ -32,8 +50,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = builder.prefix(".delta-influence-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    Ok(file)
 }
 
 /// f64 values as a safetensors file holds them.
@@ -46,10 +63,19 @@ pub(crate) fn to_bytes(values: &[f64]) -> Vec<u8> {
 /// Writes a safetensors file with format, version, crate version and a checksum in its header, beside `entries`.
 pub(crate) fn save_tensors(
     path: &Path,
-    (format, version): (&str, u32),
+    format: (&str, u32),
     entries: impl IntoIterator<Item = (&'static str, String)>,
     tensors: &[NamedTensor],
 ) -> io::Result<()> {
+    write_whole(path, &tensor_bytes(format, entries, tensors)?)
+}
+
+/// What [`save_tensors`] writes.
+pub(crate) fn tensor_bytes(
+    (format, version): (&str, u32),
+    entries: impl IntoIterator<Item = (&'static str, String)>,
+    tensors: &[NamedTensor],
+) -> io::Result<Vec<u8>> {
     let mut header = HashMap::from([
         ("format".to_owned(), format.to_owned()),
         ("version".to_owned(), version.to_string()),
@@ -62,8 +88,7 @@ pub(crate) fn save_tensors(
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
-    let bytes = views.and_then(|views| serialize(views, Some(header))).map_err(io::Error::other)?;
-    write_whole(path, &bytes)
+    views.and_then(|views| serialize(views, Some(header))).map_err(io::Error::other)
 }
 
 /// The bytes and the header of a safetensors file of this format, up to this version. What the file claims to hold is compared with its
@@ -171,6 +196,16 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn what_is_there_stays_where_something_new_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        assert!(write_new(&path, b"first").unwrap());
+        assert!(!write_new(&path, b"second").unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing temporary is left");
+    }
 
     #[test]
     fn results_are_as_readable_as_any_file_that_the_user_writes() {

@@ -21,6 +21,13 @@ where
     }
 }
 
+/// At most `most` (2 or more) of the places `0..length`, spread evenly, the first and the last among them.
+pub(crate) fn spread(length: usize, most: usize) -> impl Iterator<Item = usize> {
+    let count = length.min(most);
+    let steps = count.saturating_sub(1).max(1);
+    (0..count).map(move |step| (step as u128 * (length - 1) as u128 / steps as u128) as usize)
+}
+
 /// What `work` returns, or what it says where it panics.
 pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // Whatever the panic left half-done is not looked at again.
@@ -30,4 +37,19 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 fn said(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn places_are_spread_from_the_first_to_the_last() {
+        let places = |length, most| spread(length, most).collect::<Vec<_>>();
+        assert!(places(0, 4).is_empty());
+        assert_eq!(places(1, 4), [0]);
+        assert_eq!(places(4, 4), [0, 1, 2, 3]);
+        assert_eq!(places(8, 4), [0, 2, 4, 7]);
+        assert_eq!(places(1_000_001, 3), [0, 500_000, 1_000_000]);
+    }
 }

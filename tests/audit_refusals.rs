@@ -233,7 +233,7 @@ fn a_model_with_nan_weights_is_refused_by_every_stage() {
         let pairs: Vec<_> = samples(60).into_iter().map(|sample| (sample.image, sample.label)).collect();
         let batch = LabeledBatch::new(&pairs, &device).unwrap();
         let _step = collector.step(60);
-        let _ = cross_entropy(model.logits(batch.images), batch.labels).mean().backward();
+        let _ = cross_entropy(model.logits(batch.images()), batch.labels()).mean().backward();
     }
     let spoiled = model.map(&mut Spoil);
     let factors = collector.factors(&spoiled).unwrap();

@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use audit_support::*;
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
+use burn::train::Interrupter;
 use burn_delta_influence::audit::rules::{Delta, LayerCosine, PaperRule};
 use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, Rule, Suspect, SuspectSearch};
-use burn_delta_influence::capture::{FrozenModel, PassError};
+use burn_delta_influence::capture::{BatchSource, FrozenModel, PassError};
 use burn_delta_influence::factors::{FactorError, KroneckerFactors};
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Logit, Margin, PartialScores,
-    Preconditioner, SampledCrossEntropy, ScoreFileError,
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, LabeledBatch, Logit, Margin,
+    PartialScores, Preconditioner, SampledCrossEntropy, ScoreFileError,
 };
 use burn_delta_influence::report::{ReportError, Verdict};
 use burn_delta_influence::samples::{Image, LabeledImage, LabeledSample};
@@ -136,8 +137,15 @@ fn unlearn<I: LabeledSample, D: Dataset<I> + Clone>(
     data: D,
     steps: StepConfig,
 ) -> Result<Unlearned<Tiny>, UnlearnError> {
+    unlearn_of(&UnlearnTask::new(model(), data, &[3, 7, 11])?, steps)
+}
+
+fn unlearn_of<I: LabeledSample, D: Dataset<I> + Clone>(
+    task: &UnlearnTask<Tiny, D, I>,
+    steps: StepConfig,
+) -> Result<Unlearned<Tiny>, UnlearnError> {
     let steps = StepConfig { progress: false, batch_size: 8, ..steps };
-    Scrub { steps, ..Scrub::new(3) }.unlearn(&UnlearnTask::new(model(), data, &[3, 7, 11])?)
+    Scrub { steps, ..Scrub::new(3) }.unlearn(task)
 }
 
 #[track_caller]
@@ -231,45 +239,56 @@ impl Dataset<LabeledImage> for Changing {
 }
 
 #[test]
-fn data_that_change_their_length_during_an_audit_are_an_error_and_no_panic() {
+fn data_that_shrink_during_an_audit_are_an_error_and_what_is_added_is_left_out() {
     let (model, factors) = (model(), factors());
     for rule in rules() {
+        let mut scores = None;
         for then in [SAMPLES - 5, SAMPLES + 9] {
             let (mut told, mut passed) = (0, 0);
-            for after in (1..260).step_by(9) {
+            for after in (1..260).step_by(9).chain([usize::MAX]) {
                 let samples = samples(SAMPLES + 9);
                 let data = Changing { samples, after, then, readings: AtomicUsize::new(0) };
                 match DeltaAudit::new(config(rule)).run(&model, &factors, &data, &[suspect()]) {
                     Err(AuditError::DataChanged { before, after }) => {
                         assert_eq!((before, after), (SAMPLES, then));
+                        assert!(then < SAMPLES);
                         told += 1;
                     }
-                    Err(error) => {
-                        assert!(then < SAMPLES, "{error}");
-                        assert_says(error, &["sample ", "index out of bounds"]);
-                        told += 1;
-                    }
-                    // It changed when all had been read: as if it had been so from the start, or not yet.
+                    Err(error) => panic!("{rule:?}: {error}"),
                     Ok(audit) => {
-                        let samples = audit.record.data.samples;
-                        assert_eq!((samples, audit.scores().len()), (data.len(), data.len()));
+                        assert!(then > SAMPLES || data.len() == SAMPLES, "it shrank, and nobody said so");
+                        assert_eq!((audit.record.data.samples, audit.scores().len()), (SAMPLES, SAMPLES));
+                        let bits = audit.scores().iter().map(|score| score.to_bits()).collect::<Vec<_>>();
+                        // As if nothing had been added.
+                        assert_eq!(*scores.get_or_insert_with(|| bits.clone()), bits);
                         passed += 1;
                     }
                 }
             }
-            assert!(told > 3 && passed > 0, "{rule:?}: {told} were told, {passed} passed");
+            assert!(passed > 0 && (told > 3) == (then < SAMPLES), "{rule:?}: {told} told, {passed} passed");
         }
     }
 }
 
 /// Scoring of these data in parts of eight.
 fn in_parts<D: Dataset<Decoded>>(data: &D, folder: &Path) -> Result<PartialScores, InfluenceError> {
+    in_parts_of(&ImageSource::new(data), folder)
+}
+
+fn in_parts_of<S: BatchSource<Batch = LabeledBatch>>(
+    source: &S,
+    folder: &Path,
+) -> Result<PartialScores, InfluenceError> {
     let (model, factors) = (model(), factors());
     let frozen = FrozenModel::new(&model);
     let influence = Influence::new(&frozen, &factors, Preconditioner::Kfac, Damping::default())?;
     let queries = influence.queries(&ImageList(vec![(suspect().image, 1)]), &Margin, &quiet())?;
-    let (source, indices) = (ImageSource::new(data), all(SAMPLES));
-    influence.score_run(&source, &indices, &CrossEntropy, &queries).parts(folder, 8).run(&in_batches(4))
+    let indices = all(SAMPLES);
+    influence.score_run(source, &indices, &CrossEntropy, &queries).parts(folder, 8).run(&in_batches(4))
+}
+
+fn count_or_none(folder: &Path) -> usize {
+    if folder.exists() { count(folder) } else { 0 }
 }
 
 fn count(folder: &Path) -> usize {
@@ -282,18 +301,23 @@ fn parts_that_were_complete_stay_when_a_sample_fails_and_a_repeat_goes_on() {
     let whole = in_parts(&Faulty::repaired(), &folder.path().join("whole")).unwrap();
     for fault in [Fault::Error, Fault::Panic, Fault::Nan] {
         let parts = folder.path().join(format!("{fault:?}"));
-        let error = in_parts(&Faulty::new(37, fault), &parts).unwrap_err();
-        assert_says(error, &["sample 37 ", says(fault)]);
-        assert_eq!(count(&parts), 37 / 8);
-        // Another fault in a part that is complete is seen, too.
-        assert_says(in_parts(&Faulty::new(3, fault), &parts).unwrap_err(), &["sample 3 ", says(fault)]);
+        for _ in 0..6 {
+            // Parts are scored in any order.
+            let before = count_or_none(&parts);
+            let error = in_parts(&Faulty::new(37, fault), &parts).unwrap_err();
+            assert_says(error, &["sample 37 ", says(fault)]);
+            assert!((before..SAMPLES.div_ceil(8)).contains(&count(&parts)));
+        }
         assert_eq!(in_parts(&Faulty::repaired(), &parts).unwrap(), whole);
+        // A fault in a part that is complete is seen, too, where it is looked at.
+        assert_says(in_parts(&Faulty::new(8, fault), &parts).unwrap_err(), &["sample 8 ", says(fault)]);
+        assert_eq!(in_parts(&Faulty::new(9, fault), &parts).unwrap(), whole);
         assert_eq!(count(&parts), SAMPLES.div_ceil(8));
     }
 }
 
 #[test]
-fn parts_of_other_data_are_refused_down_to_a_single_label_or_pixel() {
+fn parts_of_other_data_are_refused_where_they_are_looked_at() {
     let folder = tempfile::tempdir().unwrap();
     in_parts(&Faulty::repaired(), folder.path()).unwrap();
     let changes: [fn(&mut LabeledImage); 2] = [
@@ -301,12 +325,97 @@ fn parts_of_other_data_are_refused_down_to_a_single_label_or_pixel() {
         |sample| sample.image = image([0.5, 0.25, 1.0, 0.125]),
     ];
     for change in changes {
-        let mut other = samples(SAMPLES);
-        change(&mut other[29]);
-        let other = Faulty { samples: other.into(), ..Faulty::repaired() };
-        let error = in_parts(&other, folder.path()).unwrap_err();
-        assert!(matches!(error, InfluenceError::File(ScoreFileError::OtherRun { .. })), "{error}");
-        assert_says(error, &["part-0000000024-8", "the training data differ"]);
+        // Of the part from 24 to 31 the samples 24, 26, 28 and 31.
+        for (at, is_seen) in [(24, true), (28, true), (31, true), (29, false)] {
+            let mut other = samples(SAMPLES);
+            change(&mut other[at]);
+            let other = Faulty { samples: other.into(), ..Faulty::repaired() };
+            let scored = in_parts(&other, folder.path());
+            if !is_seen {
+                scored.unwrap();
+                continue;
+            }
+            let error = scored.unwrap_err();
+            assert!(matches!(error, InfluenceError::File(ScoreFileError::OtherRun { .. })), "{error}");
+            assert_says(error, &["part-0000000024-8", "the training data differ", &format!("sample {at} ")]);
+        }
+    }
+    let mut shifted = samples(SAMPLES);
+    shifted.rotate_left(1);
+    let shifted = Faulty { samples: shifted.into(), ..Faulty::repaired() };
+    assert_says(in_parts(&shifted, folder.path()).unwrap_err(), &["the training data differ"]);
+}
+
+/// Data that count how often they are read, and are other ones each time if they are random.
+#[derive(Clone)]
+struct Counting {
+    samples: Arc<[LabeledImage]>,
+    readings: Arc<AtomicUsize>,
+    is_random: bool,
+}
+
+impl Counting {
+    fn new(count: usize, is_random: bool) -> Self {
+        Self { samples: samples(count).into(), readings: Arc::default(), is_random }
+    }
+
+    /// Readings since the last call.
+    fn readings(&self) -> usize {
+        self.readings.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Dataset<Decoded> for Counting {
+    fn get(&self, index: usize) -> Result<Decoded, DatasetError> {
+        // Never from 0 again: that only counts.
+        static DRAWN: AtomicUsize = AtomicUsize::new(1);
+        self.readings.fetch_add(1, Ordering::Relaxed);
+        let mut sample = self.samples[index].clone();
+        if self.is_random {
+            let mut pixels = sample.image.pixels().to_vec();
+            pixels[0] = 1.0 / DRAWN.fetch_add(1, Ordering::Relaxed) as f32;
+            sample.image = Image::new(pixels, sample.image.shape()).unwrap();
+        }
+        Ok(Decoded { sample, is_broken: false })
+    }
+
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+}
+
+#[test]
+fn no_sample_is_read_twice_to_be_scored_and_few_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Counting::new(SAMPLES, false);
+    let whole = in_parts(&data, folder.path()).unwrap();
+    assert_eq!(data.readings(), SAMPLES);
+    assert_eq!(in_parts(&data, folder.path()).unwrap(), whole);
+    assert_eq!(data.readings(), 4 * SAMPLES.div_ceil(8));
+    std::fs::remove_file(folder.path().join("part-0000000024-8.safetensors")).unwrap();
+    assert_eq!(in_parts(&data, folder.path()).unwrap(), whole);
+    assert_eq!(data.readings(), 8 + 4 * (SAMPLES.div_ceil(8) - 1));
+    in_parts_of(&ImageSource::new(&data).without_digests(), folder.path()).unwrap();
+    assert_eq!(data.readings(), 0);
+}
+
+#[test]
+fn random_data_are_scored_on_once_they_are_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Counting::new(SAMPLES, true);
+    for with_digests in [true, false] {
+        let parts = folder.path().join(format!("{with_digests}"));
+        match with_digests {
+            true => in_parts(&data, &parts).unwrap(),
+            false => in_parts_of(&ImageSource::new(&data).without_digests(), &parts).unwrap(),
+        };
+        std::fs::remove_file(parts.join("part-0000000024-8.safetensors")).unwrap();
+        if with_digests {
+            let error = in_parts(&data, &parts).unwrap_err();
+            assert_says(error, &["the training data differ", "random", "ImageSource::without_digests"]);
+        }
+        let source = ImageSource::new(&data).without_digests();
+        assert!(in_parts_of(&source, &parts).unwrap().is_whole());
     }
 }
 
@@ -380,7 +489,7 @@ fn unlearning_that_stopped_at_a_bad_sample_goes_on_once_it_is_repaired() {
     let weights = |model: &Tiny| model.head.weight.val().into_data().try_to_vec::<f32>().unwrap();
     let whole = unlearn(Faulty::repaired(), StepConfig::new(0.1)).unwrap();
     let steps = || StepConfig { checkpoints: Some(folder.path().to_path_buf()), ..StepConfig::new(0.1) };
-    // Read once to tell the data from others, once in each of three passes.
+    // Read once in the first pass over what is kept, once to tell the data from others; then in the second pass.
     let broken = Faulty { good_readings: 2, ..Faulty::new(20, Fault::Panic) };
     assert_says(unlearn(broken, steps()).unwrap_err(), &["sample 20 ", "the disk is gone"]);
     assert!(folder.path().join("progress.json").is_file());
@@ -388,8 +497,83 @@ fn unlearning_that_stopped_at_a_bad_sample_goes_on_once_it_is_repaired() {
     let mut other = samples(SAMPLES);
     other[5].label = 0;
     let other = Faulty { samples: other.into(), ..Faulty::repaired() };
-    assert_says(unlearn(other, steps()).unwrap_err(), &["another model, other samples"]);
+    assert_says(unlearn(other, steps()).unwrap_err(), &["a run with other data", "without_digests"]);
     let continued = unlearn(Faulty::repaired(), steps()).unwrap();
     assert_eq!(weights(&continued.model), weights(&whole.model));
+    assert_eq!(count(folder.path()), 0);
+}
+
+/// Stops a run at the first batch after the checkpoint of its first pass: that batch is the last one.
+#[derive(Clone)]
+struct StoppedOnce {
+    data: Counting,
+    checkpoint: std::path::PathBuf,
+    interrupter: Interrupter,
+}
+
+impl Dataset<Decoded> for StoppedOnce {
+    fn get(&self, index: usize) -> Result<Decoded, DatasetError> {
+        if self.checkpoint.exists() {
+            self.interrupter.stop(None);
+        }
+        self.data.get(index)
+    }
+
+    fn len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+/// Unlearning in this folder that is stopped after its first pass.
+fn stopped(data: &Counting, folder: &Path) {
+    let interrupter = Interrupter::new();
+    let (data, checkpoint) = (data.clone(), folder.join("progress.json"));
+    let data = StoppedOnce { data, checkpoint, interrupter: interrupter.clone() };
+    let checkpoints = Some(folder.to_path_buf());
+    let steps = StepConfig { checkpoints, interrupter: Some(interrupter), ..StepConfig::new(0.1) };
+    let error = unlearn(data, steps).unwrap_err();
+    assert!(matches!(error, UnlearnError::Interrupted { done: 2, .. }), "{error}");
+}
+
+#[test]
+fn unlearning_reads_few_samples_to_know_the_data_again_and_none_before_it_has_to() {
+    const MANY: usize = 700;
+    let folder = tempfile::tempdir().unwrap();
+    let data = Counting::new(MANY, false);
+    let steps = |interrupter| {
+        let checkpoints = Some(folder.path().to_path_buf());
+        StepConfig { checkpoints, interrupter, ..StepConfig::new(0.1) }
+    };
+    let interrupter = Interrupter::new();
+    interrupter.stop(None);
+    unlearn(data.clone(), steps(Some(interrupter.clone()))).unwrap_err();
+    assert_eq!(data.readings(), 0, "a fresh start reads nothing before its first step");
+    stopped(&data, folder.path());
+    assert_eq!(data.readings(), 3 + 256 + 8, "the first pass, the look at the data, and one batch more");
+    let error = unlearn(data.clone(), steps(Some(interrupter))).unwrap_err();
+    assert!(matches!(error, UnlearnError::Interrupted { done: 1, .. }), "{error}");
+    assert_eq!(data.readings(), 0, "a run that is stopped looks at no data");
+
+    let mut shifted = data.samples.to_vec();
+    shifted.rotate_left(1);
+    let shifted = Counting { samples: shifted.into(), ..data.clone() };
+    assert_says(unlearn(shifted.clone(), steps(None)).unwrap_err(), &["a run with other data"]);
+    assert!(data.readings() <= 256);
+    let weights = |model: &Tiny| model.head.weight.val().into_data().try_to_vec::<f32>().unwrap();
+    let continued = unlearn(data.clone(), steps(None)).unwrap();
+    let whole = unlearn(data, StepConfig::new(0.1)).unwrap();
+    assert_eq!(weights(&continued.model), weights(&whole.model));
+}
+
+#[test]
+fn unlearning_with_random_data_goes_on_once_they_are_said_to_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = Counting::new(SAMPLES, true);
+    stopped(&data, folder.path());
+    let steps = || StepConfig { checkpoints: Some(folder.path().to_path_buf()), ..StepConfig::new(0.1) };
+    let error = unlearn(data.clone(), steps()).unwrap_err();
+    assert_says(error, &["other data", "random", "UnlearnTask::without_digests"]);
+    let task = UnlearnTask::new(model(), data, &[3, 7, 11]).unwrap().without_digests();
+    unlearn_of(&task, steps()).unwrap();
     assert_eq!(count(folder.path()), 0);
 }

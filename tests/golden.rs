@@ -224,11 +224,11 @@ fn logits_losses_and_margins_agree_with_the_reference() {
         for split in ["train", "query"] {
             let source = parity.case.samples(split, "y", parity.dtype);
             let batch = source.load(&source.indices(), parity.model.device()).expect("samples");
-            let logits = network.logits(batch.images);
+            let logits = network.logits(batch.images());
             let got = [
                 ("logits", values(logits.clone())),
-                ("value_loss", values(cross_entropy(logits.clone(), batch.labels.clone()))),
-                ("value_margin", values(margin(logits, batch.labels))),
+                ("value_loss", values(cross_entropy(logits.clone(), batch.labels()))),
+                ("value_margin", values(margin(logits, batch.labels()))),
             ];
             for (what, got) in got {
                 let key = format!("{split}/{what}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use burn::data::dataset::Dataset;
+use burn::data::dataset::{Dataset, DatasetError};
 use burn::module::Module;
 
 use crate::capture::{FrozenModel, ModelInventory, PassError};
@@ -61,7 +61,7 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        self.audit(model, factors, train, suspects, Asked::WhatIsPredicted)
+        AtStart::of(train, |train| self.audit(model, factors, train, suspects, Asked::WhatIsPredicted))
     }
 
     /// Runs the audit for what a [`SuspectSearch`](super::SuspectSearch) found, and says in the record where it looked.
@@ -84,7 +84,7 @@ impl DeltaAudit {
         D: Dataset<I>,
     {
         let mut audit = match found.suspects.is_empty() {
-            true => self.nothing_asked(model, factors, train)?,
+            true => AtStart::of(train, |train| self.nothing_asked(model, factors, train))?,
             false => self.run(model, factors, train, &found.suspects)?,
         };
         audit.record.search = Some(SearchRecord { samples: found.samples, mistakes: found.mistakes });
@@ -138,14 +138,14 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        self.audit(model, factors, cleaned, suspects, Asked::AnyLabel)
+        AtStart::of(cleaned, |cleaned| self.audit(model, factors, cleaned, suspects, Asked::AnyLabel))
     }
 
     fn audit<M, I, D>(
         &self,
         model: &M,
         factors: &KroneckerFactors,
-        train: &D,
+        train: &AtStart<'_, D>,
         suspects: &[Suspect],
         asked: Asked,
     ) -> Result<Audit, AuditError>
@@ -161,6 +161,7 @@ impl DeltaAudit {
         factors.check_model(frozen.inventory())?;
         let (mut cases, classes) = self.cases(&frozen, train, suspects, asked)?;
         let labels = labels(train, classes)?;
+        train.check_length::<I>()?; // Before the work begins.
         let source = ImageSource::new(train);
 
         let factor_start = Instant::now();
@@ -202,11 +203,6 @@ impl DeltaAudit {
             suspects: suspects_evidence(&cases, train, &labels, &flagged)?,
             samples_by_label: samples_by_label(&labels, classes),
         };
-        // Positions mean nothing in a data set that changed meanwhile.
-        let (before, after) = (labels.len(), train.len());
-        if before != after {
-            return Err(AuditError::DataChanged { before, after });
-        }
         Ok(Audit::new(record, cases.into_iter().map(|case| case.finding).collect(), suspects.to_vec()))
     }
 
@@ -316,6 +312,52 @@ impl DeltaAudit {
             timings_s,
             ..AuditRecord::default()
         })
+    }
+}
+
+/// The training data as long as they were when the audit began: what grows behind its back is not looked at.
+struct AtStart<'a, D> {
+    data: &'a D,
+    length: usize,
+}
+
+impl<'a, D> AtStart<'a, D> {
+    /// The audit of the samples that are there now.
+    fn of<I>(data: &'a D, audit: impl FnOnce(&Self) -> Result<Audit, AuditError>) -> Result<Audit, AuditError>
+    where
+        D: Dataset<I>,
+    {
+        let first = Self { data, length: data.len() };
+        let result = audit(&first);
+        // Rather than that some sample could not be loaded.
+        first.check_length::<I>()?;
+        let (before, after) = (first.length, data.len());
+        if after > before {
+            tracing::warn!(before, after, "the training set grew: the audit is of the samples it began with");
+        }
+        result
+    }
+
+    /// Refuses data that shrank: it can't be told which samples are gone, and positions mean nothing any more.
+    fn check_length<I>(&self) -> Result<(), AuditError>
+    where
+        D: Dataset<I>,
+    {
+        let (before, after) = (self.length, self.data.len());
+        match after < before {
+            true => Err(AuditError::DataChanged { before, after }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<I, D: Dataset<I>> Dataset<I> for AtStart<'_, D> {
+    fn get(&self, index: usize) -> Result<I, DatasetError> {
+        self.data.get(index)
+    }
+
+    fn len(&self) -> usize {
+        self.length
     }
 }
 

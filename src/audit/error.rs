@@ -66,7 +66,7 @@ pub enum AuditError {
         /// Classes of the model.
         classes: usize,
     },
-    /// The training set grew or shrank while it was audited.
+    /// The training set shrank while it was audited. (Samples that are added are not looked at.)
     #[error(
         "the training set had {before} samples when the audit began and has {after} now: audit data that stay as they are, \
          as a copy or a list of the files"
@@ -74,7 +74,7 @@ pub enum AuditError {
     DataChanged {
         /// Samples at the beginning.
         before: usize,
-        /// Samples at the end.
+        /// Samples when it was noticed.
         after: usize,
     },
     /// A setting makes no sense.

@@ -162,13 +162,28 @@ pub trait BatchSource: Sync {
     /// [`PassError::Sample`], naming the first sample that could not be loaded.
     fn load(&self, indices: &[usize], device: &Device) -> Result<Self::Batch, PassError>;
 
-    /// A digest of these samples, inputs and labels, by which a scoring run that is continued knows them again. By default there is
-    /// none, and the run has to trust that they are the same. Called once for each part that a run keeps.
+    /// A digest of each of these samples, input and label, by which a scoring run that is continued knows them again. It asks for a few
+    /// samples of each part that is complete. By default there is none, and the run has to trust that the data are the same; so it
+    /// must for data that are random on purpose, whose digests would change from one reading to the next.
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    fn digest(&self, _indices: &[usize]) -> Result<Option<String>, PassError> {
+    fn digests(&self, _indices: &[usize]) -> Result<Option<Vec<u64>>, PassError> {
         Ok(None)
+    }
+
+    /// [`load`](Self::load), with the [`digests`](Self::digests) of what it loaded: what a scoring run calls that keeps parts. By default
+    /// each sample that has a digest is read twice: a source with digests had better make them of what it reads for the batch.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    fn load_with_digests(
+        &self,
+        indices: &[usize],
+        device: &Device,
+    ) -> Result<(Self::Batch, Option<Vec<u64>>), PassError> {
+        let digests = self.digests(indices)?;
+        Ok((self.load(indices, device)?, digests))
     }
 }
 

@@ -42,7 +42,7 @@ where
     let indices: Vec<usize> = (0..source.len()).collect();
     let mut predictions = Vec::with_capacity(indices.len());
     for batch in indices.chunks(batch_size) {
-        let images = source.load(batch, model.device())?.images;
+        let images = source.load(batch, model.device())?.images();
         let logits = model.model().logits(images).without_autodiff();
         let [_, classes] = logits.dims();
         let data = softmax(logits, 1).into_data().convert::<f32>();

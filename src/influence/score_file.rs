@@ -5,6 +5,7 @@
 //! | `scores` | `[queries, samples]`, f64 |
 //! | `samples` | `[samples]`, i64: positions in the data set |
 //! | `self_influence`, `squared_norm` | `[samples]`, f64, where they were computed |
+//! | `digests` | `[samples]`, u64, where they are known |
 
 use std::path::{Path, PathBuf};
 
@@ -12,12 +13,12 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::files::{Unusable, read_tensors, save_tensors, to_bytes};
+use crate::files::{Unusable, read_tensors, tensor_bytes, to_bytes, write_new, write_whole};
 
 use super::Scores;
 
 /// Name and version.
-const FORMAT: (&str, u32) = ("burn-delta-influence/scores", 1);
+const FORMAT: (&str, u32) = ("burn-delta-influence/scores", 2);
 
 /// How far the queries' norms and sums may lie apart where two devices computed them.
 const SAME_QUERIES: f64 = 1e-3;
@@ -44,8 +45,8 @@ pub struct PartialScores {
     pub origin: ScoreOrigin,
     /// Position in the run of the first sample.
     pub first: usize,
-    /// [Digest](crate::capture::BatchSource::digest) of the samples, where their source has one and the run keeps parts.
-    pub data: Option<String>,
+    /// [Digest](crate::capture::BatchSource::digests) of each sample, where their source has them and the run keeps parts; else none.
+    pub digests: Vec<u64>,
     /// The scores; per-layer scores are not kept in files.
     pub scores: Scores,
 }
@@ -150,9 +151,12 @@ impl PartialScores {
             }
             end += part.scores.samples.len();
             scores.push(part.scores);
-            whole.data = None; // Those of the parts are none of the whole.
+            whole.digests.extend(part.digests);
         }
         whole.scores = Scores::concat(scores);
+        if whole.digests.len() != whole.scores.samples.len() {
+            whole.digests.clear(); // Those of some parts are not known.
+        }
         Ok(whole)
     }
 
@@ -162,8 +166,18 @@ impl PartialScores {
     /// [`ScoreFileError::Write`], naming the file.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ScoreFileError> {
         let path = path.as_ref();
-        let failed = |source| ScoreFileError::Write { path: path.to_path_buf(), source };
-        let origin = serde_json::to_string(&self.origin).map_err(|e| failed(e.into()))?;
+        let written = self.to_bytes().and_then(|bytes| write_whole(path, &bytes));
+        written.map_err(|source| ScoreFileError::Write { path: path.to_path_buf(), source })
+    }
+
+    /// [`save`](Self::save), unless a file is there already, which stays. Returns whether it was written.
+    pub(super) fn save_new(&self, path: &Path) -> Result<bool, ScoreFileError> {
+        let written = self.to_bytes().and_then(|bytes| write_new(path, &bytes));
+        written.map_err(|source| ScoreFileError::Write { path: path.to_path_buf(), source })
+    }
+
+    fn to_bytes(&self) -> std::io::Result<Vec<u8>> {
+        let origin = serde_json::to_string(&self.origin)?;
         let (scores, count) = (&self.scores, self.scores.samples.len());
         let positions = scores.samples.iter().flat_map(|&sample| (sample as i64).to_le_bytes()).collect();
         let floats =
@@ -176,9 +190,11 @@ impl PartialScores {
             tensors.push(floats("self_influence", vec![count], &scores.self_influence));
             tensors.push(floats("squared_norm", vec![count], &scores.squared_norm));
         }
-        let entries = [("first", self.first.to_string()), ("origin", origin)].into_iter();
-        let entries = entries.chain(self.data.clone().map(|data| ("data", data)));
-        save_tensors(path, FORMAT, entries, &tensors).map_err(failed)
+        if !self.digests.is_empty() {
+            let digests = self.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
+            tensors.push(("digests".to_owned(), Dtype::U64, vec![count], digests));
+        }
+        tensor_bytes(FORMAT, [("first", self.first.to_string()), ("origin", origin)], &tensors)
     }
 
     /// Reads scores; length, header, checksum, shapes and values are checked.
@@ -231,7 +247,11 @@ impl PartialScores {
             true => [floats("self_influence", &[count])?, floats("squared_norm", &[count])?],
             false => Default::default(),
         };
+        let digests = match tensors.names().into_iter().any(|name| name == "digests") {
+            true => read("digests", Dtype::U64, &[count])?.into_iter().map(u64::from_le_bytes).collect(),
+            false => Vec::new(),
+        };
         let scores = Scores::from_parts(samples, origin.queries.len(), values, own);
-        Ok(Self { origin, first, data: header.get("data").cloned(), scores })
+        Ok(Self { origin, first, digests, scores })
     }
 }

@@ -1,16 +1,24 @@
 //! Scoring that survives: parts that a killed run continues from, shards for several machines, several devices.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use burn::train::Interrupter;
+use indicatif::ProgressBar;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, progress_bar};
-use crate::items::caught;
+use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, PassError, progress_bar};
+use crate::items::{caught, spread};
 
 use super::engine::Directions;
 use super::precondition::LayerPreconditioner;
@@ -19,6 +27,8 @@ use super::{Influence, InfluenceError, Queries, ScoreOptions};
 
 /// Samples of a part where devices share a run that keeps no files.
 const SHARED_PART: usize = 1024;
+/// Samples of a complete part that are read again before it is taken over.
+const CHECKED: usize = 4;
 
 /// The i-th of n shares of a run's samples, contiguous and as equal as can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +84,7 @@ impl std::str::FromStr for Shard {
 /// | [`without_self_influence`](Self::without_self_influence) | self-influence is computed |
 ///
 /// An objective with a random stream of its own, like [`SampledCrossEntropy`](super::SampledCrossEntropy), draws other labels
-/// when a run is cut differently: score with the true labels.
+/// when a run is cut into parts: score with the true labels.
 #[derive(Debug)]
 pub struct ScoreRun<'r, 'a, M, S, O> {
     influence: &'r Influence<'a, M>,
@@ -145,11 +155,16 @@ where
     }
 
     /// Keeps every `samples` samples as a file in `folder` (made if it is not there). A run over the same model, queries and
-    /// samples that finds files there goes on after them; parts of another model, other queries or other
-    /// [data](BatchSource::digest) are refused, and never replaced. The objective is code and can't be compared: give each one a
-    /// folder of its own.
+    /// samples that finds files there goes on after them; parts of another model, other queries or other data are refused, and never
+    /// replaced (damaged ones are). The objective is code and can't be compared: give each one a folder of its own.
     ///
-    /// Several processes of one run may share a folder: each takes over what another has completed.
+    /// What tells the data are [digests](BatchSource::digests) of the samples, made while they are loaded to be scored. Of each complete
+    /// part four, from its first sample to its last, are read again: that notices another data set or another order, but not one image
+    /// among many that was changed. Data that are random on purpose are always others: give them as
+    /// [`ImageSource::without_digests`](super::ImageSource::without_digests).
+    ///
+    /// Several processes of one run may share a folder. Each takes the parts in an order of its own, and takes over what another has
+    /// completed.
     pub fn parts(mut self, folder: impl Into<PathBuf>, samples: usize) -> Self {
         self.parts = Some((folder.into(), samples.max(1)));
         self
@@ -187,7 +202,7 @@ where
         };
         if range.is_empty() {
             let scores = super::Scores::new(&[], self.queries, self.options);
-            return Ok(PartialScores { origin, first: range.start, data: None, scores });
+            return Ok(PartialScores { origin, first: range.start, digests: Vec::new(), scores });
         }
         let work = Work {
             source: self.source,
@@ -196,18 +211,11 @@ where
             options: self.options,
             folder: self.parts.as_ref().map(|(folder, _)| folder.as_path()),
         };
-        let mut done = Vec::new();
-        let mut open = VecDeque::new();
-        for first in range.clone().step_by(size) {
-            let piece = first..(first + size).min(range.end);
-            match work.kept(&piece, &origin)? {
-                Some(part) => done.push(part),
-                None => open.push_back(piece),
-            }
-        }
-        let single = self.devices.len() < 2 && open.len() < 2;
+        let pieces = range.clone().step_by(size).map(|first| first..(first + size).min(range.end));
+        let pieces: Vec<Range<usize>> = pieces.collect();
+        let single = self.devices.len() < 2 && pieces.len() < 2;
         let bar = progress_bar(range.len(), "influence scores", config.progress && !single);
-        bar.inc(done.iter().map(|part| part.scores.samples.len() as u64).sum());
+        let (done, open) = work.done_and_open(pieces, &origin, &bar, config.interrupter.as_ref())?;
         let config = PassConfig { progress: config.progress && single, ..config.clone() };
         let (open, results) = (Mutex::new(open), Mutex::new((done, None)));
         let devices = match self.devices.as_slice() {
@@ -280,7 +288,48 @@ struct Work<'r, S, O> {
     folder: Option<&'r Path>,
 }
 
-impl<S: BatchSource, O> Work<'_, S, O> {
+impl<S: BatchSource, O: Sync> Work<'_, S, O> {
+    /// The parts that are there, and what is left to score, in the order in which this process does.
+    fn done_and_open(
+        &self,
+        pieces: Vec<Range<usize>>,
+        origin: &ScoreOrigin,
+        bar: &ProgressBar,
+        interrupter: Option<&Interrupter>,
+    ) -> Result<(Vec<PartialScores>, VecDeque<Range<usize>>), InfluenceError> {
+        if self.folder.is_none() {
+            return Ok((Vec::new(), pieces.into()));
+        }
+        let total = pieces.iter().map(Range::len).sum();
+        let done = AtomicUsize::new(0);
+        // Side by side: with data on a disk, the few samples that are looked at take their time.
+        let kept = pieces.par_iter().map(|piece| {
+            if interrupter.is_some_and(Interrupter::should_stop) {
+                let done = done.load(Ordering::Relaxed);
+                return Err(PassError::Interrupted { done, total }.into());
+            }
+            let part = caught(|| self.kept(piece, origin));
+            let part = part.unwrap_or_else(|said| Err(InfluenceError::Panicked(said)))?;
+            if part.is_some() {
+                done.fetch_add(piece.len(), Ordering::Relaxed);
+                bar.inc(piece.len() as u64);
+            }
+            Ok(part)
+        });
+        let kept = kept.collect::<Result<Vec<_>, InfluenceError>>()?;
+        let (mut parts, mut open) = (Vec::new(), Vec::new());
+        for (piece, part) in pieces.into_iter().zip(kept) {
+            match part {
+                Some(part) => parts.push(part),
+                None => open.push(piece),
+            }
+        }
+        // Processes that share a folder would otherwise all score the same part at any time. Nothing depends on the order.
+        let seed = RandomState::new().hash_one(std::process::id());
+        open.shuffle(&mut StdRng::seed_from_u64(seed));
+        Ok((parts, open.into()))
+    }
+
     /// The part of an earlier run, or of another process of this one, if it is there and whole.
     fn kept(
         &self,
@@ -290,9 +339,15 @@ impl<S: BatchSource, O> Work<'_, S, O> {
         let Some(folder) = self.folder else { return Ok(None) };
         let path = part_path(folder, piece);
         let Some(part) = self.found(&path, piece, origin)? else { return Ok(None) };
-        let data = part.data.is_some().then(|| self.source.digest(&self.indices[piece.clone()]));
-        let same = same_data(&path, &part, &data.transpose()?.flatten());
-        same.map(|()| Some(part))
+        for place in spread(part.digests.len(), CHECKED) {
+            let index = part.scores.samples[place];
+            // A source without digests has none of any sample.
+            let Some(digests) = self.source.digests(&[index])? else { break };
+            if digests != [part.digests[place]] {
+                return Err(other_data(&path, index));
+            }
+        }
+        Ok(Some(part))
     }
 
     /// The part in this file, unless it is damaged; one of another run is refused. Its data are not looked at.
@@ -340,43 +395,67 @@ impl<S: BatchSource, O> Work<'_, S, O> {
             return Ok(part);
         }
         let indices = &self.indices[piece.clone()];
-        let (source, objective, options) = (self.source, self.objective, self.options);
-        let (scores, data) = std::thread::scope(|threads| {
-            let digest = self.folder.map(|_| threads.spawn(|| caught(|| source.digest(indices))));
-            let scores =
-                influence.scores_along(directions, source, indices, objective, queries, options, config);
-            (scores, digest.map(std::thread::ScopedJoinHandle::join))
-        });
-        let scores = scores?;
-        let data = match data {
-            Some(Ok(Ok(data))) => data?,
-            Some(Ok(Err(said))) => return Err(InfluenceError::Panicked(said)),
-            Some(Err(_)) | None => None,
-        };
-        let part = PartialScores { origin: origin.clone(), first: piece.start, data, scores };
+        let (objective, options) = (self.objective, self.options);
+        let noting = Noting { source: self.source, wanted: self.folder.is_some(), noted: Mutex::default() };
+        let scores =
+            influence.scores_along(directions, &noting, indices, objective, queries, options, config)?;
+        let mut digests = noting.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if digests.len() != indices.len() {
+            digests.clear(); // The source has none, or not of all.
+        }
+        let part = PartialScores { origin: origin.clone(), first: piece.start, digests, scores };
         self.keep(&part, &piece)?;
         Ok(part)
     }
 
-    /// Writes a part, unless one of another run has come to be there.
+    /// Writes a part, unless one has come to be there meanwhile.
     fn keep(&self, part: &PartialScores, piece: &Range<usize>) -> Result<(), InfluenceError> {
         let Some(folder) = self.folder else { return Ok(()) };
         let path = part_path(folder, piece);
-        if let Some(there) = self.found(&path, piece, &part.origin)? {
-            return same_data(&path, &there, &part.data);
+        if part.save_new(&path)? {
+            return Ok(());
         }
-        Ok(part.save(path)?)
+        let Some(there) = self.found(&path, piece, &part.origin)? else {
+            return Ok(part.save(path)?); // What is there is damaged.
+        };
+        // Where either's are not known there is nothing to compare.
+        let pairs = there.digests.iter().zip(&part.digests).zip(&part.scores.samples);
+        let other = pairs.into_iter().find(|((stated, found), _)| stated != found);
+        other.map_or(Ok(()), |(_, &index)| Err(other_data(&path, index)))
     }
 }
 
-/// Refuses a part of other data; where either's are not known, they can't be compared.
-fn same_data(path: &Path, part: &PartialScores, data: &Option<String>) -> Result<(), InfluenceError> {
-    match (&part.data, data) {
-        (Some(stated), Some(found)) if stated != found => {
-            Err(other_run(path, "the training data differ".to_owned()))
-        }
-        _ => Ok(()),
+/// A source that notes the digests of what it loads: no sample is read for them alone.
+struct Noting<'s, S> {
+    source: &'s S,
+    wanted: bool,
+    noted: Mutex<Vec<u64>>,
+}
+
+impl<S: BatchSource> BatchSource for Noting<'_, S> {
+    type Batch = S::Batch;
+
+    fn len(&self) -> usize {
+        self.source.len()
     }
+
+    fn load(&self, indices: &[usize], device: &Device) -> Result<S::Batch, PassError> {
+        if !self.wanted {
+            return self.source.load(indices, device);
+        }
+        let (batch, digests) = self.source.load_with_digests(indices, device)?;
+        // A pass loads its batches one after the other, in the order of its samples.
+        lock(&self.noted).extend(digests.unwrap_or_default());
+        Ok(batch)
+    }
+}
+
+fn other_data(path: &Path, index: usize) -> InfluenceError {
+    let detail = format!(
+        "the training data differ, sample {index} is not what was scored (data that are random on purpose, as by augmentation in the \
+         data set, differ each time: give them as `ImageSource::without_digests`)"
+    );
+    other_run(path, detail)
 }
 
 fn other_run(path: &Path, detail: String) -> InfluenceError {

@@ -10,7 +10,6 @@ use rand::{RngExt, SeedableRng};
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, Objective, PassError, Unsuitable};
-use crate::files::hexadecimal;
 use crate::items::of_sample;
 use crate::samples::{Image, LabeledSample};
 
@@ -24,13 +23,11 @@ pub trait Classifier {
     fn logits(&self, images: Tensor<4>) -> Tensor<2>;
 }
 
-/// Images and labels on a device.
+/// Images and labels on a device. They can't be exchanged one by one: another batch is another [`from_tensors`](Self::from_tensors).
 #[derive(Clone, Debug)]
 pub struct LabeledBatch {
-    /// `[batch, channels, height, width]`, in image space.
-    pub images: Tensor<4>,
-    /// `[batch]`.
-    pub labels: Tensor<1, Int>,
+    images: Tensor<4>,
+    labels: Tensor<1, Int>,
     /// The largest label, with its place in the batch: known without asking the device.
     largest: Option<(usize, usize)>,
 }
@@ -67,6 +64,16 @@ impl LabeledBatch {
         Self { images, labels, largest: None }
     }
 
+    /// The images, `[batch, channels, height, width]`, in image space. No values are copied.
+    pub fn images(&self) -> Tensor<4> {
+        self.images.clone()
+    }
+
+    /// The labels, `[batch]`. No values are copied.
+    pub fn labels(&self) -> Tensor<1, Int> {
+        self.labels.clone()
+    }
+
     /// Refuses labels that are no class. Devices take them for some other class, or panic.
     pub(crate) fn check_labels(&self, classes: usize) -> Result<(), Unsuitable> {
         match self.largest {
@@ -83,9 +90,9 @@ impl LabeledBatch {
         model: &M,
         value: fn(Tensor<2>, Tensor<1, Int>) -> Tensor<1>,
     ) -> Result<Tensor<1>, Unsuitable> {
-        let logits = model.logits(self.images.clone());
+        let logits = model.logits(self.images());
         self.check_labels(logits.dims()[1])?;
-        Ok(value(logits, self.labels.clone()))
+        Ok(value(logits, self.labels()))
     }
 }
 
@@ -101,24 +108,24 @@ pub(crate) fn not_a_class(label: usize, classes: usize) -> String {
 #[derive(Debug)]
 pub struct ImageSource<'a, D, I> {
     dataset: &'a D,
+    has_digests: bool,
     item: std::marker::PhantomData<fn() -> I>,
 }
 
 impl<'a, I: LabeledSample, D: Dataset<I>> ImageSource<'a, D, I> {
     /// Batches of `dataset`, in its own order.
     pub fn new(dataset: &'a D) -> Self {
-        Self { dataset, item: std::marker::PhantomData }
-    }
-}
-
-impl<I: LabeledSample, D: Dataset<I>> BatchSource for ImageSource<'_, D, I> {
-    type Batch = LabeledBatch;
-
-    fn len(&self) -> usize {
-        self.dataset.len()
+        Self { dataset, has_digests: true, item: std::marker::PhantomData }
     }
 
-    fn load(&self, indices: &[usize], device: &Device) -> Result<LabeledBatch, PassError> {
+    /// For data that are random on purpose, as by augmentation in the data set: a sample that is read again is another one, and a
+    /// [`ScoreRun`](super::ScoreRun) that is continued would take the data for others. It then trusts that they are the same.
+    pub fn without_digests(self) -> Self {
+        Self { has_digests: false, ..self }
+    }
+
+    /// The samples at these positions, of one shape.
+    fn read(&self, indices: &[usize]) -> Result<Vec<(Image, usize)>, PassError> {
         let mut samples: Vec<(Image, usize)> = Vec::with_capacity(indices.len());
         for &index in indices {
             let (image, label) = of_sample(self.dataset, index, |item| (item.image(), item.label()))?;
@@ -131,19 +138,52 @@ impl<I: LabeledSample, D: Dataset<I>> BatchSource for ImageSource<'_, D, I> {
             }
             samples.push((image, label));
         }
-        LabeledBatch::new(&samples, device).ok_or_else(|| PassError::Empty { purpose: "load".to_owned() })
+        Ok(samples)
+    }
+}
+
+/// The first 8 bytes of SHA-256 over shape, label and pixels: enough to tell other data, which nobody forges here.
+fn digest((image, label): &(Image, usize)) -> u64 {
+    let mut hash = Sha256::new();
+    let sizes = image.shape().into_iter().chain([*label]);
+    sizes.for_each(|size| hash.update((size as u64).to_le_bytes()));
+    hash.update(image.pixels().iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
+    hash.finalize().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn batch_of(samples: &[(Image, usize)], device: &Device) -> Result<LabeledBatch, PassError> {
+    LabeledBatch::new(samples, device).ok_or_else(|| PassError::Empty { purpose: "load".to_owned() })
+}
+
+impl<I: LabeledSample, D: Dataset<I>> BatchSource for ImageSource<'_, D, I> {
+    type Batch = LabeledBatch;
+
+    fn len(&self) -> usize {
+        self.dataset.len()
     }
 
-    fn digest(&self, indices: &[usize]) -> Result<Option<String>, PassError> {
-        let mut hash = Sha256::new();
-        for &index in indices {
-            let (image, label) = of_sample(self.dataset, index, |item| (item.image(), item.label()))?;
-            let sizes = image.shape().into_iter().chain([label]);
-            sizes.for_each(|size| hash.update((size as u64).to_le_bytes()));
-            let bytes: Vec<u8> = image.pixels().iter().flat_map(|value| value.to_le_bytes()).collect();
-            hash.update(bytes);
+    fn load(&self, indices: &[usize], device: &Device) -> Result<LabeledBatch, PassError> {
+        batch_of(&self.read(indices)?, device)
+    }
+
+    fn digests(&self, indices: &[usize]) -> Result<Option<Vec<u64>>, PassError> {
+        if !self.has_digests {
+            return Ok(None);
         }
-        Ok(Some(hexadecimal(&hash.finalize())))
+        let samples = indices
+            .iter()
+            .map(|&index| Ok(digest(&of_sample(self.dataset, index, |item| (item.image(), item.label()))?)));
+        samples.collect::<Result<_, PassError>>().map(Some)
+    }
+
+    fn load_with_digests(
+        &self,
+        indices: &[usize],
+        device: &Device,
+    ) -> Result<(LabeledBatch, Option<Vec<u64>>), PassError> {
+        let samples = self.read(indices)?;
+        let digests = self.has_digests.then(|| samples.iter().map(digest).collect());
+        Ok((batch_of(&samples, device)?, digests))
     }
 }
 
@@ -225,7 +265,7 @@ fn logit(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
 
 impl<M: Classifier> Objective<M, LabeledBatch> for CrossEntropy {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
-        cross_entropy(model.logits(batch.images.clone()), batch.labels.clone())
+        cross_entropy(model.logits(batch.images()), batch.labels())
     }
 
     fn try_evaluate(&self, model: &M, batch: &LabeledBatch) -> Result<Tensor<1>, Unsuitable> {
@@ -242,7 +282,7 @@ impl SampledCrossEntropy {
 
 impl<M: Classifier> Objective<M, LabeledBatch> for SampledCrossEntropy {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
-        let logits = model.logits(batch.images.clone());
+        let logits = model.logits(batch.images());
         let [size, classes] = logits.dims();
         let probabilities =
             log_softmax(logits.clone().without_autodiff(), 1).exp().into_data().convert::<f64>();
@@ -260,14 +300,14 @@ impl<M: Classifier> Objective<M, LabeledBatch> for SampledCrossEntropy {
                 drawn.unwrap_or(classes - 1) as i64
             })
             .collect();
-        let labels = Tensor::from_data(TensorData::new(labels, [size]), &batch.labels.device());
+        let labels = Tensor::from_data(TensorData::new(labels, [size]), &batch.labels().device());
         cross_entropy(logits, labels)
     }
 }
 
 impl<M: Classifier> Objective<M, LabeledBatch> for Margin {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
-        margin(model.logits(batch.images.clone()), batch.labels.clone())
+        margin(model.logits(batch.images()), batch.labels())
     }
 
     fn try_evaluate(&self, model: &M, batch: &LabeledBatch) -> Result<Tensor<1>, Unsuitable> {
@@ -277,7 +317,7 @@ impl<M: Classifier> Objective<M, LabeledBatch> for Margin {
 
 impl<M: Classifier> Objective<M, LabeledBatch> for Logit {
     fn evaluate(&self, model: &M, batch: &LabeledBatch) -> Tensor<1> {
-        logit(model.logits(batch.images.clone()), batch.labels.clone())
+        logit(model.logits(batch.images()), batch.labels())
     }
 
     fn try_evaluate(&self, model: &M, batch: &LabeledBatch) -> Result<Tensor<1>, Unsuitable> {

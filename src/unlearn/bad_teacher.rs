@@ -112,12 +112,12 @@ where
         let legs = vec![Leg { samples, kind: () }; self.epochs];
         let (competent, incompetent) = (task.model().valid(), (self.init)().valid());
         let loss = |student: &M, batch: LabeledBatch, samples: &[usize], (): ()| {
-            let [size, ..] = batch.images.dims();
+            let images = batch.images();
+            let [size, ..] = images.dims();
             let is_flagged =
                 samples.iter().map(|n| f32::from(u8::from(task.flagged().binary_search(n).is_ok())));
             let is_flagged = TensorData::new(is_flagged.collect::<Vec<_>>(), [size, 1]);
-            let is_flagged: Tensor<2> = Tensor::from_data(is_flagged, &batch.images.device());
-            let images = batch.images;
+            let is_flagged: Tensor<2> = Tensor::from_data(is_flagged, &images.device());
             let known = softmax(competent.logits(images.clone()), 1);
             let unknown = softmax(incompetent.logits(images.clone()), 1);
             let taught = (unknown - known.clone()) * is_flagged + known; // [batch, classes]

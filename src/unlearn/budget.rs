@@ -145,8 +145,8 @@ where
             (done, start) = (0, Instant::now());
         }
         let loaded = source.load(batch, &device)?;
-        let logits = model.logits(loaded.images.autodiff());
-        let loss = cross_entropy(logits, loaded.labels.autodiff()).mean();
+        let logits = model.logits(loaded.images().autodiff());
+        let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
         let value = loss.clone().into_scalar::<f64>();
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         tracing::trace!(value, parameters = gradients.len(), "timed batch");

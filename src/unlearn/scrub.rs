@@ -124,14 +124,14 @@ where
         let Self { alpha, gamma, temperature, epochs, ascents, .. } = *self;
         let teacher = task.model().valid();
         let loss = |student: &M, batch: LabeledBatch, samples: &[usize], turn: Turn| {
-            let taught = teacher.logits(batch.images.clone());
-            let said = student.logits(batch.images.clone().autodiff());
+            let taught = teacher.logits(batch.images());
+            let said = student.logits(batch.images().autodiff());
             batch.check_labels(said.dims()[1]).map_err(|refused| refused.among(samples))?;
             let distance = distance(taught, said.clone(), temperature);
             Ok(match turn {
                 Turn::Ascend => distance.neg(),
                 Turn::Descend => {
-                    let error = cross_entropy(said, batch.labels.autodiff()).mean();
+                    let error = cross_entropy(said, batch.labels().autodiff()).mean();
                     distance.mul_scalar(alpha) + error.mul_scalar(gamma)
                 }
             })

@@ -179,9 +179,9 @@ impl Ssd {
                 return Err(PassError::Interrupted { done, total }.into());
             }
             let loaded = source.load(batch, &weights.device())?;
-            let logits = tracked.logits(loaded.images.clone().autodiff());
+            let logits = tracked.logits(loaded.images().autodiff());
             loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
-            let loss = cross_entropy(logits, loaded.labels.autodiff()).mean();
+            let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
             let gradient = Weights::gradient(&tracked, &loss.backward());
             sum = sum + gradient.square();
             bar.inc(batch.len() as u64);

@@ -18,6 +18,7 @@ use burn::train::Interrupter;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -25,6 +26,7 @@ use sha2::{Digest, Sha256};
 use crate::capture::{BatchSource, FrozenModel, PassError, progress_bar};
 use crate::files::{hexadecimal, write_whole};
 use crate::influence::{ImageSource, LabeledBatch};
+use crate::items::spread;
 use crate::samples::LabeledSample;
 
 use super::{UnlearnError, UnlearnTask};
@@ -56,6 +58,11 @@ pub struct StepConfig {
     /// Order of the samples.
     pub seed: u64,
     /// Where weights and optimizer are kept after each pass over the samples. They are removed when the run is complete.
+    ///
+    /// So that nobody goes on with other data, 256 samples are read once more, spread evenly from the first to the last (all, of fewer):
+    /// when the first pass is kept, and when a run goes on. That notices another data set or another order, but not one image
+    /// among many that was changed. Data that are random on purpose are always others: see
+    /// [`UnlearnTask::without_digests`](super::UnlearnTask::without_digests).
     pub checkpoints: Option<PathBuf>,
     /// Whether to show a progress bar (never drawn where standard error is no terminal).
     pub progress: bool,
@@ -148,8 +155,11 @@ pub(super) struct Steps<'a, M, D, I, K> {
 /// What of a run is on disk.
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
-    /// SHA-256 over model, data and settings, in hexadecimal.
+    /// SHA-256 over model, samples and settings, in hexadecimal.
     run: String,
+    /// SHA-256 over the digests of some of the data, in hexadecimal; none where they are random.
+    #[serde(default)]
+    data: Option<String>,
     /// Complete legs.
     legs: usize,
     /// SHA-256 of the files of weights and optimizer; none in what was written before it was introduced.
@@ -160,6 +170,9 @@ struct Progress {
 const PROGRESS: &str = "progress.json";
 /// Steps after which the loss is looked at: fetching it makes the host wait for the device.
 const LOOK: usize = 16;
+/// Samples that are read to tell the data from others.
+const CHECKED: usize = 256;
+const GOES_ON: &str = "the same call goes on after the last complete pass over the samples";
 
 impl<M, D, I, K: Copy> Steps<'_, M, D, I, K>
 where
@@ -174,15 +187,14 @@ where
         loss: impl Fn(&M, LabeledBatch, &[usize], K) -> Result<Tensor<1>, PassError>,
     ) -> Result<M, UnlearnError> {
         let Self { method, task, config, legs, .. } = *self;
-        let steps = |leg: &Leg<K>| leg.samples.len().div_ceil(config.batch_size);
-        let total: usize = legs.iter().map(steps).sum();
+        let total = self.steps_of(legs.len());
         let _span = tracing::info_span!("unlearn", method, steps = total).entered();
-        let run = self.identity()?;
-        let (mut student, mut optimizer, first) = self.start(&run)?;
+        let run = self.identity();
+        let (mut student, mut optimizer, first, mut data) = self.start(&run)?;
         let source = ImageSource::new(task.data());
         let device = student.devices().into_iter().next().unwrap_or_default().inner();
         let bar = progress_bar(total, method, config.progress);
-        let mut step: usize = legs[..first].iter().map(steps).sum();
+        let mut step = self.steps_of(first);
         bar.set_position(step as u64);
         for (number, leg) in legs.iter().enumerate().skip(first) {
             let mut order = leg.samples.clone();
@@ -190,7 +202,7 @@ where
             for samples in order.chunks(config.batch_size) {
                 if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
                     let resumes = match config.checkpoints {
-                        Some(_) => "the same call goes on after the last complete pass over the samples",
+                        Some(_) => GOES_ON,
                         None => "with `checkpoints` the next call would go on from here",
                     };
                     return Err(UnlearnError::Interrupted { method, done: step, total, resumes });
@@ -209,8 +221,14 @@ where
                 step += 1;
                 bar.inc(1);
             }
-            if number + 1 < legs.len() {
-                self.keep(&run, number + 1, &student, &optimizer)?;
+            let legs_done = number + 1;
+            if config.checkpoints.is_some() && legs_done < legs.len() {
+                if legs_done == 1 {
+                    data = self.data(None)?; // Not to be stopped: the pass would be lost.
+                }
+                let progress =
+                    Progress { run: run.clone(), data: data.clone(), legs: legs_done, files: None };
+                self.keep(progress, &student, &optimizer)?;
             }
         }
         bar.finish_and_clear();
@@ -218,15 +236,22 @@ where
         Ok(student.valid())
     }
 
-    /// Student, optimizer and the first leg that is left.
-    fn start(&self, run: &str) -> Result<(M, ModuleOptimizer, usize), UnlearnError> {
+    /// Steps of the first legs.
+    fn steps_of(&self, legs: usize) -> usize {
+        self.legs[..legs].iter().map(|leg| leg.samples.len().div_ceil(self.config.batch_size)).sum()
+    }
+
+    /// Student, optimizer, the first leg that is left, and what is known of the data.
+    fn start(&self, run: &str) -> Result<(M, ModuleOptimizer, usize, Option<String>), UnlearnError> {
         let (model, optimizer) = (self.task.model().valid(), self.config.optimizer());
-        let Some(folder) = &self.config.checkpoints else { return Ok((model.train(), optimizer, 0)) };
+        let Some(folder) = &self.config.checkpoints else {
+            return Ok((model.train(), optimizer, 0, None));
+        };
         std::fs::create_dir_all(folder)
             .map_err(|source| UnlearnError::Write { path: folder.clone(), source })?;
         let path = folder.join(PROGRESS);
         if !path.exists() {
-            return Ok((model.train(), optimizer, 0));
+            return Ok((model.train(), optimizer, 0, None));
         }
         let refuse =
             |path: &Path, detail: String| UnlearnError::Checkpoint { path: path.to_path_buf(), detail };
@@ -236,6 +261,12 @@ where
         })?;
         if progress.run != run || progress.legs >= self.legs.len() {
             let detail = "it belongs to a run with another model, other samples or other settings: remove it or give another folder";
+            return Err(refuse(folder, detail.to_owned()));
+        }
+        let data = self.data(Some(progress.legs))?;
+        if data.is_some() && progress.data.is_some() && data != progress.data {
+            let detail = "it belongs to a run with other data: remove it or give another folder (data that are random on purpose, as by \
+                          augmentation in the data set, differ each time: unlearn with `UnlearnTask::without_digests`)";
             return Err(refuse(folder, detail.to_owned()));
         }
         let [weights, state] = self.files(folder, progress.legs);
@@ -252,7 +283,7 @@ where
         let model = model.try_load_file(&weights).map_err(|error| damaged(&weights, error.to_string()))?;
         let optimizer = optimizer.load(&state).map_err(|error| damaged(&state, error.to_string()))?;
         tracing::info!(method = self.method, legs = progress.legs, "unlearning goes on from a checkpoint");
-        Ok((model.train(), optimizer, progress.legs))
+        Ok((model.train(), optimizer, progress.legs, progress.data))
     }
 
     fn files(&self, folder: &Path, legs: usize) -> [PathBuf; 2] {
@@ -260,15 +291,10 @@ where
     }
 
     /// Keeps weights and optimizer. The file that names them is the last to be written, and the first to be complete.
-    fn keep(
-        &self,
-        run: &str,
-        legs: usize,
-        student: &M,
-        optimizer: &ModuleOptimizer,
-    ) -> Result<(), UnlearnError> {
+    fn keep(&self, progress: Progress, student: &M, optimizer: &ModuleOptimizer) -> Result<(), UnlearnError> {
         let Some(folder) = &self.config.checkpoints else { return Ok(()) };
         let failed = |path: &Path, source| UnlearnError::Write { path: path.to_path_buf(), source };
+        let legs = progress.legs;
         let [weights, state] = self.files(folder, legs);
         student
             .valid()
@@ -279,7 +305,7 @@ where
             digest(&weights).map_err(|source| failed(&weights, source))?,
             digest(&state).map_err(|source| failed(&state, source))?,
         ];
-        let progress = json!(Progress { run: run.to_owned(), legs, files: Some(digests) }).to_string();
+        let progress = json!(Progress { files: Some(digests), ..progress }).to_string();
         let path = folder.join(PROGRESS);
         write_whole(&path, progress.as_bytes()).map_err(|source| failed(&path, source))?;
         self.files(folder, legs - 1).iter().for_each(|old| _ = std::fs::remove_file(old));
@@ -300,12 +326,32 @@ where
         Ok(())
     }
 
-    /// What tells this run from another; nothing where no run is kept.
-    fn identity(&self) -> Result<String, UnlearnError> {
-        if self.config.checkpoints.is_none() {
-            return Ok(String::new());
+    /// A digest of some of the data, spread evenly; none where they are random. With the legs that are complete it looks at the
+    /// interrupter.
+    fn data(&self, legs: Option<usize>) -> Result<Option<String>, UnlearnError> {
+        if !self.task.has_digests() {
+            return Ok(None);
         }
-        let all: Vec<usize> = (0..self.task.size().total()).collect();
+        let (method, total) = (self.method, self.steps_of(self.legs.len()));
+        let done = self.steps_of(legs.unwrap_or_default());
+        let interrupter = legs.and(self.config.interrupter.as_ref());
+        let source = ImageSource::new(self.task.data());
+        let positions: Vec<usize> = spread(self.task.size().total(), CHECKED).collect();
+        let digests = positions.into_par_iter().map(|index| {
+            if interrupter.is_some_and(Interrupter::should_stop) {
+                return Err(UnlearnError::Interrupted { method, done, total, resumes: GOES_ON });
+            }
+            Ok(source.digests(&[index])?.unwrap_or_default())
+        });
+        let digests = digests.collect::<Result<Vec<Vec<u64>>, UnlearnError>>()?;
+        Ok(Some(hexadecimal(&Sha256::digest(json!(digests).to_string()))))
+    }
+
+    /// What tells this run from another, but for its data; nothing where no run is kept.
+    fn identity(&self) -> String {
+        if self.config.checkpoints.is_none() {
+            return String::new();
+        }
         let run = json!({
             "method": self.method,
             "settings": self.settings,
@@ -313,9 +359,8 @@ where
             "model": FrozenModel::new(self.task.model()).inventory().fingerprint,
             "samples": self.task.size(),
             "flagged": self.task.flagged(),
-            "data": ImageSource::new(self.task.data()).digest(&all)?,
         });
-        Ok(hexadecimal(&Sha256::digest(run.to_string())))
+        hexadecimal(&Sha256::digest(run.to_string()))
     }
 }
 

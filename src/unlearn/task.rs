@@ -18,6 +18,7 @@ pub struct UnlearnTask<M, D, I> {
     data: D,
     flagged: Vec<usize>,
     retained: Vec<usize>,
+    has_digests: bool,
     item: PhantomData<fn() -> I>,
 }
 
@@ -70,7 +71,19 @@ where
         if retained.is_empty() {
             return Err(UnlearnError::NothingLeft);
         }
-        Ok(Self { model, data, flagged, retained, item: PhantomData })
+        Ok(Self { model, data, flagged, retained, has_digests: true, item: PhantomData })
+    }
+
+    /// For data that are random on purpose, as by augmentation in the data set: a sample that is read again is another one, and a run
+    /// that is continued from [`checkpoints`](super::StepConfig::checkpoints) would take the data for others. It then trusts that they
+    /// are the same.
+    pub fn without_digests(self) -> Self {
+        Self { has_digests: false, ..self }
+    }
+
+    /// Whether samples may be read again to see that they are the same.
+    pub(super) fn has_digests(&self) -> bool {
+        self.has_digests
     }
 
     /// The trained model.

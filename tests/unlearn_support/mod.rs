@@ -116,8 +116,8 @@ pub fn train<D: Dataset<LabeledImage>>(model: Mlp, data: &D, epochs: usize) -> M
         order.shuffle(&mut rng);
         for batch in order.chunks(30) {
             let batch = source.load(batch, &Device::flex()).unwrap();
-            let logits = model.logits(batch.images.autodiff());
-            let loss = cross_entropy(logits, batch.labels.autodiff()).mean();
+            let logits = model.logits(batch.images().autodiff());
+            let loss = cross_entropy(logits, batch.labels().autodiff()).mean();
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             let rate = 0.1 * (1.0 - epoch as f64 / epochs as f64);
             model = optimizer.step(rate, model, gradients);

@@ -19,10 +19,10 @@ fn normalise(images: Tensor<4>) -> Tensor<4> {
 
 /// Logits and the mean cross-entropy of a batch, as burn's metrics take them.
 pub fn classify(model: &impl Classifier, batch: LabeledBatch) -> ClassificationOutput {
-    let output = model.logits(batch.images);
+    let output = model.logits(batch.images());
     let loss = CrossEntropyLossConfig::new().init(&output.device());
-    let loss = loss.forward(output.clone(), batch.labels.clone());
-    ClassificationOutput { loss, output, targets: batch.labels }
+    let loss = loss.forward(output.clone(), batch.labels());
+    ClassificationOutput { loss, output, targets: batch.labels() }
 }
 
 macro_rules! training_steps {

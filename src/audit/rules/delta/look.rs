@@ -29,7 +29,7 @@ pub(super) fn looks<S: BatchSource<Batch = LabeledBatch>>(
     let mut looks: Vec<Vec<f64>> = Vec::with_capacity(samples.len());
     let mut plan: Option<([usize; 2], Cosine, Tensor<2>, usize)> = None;
     for batch in samples.chunks(BATCH) {
-        let images = source.load(batch, device)?.images;
+        let images = source.load(batch, device)?.images();
         let [count, channels, height, width] = images.dims();
         if plan.as_ref().is_none_or(|(size, ..)| *size != [height, width]) {
             let (bands, used) = bands([height, width], device);

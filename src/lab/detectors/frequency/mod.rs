@@ -124,7 +124,7 @@ where
         let indices: Vec<usize> = (0..case.labels().len()).collect();
         let mut scores = Vec::with_capacity(indices.len());
         for batch in indices.chunks(case.pass.batch_size) {
-            scores.extend(network.log_odds(source.load(batch, device)?.images));
+            scores.extend(network.log_odds(source.load(batch, device)?.images()));
         }
         if scores.iter().any(|score: &f64| !score.is_finite()) {
             let problem = "its network diverged: give more clean images, or another seed";

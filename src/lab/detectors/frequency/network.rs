@@ -121,8 +121,8 @@ impl SpectrumNet {
                     samples.push((altered(image, other, rng).map_err(|error| error.to_string())?, 1));
                 }
                 let batch = batch(&samples, device)?;
-                let inputs = scaling.apply(batch.images).autodiff();
-                let labels: Tensor<1, Int> = batch.labels;
+                let inputs = scaling.apply(batch.images()).autodiff();
+                let labels: Tensor<1, Int> = batch.labels();
                 let loss = cross_entropy(layers.forward(inputs), labels).mean();
                 let gradients = GradientsParams::from_grads(loss.backward(), &layers);
                 let rate = LEARNING_RATE * (1.0 - f64::from(step) / steps as f64);
@@ -160,7 +160,7 @@ impl Scaling {
         let mut sums: Option<(Tensor<4>, Tensor<4>)> = None;
         for part in clean.chunks(8 * BATCH) {
             let samples: Vec<(Image, usize)> = part.iter().map(|image| (image.clone(), 0)).collect();
-            let spectrum = logarithms(&cosine, batch(&samples, device)?.images);
+            let spectrum = logarithms(&cosine, batch(&samples, device)?.images());
             let (sum, square) = (spectrum.clone().sum_dim(0), spectrum.square().sum_dim(0));
             sums = Some(match sums {
                 None => (sum, square),
@@ -210,7 +210,7 @@ mod tests {
 
     fn log_odds(images: &[Image], network: &SpectrumNet) -> Vec<f64> {
         let samples: Vec<(Image, usize)> = images.iter().map(|image| (image.clone(), 0)).collect();
-        network.log_odds(batch(&samples, &Device::default()).unwrap().images)
+        network.log_odds(batch(&samples, &Device::default()).unwrap().images())
     }
 
     #[test]
