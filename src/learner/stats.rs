@@ -15,7 +15,7 @@ pub struct CollectorStats {
     pub skipped_steps: usize,
     /// Samples collected.
     pub samples: usize,
-    /// Time spent on collecting, without the tap itself. On a GPU: until the work is queued and its check has come back. The times
+    /// Time spent on collecting and on writing the collector's files, without the tap itself. On a GPU: until the work is queued and its check has come back. The times
     /// of several workers add up.
     pub elapsed: Duration,
     /// Time from the start of the first step to the latest one, validation between epochs included.

@@ -155,6 +155,19 @@ where
     collector.finish(result).map_err(|error: FactorError| LabError::Training(error.to_string()))
 }
 
+/// Batches that burn's loader makes ahead, at most, for each worker.
+const BATCHES_AHEAD: usize = 100;
+/// Bytes that they may take.
+const MOST_AHEAD: usize = 512 << 20;
+
+/// One worker that makes batches ahead, none where those would take too much memory. (A second one would make the order of augmentation
+/// depend on timing.)
+fn workers<I: LabeledSample>(data: &impl Dataset<I>, batch_size: usize) -> usize {
+    let values = data.get(0).map_or(0, |item| item.image().pixels().len());
+    let ahead = BATCHES_AHEAD * batch_size.min(data.len()) * values * size_of::<f32>();
+    usize::from(ahead <= MOST_AHEAD)
+}
+
 fn launch<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<LearningResult<M>, LabError>
 where
     M: LearnerModel
@@ -186,13 +199,13 @@ where
         .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay)))
         .init();
     let device = model.devices().into_iter().next().unwrap_or_default();
+    let workers = workers(&data, config.batch_size);
     let loader = |data: Arc<dyn Dataset<I>>, augmentation| -> Arc<dyn DataLoader<LabeledBatch>> {
         let batcher = AugmentingBatcher { augmentation, seed: config.seed, calls: Arc::default() };
-        // One worker: a second one would make the order of augmentation depend on timing.
         DataLoaderBuilder::new(batcher)
             .batch_size(config.batch_size)
             .shuffle(config.seed)
-            .num_workers(1)
+            .num_workers(workers)
             .set_device(device.clone())
             .build(data)
     };
