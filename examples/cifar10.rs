@@ -26,9 +26,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect};
-use burn_delta_influence::capture::{FrozenModel, PassConfig};
+use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::KroneckerFactors;
-use burn_delta_influence::influence::{ImageSource, SampledCrossEntropy, Shard, predict};
+use burn_delta_influence::influence::{ImageSource, Shard, predict};
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::metrics::DetectionMetrics;
@@ -343,7 +343,7 @@ fn rechecked(
 ) -> Outcome<Verdict> {
     let cleaned = task.cleaned();
     let audit = phase("audit of the unlearned model", || {
-        let factors = fitted(model, &cleaned, arguments.seed)?;
+        let factors = unlearning::fitted(model, &cleaned, arguments.seed)?;
         let config = AuditConfig::new().with_seed(arguments.seed);
         Ok(DeltaAudit::new(config).recheck(model, &factors, &cleaned, suspects)?)
     })?;
@@ -456,14 +456,6 @@ fn network(width: usize, device: &Device) -> ResNet9 {
     ResNet9::new(width, Cifar10::CLASSES.len(), &device.clone().autodiff())
 }
 
-/// Factors from a pass of the finished model.
-fn fitted<D: Dataset<LabeledImage>>(model: &ResNet9, data: &D, seed: u64) -> Outcome<KroneckerFactors> {
-    let indices: Vec<usize> = (0..data.len()).collect();
-    let (frozen, source) = (FrozenModel::new(model), ImageSource::new(data));
-    let loss = SampledCrossEntropy::new(seed);
-    Ok(KroneckerFactors::fit(&frozen, &source, &indices, &loss, &PassConfig::default())?)
-}
-
 /// The model and its factors.
 fn trained(
     arguments: &Arguments,
@@ -491,7 +483,7 @@ fn trained(
         }
         FactorChoice::Fit => {
             let model = phase("train, without collecting", || Ok(train(model, data.train.clone(), config)?))?;
-            let factors = phase("fit factors", || fitted(&model, &data.train, arguments.seed))?;
+            let factors = phase("fit factors", || unlearning::fitted(&model, &data.train, arguments.seed))?;
             Ok((model, factors))
         }
     }

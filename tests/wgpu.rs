@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
 use burn::tensor::{Device, DeviceKind};
-use burn_delta_influence::capture::{FrozenModel, PassConfig};
+use burn_delta_influence::capture::{FrozenModel, PassConfig, check_device};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     CrossEntropy, Damping, ImageSource, Influence, Margin, Preconditioner, ScoreOptions, Scores,
@@ -101,4 +101,22 @@ fn a_watched_training_on_the_gpu_collects_every_layer() {
     assert_eq!(trained.stats.steps, 6);
     assert_eq!(trained.stats.collected_steps, 5);
     assert_eq!(trained.factors.layers().count(), 9);
+}
+
+#[test]
+fn a_gpu_that_is_there_can_be_used() {
+    check_device(&gpu()).unwrap();
+}
+
+#[test]
+fn a_gpu_that_is_absent_is_an_error_and_no_panic() {
+    // No machine that this is run on has ten.
+    let absent = Device::wgpu(DeviceKind::DiscreteGpu(9));
+    let refused = check_device(&absent).unwrap_err().to_string();
+    println!("{refused}");
+    assert!(refused.contains("1 + 1 on") && refused.contains("DiscreteGpu(9)"), "{refused}");
+    assert!(refused.contains("Device::flex()"), "{refused}");
+    // It is not in the way of those that are there.
+    check_device(&gpu()).unwrap();
+    check_device(&Device::flex()).unwrap();
 }

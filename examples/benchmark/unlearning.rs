@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::data::dataset::InMemDataset;
+use burn::data::dataset::transform::SelectionDataset;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
 use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::report::{StateRecord, UnlearnRecord, save_json};
+use burn_delta_influence::report::{StateRecord, UnlearnRecord, Verdict, save_json};
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use rand::SeedableRng;
@@ -23,7 +24,7 @@ use crate::models::{Models, TrainedCell, training_config};
 use crate::plots::{Line, chart};
 use crate::support::Outcome;
 use crate::table::{LEAST_SUCCESS, median};
-use crate::unlearners::{MethodChoice, Task};
+use crate::unlearners::{Data, MethodChoice, Task, fitted};
 
 /// Parts of the poisons that were found, and clean images that were taken for one, per poison.
 const FOUND: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 1.0];
@@ -55,6 +56,8 @@ impl fmt::Display for Flags {
         }
     }
 }
+
+type Cleaned = SelectionDataset<Data, LabeledImage>;
 
 /// One line of the results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -200,6 +203,14 @@ impl<'a> Case<'a> {
         Ok(audit.flagged())
     }
 
+    /// What an audit of the unlearned model says of the suspect from which the samples were flagged.
+    fn recheck(&self, model: &ResNet9, cleaned: &Cleaned) -> Outcome<Verdict> {
+        let factors = fitted(model, cleaned, self.trained.record.cell.seed)?;
+        let config = self.bench.config(Rule::Delta(Delta::default()));
+        let audit = DeltaAudit::new(config).recheck(model, &factors, cleaned, &self.suspects[..1])?;
+        Ok(audit.verdict())
+    }
+
     fn unlearn(&self, flags: Flags, flagged: &[usize], choice: MethodChoice) -> Outcome<UnlearnCell> {
         let record = &self.trained.record;
         let cell = record.cell.clone();
@@ -221,12 +232,17 @@ impl<'a> Case<'a> {
             None
         } else {
             let task: Task = UnlearnTask::new(self.trained.model.clone(), self.data.clone(), flagged)?;
-            Some(method.unlearn(&task)?)
+            Some((method.unlearn(&task)?, task))
         };
         let result = match unlearned {
-            Some(unlearned) => {
+            Some((unlearned, task)) => {
                 let after = probe.measure(&unlearned.model)?;
-                unlearn::record(&unlearned, flagged.len(), before, after).with_training(original)
+                let record =
+                    unlearn::record(&unlearned, flagged.len(), before, after).with_training(original);
+                let recheck = (flags == Flags::Delta && choice.trains())
+                    .then(|| self.recheck(&unlearned.model, &task.cleaned()))
+                    .transpose()?;
+                UnlearnRecord { recheck, ..record }
             }
             // Nothing flagged, nothing done.
             None => UnlearnRecord {
@@ -274,8 +290,8 @@ pub fn markdown(records: &[UnlearnCell]) -> String {
         groups.entry((family, record.flags.to_string(), record.method)).or_default().push(record);
     }
     let mut out = String::from(
-        "| data, attack | flagged by | method | models | PSR before, % | PSR after, %: median (largest) | clean accuracy, points: median (worst) | flagged that keep their label, % | cost, % of training | s |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| data, attack | flagged by | method | models | PSR before, % | PSR after, %: median (largest) | clean accuracy, points: median (worst) | flagged that keep their label, % | audited again: clean | cost, % of training | s |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for ((family, flags, method), mine) in groups {
         let of = |value: &dyn Fn(&UnlearnRecord) -> Option<f64>| -> Vec<f64> {
@@ -288,9 +304,13 @@ pub fn markdown(records: &[UnlearnCell]) -> String {
         let cost = of(&|record| record.share_of_training);
         let largest = after.iter().copied().fold(f64::NAN, f64::max);
         let worst = gained.iter().copied().fold(f64::NAN, f64::min);
+        let verdicts: Vec<Verdict> = mine.iter().filter_map(|cell| cell.record.recheck).collect();
+        let clean = verdicts.iter().filter(|verdict| **verdict == Verdict::Clean).count();
+        let again =
+            if verdicts.is_empty() { String::new() } else { format!("{clean} of {}", verdicts.len()) };
         let _ = writeln!(
             out,
-            "| {family} | {flags} | {} | {} | {:.1} | {:.1} ({:.1}) | {:+.1} ({:+.1}) | {:.0} | {:.0} | {:.0} |",
+            "| {family} | {flags} | {} | {} | {:.1} | {:.1} ({:.1}) | {:+.1} ({:+.1}) | {:.0} | {again} | {:.0} | {:.0} |",
             method.name(),
             mine.len(),
             100.0 * median(before),

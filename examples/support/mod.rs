@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use burn::data::dataset::InMemDataset;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use burn_delta_influence::audit::Suspect;
-use burn_delta_influence::capture::FrozenModel;
-use burn_delta_influence::capture::PassConfig;
+use burn_delta_influence::capture::{FrozenModel, PassConfig, check_device};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     Classifier, CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, Shard,
@@ -42,15 +41,15 @@ impl DeviceChoice {
     /// The device.
     pub fn device(self) -> Outcome<Device> {
         match (self, gpu()) {
-            (Self::Auto | Self::Gpu, Some(device)) => match (usable(&device), self) {
+            (Self::Auto | Self::Gpu, Some(device)) => match (check_device(&device), self) {
                 (Ok(()), _) => Ok(device),
                 (Err(error), Self::Auto) => {
-                    eprintln!("{error}; computing on the CPU");
+                    eprintln!("the GPU can't be used: {error}\ncomputing on the CPU");
                     Ok(Device::flex())
                 }
                 (Err(error), _) => {
-                    Err(format!("{error}: check that its driver is installed, or rerun with `--device cpu`")
-                        .into())
+                    let advice = "check that its driver is installed, or rerun with `--device cpu`";
+                    Err(format!("the GPU can't be used: {error}\n{advice}").into())
                 }
             },
             (Self::Auto | Self::Cpu, _) => Ok(Device::flex()),
@@ -61,17 +60,6 @@ impl DeviceChoice {
                 Err("this example was built without a GPU backend: rerun with `--features wgpu`".into())
             }
         }
-    }
-}
-
-/// Computes something there: a device without adapter or driver panics only when it is first used.
-fn usable(device: &Device) -> Result<(), String> {
-    let one_and_one = || Tensor::<1>::ones([2], device).sum().into_scalar::<f32>();
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(one_and_one)) {
-        Ok(2.0) => Ok(()),
-        Ok(other) => Err(format!("the GPU can't be used: 1 + 1 is {other} there")),
-        // The panic's own message is on standard error by now.
-        Err(_) => Err("the GPU can't be used".to_owned()),
     }
 }
 

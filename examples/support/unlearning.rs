@@ -6,6 +6,9 @@ use std::sync::Arc;
 use burn::data::dataset::transform::SelectionDataset;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::Module;
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::influence::{ImageSource, SampledCrossEntropy};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train};
@@ -15,6 +18,8 @@ use burn_delta_influence::unlearn::{
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+
+use crate::support::Outcome;
 
 /// Training data as the examples hold them.
 pub type Data = Arc<InMemDataset<LabeledImage>>;
@@ -83,8 +88,21 @@ impl MethodChoice {
         }
     }
 
+    /// Whether it is a training on the samples that are left, and nothing else.
+    pub fn trains(self) -> bool {
+        matches!(self, Self::Retrain | Self::Resume)
+    }
+
     /// Its name on the command line and in files.
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
+}
+
+/// Factors from a pass of the finished model.
+pub fn fitted<D: Dataset<LabeledImage>>(model: &ResNet9, data: &D, seed: u64) -> Outcome<KroneckerFactors> {
+    let indices: Vec<usize> = (0..data.len()).collect();
+    let (frozen, source) = (FrozenModel::new(model), ImageSource::new(data));
+    let loss = SampledCrossEntropy::new(seed);
+    Ok(KroneckerFactors::fit(&frozen, &source, &indices, &loss, &PassConfig::default())?)
 }

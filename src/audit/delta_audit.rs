@@ -105,7 +105,7 @@ impl DeltaAudit {
     {
         let start = Instant::now();
         self.config.validate()?;
-        let frozen = FrozenModel::new(model);
+        let frozen = FrozenModel::try_new(model)?;
         factors.check_model(frozen.inventory())?;
         if train.is_empty() {
             return Err(AuditError::NoData);
@@ -157,7 +157,7 @@ impl DeltaAudit {
         let _span = tracing::info_span!("audit", suspects = suspects.len(), samples = train.len()).entered();
         let start = Instant::now();
         self.config.validate()?;
-        let frozen = FrozenModel::new(model);
+        let frozen = FrozenModel::try_new(model)?;
         factors.check_model(frozen.inventory())?;
         let (mut cases, classes) = self.cases(&frozen, train, suspects, asked)?;
         let labels = labels(train, classes)?;

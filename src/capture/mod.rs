@@ -8,6 +8,7 @@
 //! [`FrozenModel::features`] runs forward only and hands out the inputs of the model's last linear layer.
 
 mod autocorrelation;
+mod device;
 mod features;
 mod inventory;
 mod layer;
@@ -17,6 +18,8 @@ mod scope;
 mod tap;
 mod weights;
 
+pub use device::check_device;
+pub(crate) use device::on_device;
 pub use features::BatchFeatures;
 pub(crate) use inventory::identities;
 pub use inventory::{ModelInventory, ParameterInfo};

@@ -12,6 +12,7 @@ use burn::train::Interrupter;
 use indicatif::{ProgressBar, ProgressStyle};
 use thiserror::Error;
 
+use super::device::{failed, on_device};
 use super::{CaptureScope, LayerGradients, ModelInventory, Refused, ScopeKind};
 use crate::items::caught;
 
@@ -92,6 +93,18 @@ pub enum PassError {
     /// The batch size is zero.
     #[error("the batch size is 0: set it to 1 or more")]
     BatchSize,
+    /// The device is absent, was lost or ran out of memory; or the model or the objective panicked.
+    #[error(
+        "{work} on {device} panicked (more is on standard error): {said}; if the device is lost or absent, go on with another one (`Device::flex()` is the CPU), if its memory is full, with smaller batches"
+    )]
+    Device {
+        /// The device.
+        device: String,
+        /// What was computed there.
+        work: String,
+        /// What the panic said.
+        said: String,
+    },
     /// The pass was stopped through the [`Interrupter`].
     #[error("interrupted after {done} of {total} samples")]
     Interrupted {
@@ -239,6 +252,9 @@ pub struct BatchGradients<'a> {
 
 impl<M: Module> FrozenModel<M> {
     /// A frozen copy of `model`; the weights are shared, not copied.
+    ///
+    /// # Panics
+    /// Where the model's device is lost or absent: see [`try_new`](Self::try_new).
     pub fn new(model: &M) -> Self {
         let device = model.devices().into_iter().next().unwrap_or_default().inner();
         let model = model.valid();
@@ -246,6 +262,15 @@ impl<M: Module> FrozenModel<M> {
         let inventory = ModelInventory::of(&model);
         let names = inventory.layer_names();
         Self { model, inventory, names, device }
+    }
+
+    /// [`new`](Self::new), with an error where the model's device is lost or absent: the weights are read, for their fingerprint.
+    ///
+    /// # Errors
+    /// [`PassError::Device`].
+    pub fn try_new(model: &M) -> Result<Self, PassError> {
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        on_device(&device, "reading the model's weights", || Ok(Self::new(model)))
     }
 
     /// A copy on another device.
@@ -340,7 +365,12 @@ impl<M: Module> FrozenModel<M> {
                     let done = number * config.batch_size;
                     return Err(PassError::Interrupted { done, total: indices.len() }.into());
                 }
-                visit(indices_of_batch, batch?)?;
+                let batch = batch?;
+                caught(|| visit(indices_of_batch, batch)).unwrap_or_else(|said| {
+                    let (first, last) = (indices_of_batch[0], indices_of_batch[indices_of_batch.len() - 1]);
+                    let work = format!("{purpose} of samples {first}..={last}");
+                    Err(failed(device, &work, said).into())
+                })?;
                 bar.inc(indices_of_batch.len() as u64);
             }
             bar.finish_and_clear();

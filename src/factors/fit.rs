@@ -6,7 +6,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Device};
 use serde_json::json;
 
-use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, Rotation};
+use crate::capture::{
+    BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, Rotation, on_device,
+};
 
 use super::kronecker::{FactorSource, MAX_EIGEN_SIZE, Provenance};
 use super::moments::Moments;
@@ -76,8 +78,7 @@ impl KroneckerFactors {
         );
         provenance.samples = indices.len();
         let channels = model.inventory().channel_sizes();
-        let covariances = moments
-            .finish()
+        let covariances = on_device(model.device(), "covariances", || moments.finish())
             .map_err(|error| not_finite_at(model, source, indices, loss, config).unwrap_or(error))?;
         Self::from_covariances(covariances, provenance, eigen, |layer| {
             channels.get(layer).copied().unwrap_or(1)
@@ -104,11 +105,13 @@ impl KroneckerFactors {
     {
         self.check_model(model.inventory())?;
         let dtype = model.inventory().dtype;
-        let rotations: BTreeMap<&str, Rotation> = self
-            .layers
-            .iter()
-            .map(|(layer, factors)| (layer.as_str(), factors.rotation(model.device(), dtype)))
-            .collect();
+        let device = model.device();
+        let rotations: BTreeMap<&str, Rotation> = on_device(device, "copying the eigenbases to it", || {
+            let layers = self.layers.iter();
+            Ok::<_, FactorError>(
+                layers.map(|(layer, factors)| (layer.as_str(), factors.rotation(device, dtype))).collect(),
+            )
+        })?;
         let mut sums: BTreeMap<String, RunningSum> = BTreeMap::new();
         model.pass(source, indices, loss, "eigenvalues", config, |batch| {
             for (layer, gradients) in &batch.layers {
@@ -122,12 +125,18 @@ impl KroneckerFactors {
             }
             Ok::<_, FactorError>(())
         })?;
-        for (layer, mut sum) in sums {
-            let mut corrected = sum.total();
-            corrected.scale(1.0 / indices.len() as f64);
-            if !corrected.is_finite() {
-                return Err(FactorError::NotFinite { layer, which: "squared gradients" });
-            }
+        let eigenvalues = on_device(device, "eigenvalues", || {
+            let means = sums.into_iter().map(|(layer, mut sum)| {
+                let mut corrected = sum.total();
+                corrected.scale(1.0 / indices.len() as f64);
+                match corrected.is_finite() {
+                    true => Ok((layer, corrected)),
+                    false => Err(FactorError::NotFinite { layer, which: "squared gradients" }),
+                }
+            });
+            means.collect::<Result<Vec<_>, _>>()
+        })?;
+        for (layer, corrected) in eigenvalues {
             if let Some(factors) = self.layers.get_mut(&layer) {
                 factors.corrected = Some(corrected);
             }

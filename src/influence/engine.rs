@@ -15,7 +15,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::capture::{
     BatchGradients, BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, QueryRows,
-    products_with_rows,
+    on_device, products_with_rows,
 };
 use crate::factors::KroneckerFactors;
 
@@ -114,11 +114,13 @@ impl<'a, M: Module> Influence<'a, M> {
     ) -> Result<Self, InfluenceError> {
         factors.check_model(model.inventory())?;
         let (device, dtype) = (model.device(), model.inventory().dtype);
-        let layers = factors.layers().map(|(layer, factors)| {
-            let preconditioner = LayerPreconditioner::new(layer, factors, kind, damping, device, dtype)?;
-            Ok((layer.to_owned(), preconditioner))
-        });
-        let layers = layers.collect::<Result<_, InfluenceError>>()?;
+        let layers = on_device(device, "copying the factors to it", || {
+            let layers = factors.layers().map(|(layer, factors)| {
+                let preconditioner = LayerPreconditioner::new(layer, factors, kind, damping, device, dtype)?;
+                Ok((layer.to_owned(), preconditioner))
+            });
+            layers.collect::<Result<_, InfluenceError>>()
+        })?;
         Ok(Self { model, layers: Some(layers), identity: LayerPreconditioner::default() })
     }
 
@@ -265,7 +267,7 @@ impl<'a, M: Module> Influence<'a, M> {
             pending.rows.push(Tensor::cat(columns, 1));
             Ok(())
         })?;
-        pending.fetch(&mut scores)?;
+        on_device(self.device(), "influence scores", || pending.fetch(&mut scores))?;
         Ok(scores)
     }
 

@@ -1,5 +1,6 @@
 //! What can go wrong between factors and scores.
 
+use burn::tensor::Device;
 use thiserror::Error;
 
 use crate::capture::PassError;
@@ -34,11 +35,6 @@ pub enum InfluenceError {
     /// No such shard.
     #[error("there is no shard {0}: write i/n with i from 0 to n - 1, as in 0/8")]
     Shard(String),
-    /// The objective, the model or the device panicked.
-    #[error(
-        "a panic in the objective, the model or the device: {0}; where the run keeps parts, those that were complete stay"
-    )]
-    Panicked(String),
     /// A device that shares a run failed. What it and the others had completed is kept where the run has a folder for parts.
     #[error("on {device}: {source}")]
     Device {
@@ -57,4 +53,15 @@ pub enum InfluenceError {
         /// Position of the sample in the data set.
         sample: usize,
     },
+}
+
+impl InfluenceError {
+    /// With the device on which it happened, once.
+    pub(super) fn on(self, device: &Device) -> Self {
+        match self {
+            // They name it themselves.
+            Self::Device { .. } | Self::Pass(PassError::Device { .. }) => self,
+            other => Self::Device { device: format!("{device:?}"), source: Box::new(other) },
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 
-use crate::capture::{BatchSource, FrozenModel, PassError};
+use crate::capture::{BatchSource, FrozenModel, PassError, on_device};
 
 use super::{Classifier, LabeledBatch};
 
@@ -42,11 +42,13 @@ where
     let indices: Vec<usize> = (0..source.len()).collect();
     let mut predictions = Vec::with_capacity(indices.len());
     for batch in indices.chunks(batch_size) {
-        let images = source.load(batch, model.device())?.images();
-        let logits = model.model().logits(images).without_autodiff();
-        let [_, classes] = logits.dims();
-        let data = softmax(logits, 1).into_data().convert::<f32>();
-        let values: Vec<f32> = data.iter::<f32>().collect();
+        let loaded = source.load(batch, model.device())?;
+        let (values, classes) = on_device(model.device(), "predictions", || {
+            let logits = model.model().logits(loaded.images()).without_autodiff();
+            let [_, classes] = logits.dims();
+            let data = softmax(logits, 1).into_data().convert::<f32>();
+            Ok::<_, PassError>((data.iter::<f32>().collect::<Vec<_>>(), classes))
+        })?;
         for (row, &index) in values.chunks(classes.max(1)).zip(batch) {
             if row.iter().any(|p| !p.is_finite()) {
                 let layer = "logits".to_owned();

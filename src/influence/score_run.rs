@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, PassError, progress_bar};
+use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, PassError, on_device, progress_bar};
 use crate::items::{caught, spread};
 
 use super::engine::Directions;
@@ -222,10 +222,18 @@ where
             [] => vec![self.influence.model.device().clone()],
             devices => devices.to_vec(),
         };
+        let copies = devices.into_iter().map(|device| {
+            let copies = on_device(&device, "copying model and queries to it", || {
+                Ok::<_, InfluenceError>((self.influence.copies(&device), self.queries.on(&device)))
+            });
+            match copies {
+                Ok(copies) => Ok((device, copies)),
+                Err(error) => Err(error.on(&device)),
+            }
+        });
+        let copies = copies.collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|threads| {
-            for device in devices {
-                let (model, layers) = self.influence.copies(&device);
-                let queries = self.queries.on(&device);
+            for (device, ((model, layers), queries)) in copies {
                 let (open, results, bar) = (&open, &results, &bar);
                 let (work, origin, config) = (&work, &origin, &config);
                 threads.spawn(move || {
@@ -241,13 +249,10 @@ where
                         let length = piece.len() as u64;
                         let directions = &mut directions;
                         let part = || work.part(&influence, directions, &queries, piece, origin, config);
-                        match caught(part).unwrap_or_else(|said| Err(InfluenceError::Panicked(said))) {
+                        match on_device(&device, "influence scores", part) {
                             Ok(part) => lock(results).0.push(part),
                             Err(error) => {
-                                lock(results).1.get_or_insert(InfluenceError::Device {
-                                    device: format!("{device:?}"),
-                                    source: Box::new(error),
-                                });
+                                lock(results).1.get_or_insert(error.on(&device));
                                 return;
                             }
                         }
@@ -308,8 +313,10 @@ impl<S: BatchSource, O: Sync> Work<'_, S, O> {
                 let done = done.load(Ordering::Relaxed);
                 return Err(PassError::Interrupted { done, total }.into());
             }
-            let part = caught(|| self.kept(piece, origin));
-            let part = part.unwrap_or_else(|said| Err(InfluenceError::Panicked(said)))?;
+            let part = caught(|| self.kept(piece, origin)).unwrap_or_else(|said| {
+                let source = format!("looking at a part that is there panicked: {said}").into();
+                Err(PassError::Sample { index: self.indices[piece.start], source }.into())
+            })?;
             if part.is_some() {
                 done.fetch_add(piece.len(), Ordering::Relaxed);
                 bar.inc(piece.len() as u64);

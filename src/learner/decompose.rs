@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ParamId};
 
-use crate::capture::ModelInventory;
+use crate::capture::{ModelInventory, on_device};
 use crate::factors::{
     EigenConfig, FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerFactors, Provenance,
 };
@@ -26,8 +26,13 @@ impl Collector {
     ///
     /// # Errors
     /// [`FactorError::Nothing`] if no step was collected or `model` has none of the layers seen; [`FactorError::Diverged`] if no step
-    /// had finite values; [`FactorError::Eigen`].
+    /// had finite values; [`FactorError::Eigen`]; [`PassError::Device`](crate::capture::PassError::Device) where the device was lost.
     pub fn factors<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
+        let device = model.devices().into_iter().next().unwrap_or_default();
+        on_device(&device, "factors", || self.factors_of(model))
+    }
+
+    fn factors_of<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
         let _span = tracing::info_span!("factors").entered();
         // The fingerprint is that of the model in validation mode, which is what an audit sees: batch norm's running statistics
         // are brought up to date by `valid()`.

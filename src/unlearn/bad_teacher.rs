@@ -127,7 +127,7 @@ where
         };
         let method = Unlearner::<M, D, I>::name(self);
         // Another incompetent teacher would teach something else: a checkpoint is that of this one.
-        let unlike = FrozenModel::new(&incompetent).inventory().fingerprint.clone();
+        let unlike = FrozenModel::try_new(&incompetent)?.inventory().fingerprint.clone();
         let settings =
             json!({ "epochs": self.epochs, "retained_share": self.retained_share, "incompetent": unlike });
         let model = Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;

@@ -71,7 +71,7 @@ impl<'a, D> Probe<'a, D> {
         D: Dataset<I>,
     {
         let _span = tracing::info_span!("probe", suspects = self.suspects.len()).entered();
-        let frozen = FrozenModel::new(model);
+        let frozen = FrozenModel::try_new(model)?;
         let images = self.suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label));
         let predictions = predict(&frozen, &ImageList(images.collect()), self.batch_size)?;
         let suspects = self.suspects.iter().zip(predictions).map(|(suspect, prediction)| SuspectState {

@@ -340,7 +340,7 @@ struct Judgement {
 
 impl Judges {
     fn judge<M: Module + Classifier>(&self, model: &M) -> Result<Judgement, UnlearnError> {
-        let frozen = FrozenModel::new(model);
+        let frozen = FrozenModel::try_new(model)?;
         let share = |samples: &ImageList| -> Result<f64, UnlearnError> {
             let said = predict(&frozen, samples, BATCH)?;
             let right = said.iter().zip(&samples.0).filter(|(said, (_, label))| said.label == *label);

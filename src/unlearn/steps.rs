@@ -189,7 +189,7 @@ where
         let Self { method, task, config, legs, .. } = *self;
         let total = self.steps_of(legs.len());
         let _span = tracing::info_span!("unlearn", method, steps = total).entered();
-        let run = self.identity();
+        let run = self.identity()?;
         let (mut student, mut optimizer, first, mut data) = self.start(&run)?;
         let source = ImageSource::new(task.data());
         let device = student.devices().into_iter().next().unwrap_or_default().inner();
@@ -348,19 +348,19 @@ where
     }
 
     /// What tells this run from another, but for its data; nothing where no run is kept.
-    fn identity(&self) -> String {
+    fn identity(&self) -> Result<String, UnlearnError> {
         if self.config.checkpoints.is_none() {
-            return String::new();
+            return Ok(String::new());
         }
         let run = json!({
             "method": self.method,
             "settings": self.settings,
             "steps": self.config.to_json(),
-            "model": FrozenModel::new(self.task.model()).inventory().fingerprint,
+            "model": FrozenModel::try_new(self.task.model())?.inventory().fingerprint,
             "samples": self.task.size(),
             "flagged": self.task.flagged(),
         });
-        hexadecimal(&Sha256::digest(run.to_string()))
+        Ok(hexadecimal(&Sha256::digest(run.to_string())))
     }
 }
 
