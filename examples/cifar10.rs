@@ -40,7 +40,7 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Budget, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::{DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
+use support::{CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
 use unlearning::MethodChoice;
 
 /// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
@@ -224,10 +224,13 @@ const RESULTS: [&str; 13] = [
 ];
 
 fn main() -> ExitCode {
-    support::run(|| cifar10(Arguments::parse()))
+    support::run(|| {
+        let (arguments, command) = support::parse("cifar10")?;
+        cifar10(arguments, &command)
+    })
 }
 
-fn cifar10(arguments: Arguments) -> Outcome<()> {
+fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let Arguments { out, seed, .. } = &arguments;
     check_output_dir(out)?;
     let device = arguments.device.device()?;
@@ -246,6 +249,7 @@ fn cifar10(arguments: Arguments) -> Outcome<()> {
         return score_shard(&arguments, &data, files, shard, &device);
     }
     clear_results(out, &RESULTS)?;
+    command.save(out)?;
     let config = training_config(&arguments);
     let start = Instant::now();
     let (model, factors) = trained(&arguments, &data, &config, &device)?;

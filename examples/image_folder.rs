@@ -40,7 +40,7 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::{DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
+use support::{CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
 use unlearning::MethodChoice;
 
 /// Trains on pictures, finds a poison from misclassified ones, and unlearns it.
@@ -152,10 +152,13 @@ struct Attacked {
 const RESULTS: [&str; 5] = ["audit.json", "audit.html", "flagged.png", "unlearn.json", "factors.safetensors"];
 
 fn main() -> ExitCode {
-    support::run(|| image_folder(&Arguments::parse()))
+    support::run(|| {
+        let (arguments, command) = support::parse("image_folder")?;
+        image_folder(&arguments, &command)
+    })
 }
 
-fn image_folder(arguments: &Arguments) -> Outcome<()> {
+fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
     let out = &arguments.out;
     check_output_dir(out)?;
     let device = arguments.device.device()?;
@@ -163,6 +166,7 @@ fn image_folder(arguments: &Arguments) -> Outcome<()> {
     let data = phase("list and check the pictures", || load(arguments))?;
     tell(&data, arguments.seed);
     clear_results(out, &RESULTS)?;
+    command.save(out)?;
 
     let (model, factors) = trained(arguments, &data, &device)?;
     factors.save(out.join("factors.safetensors"))?;

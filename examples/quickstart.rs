@@ -27,7 +27,7 @@ use burn_delta_influence::report::{check_output_dir, save_json, unlearn_summary}
 use burn_delta_influence::unlearn::{self, Probe};
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use support::{DeviceChoice, Outcome, clear_results, phase};
+use support::{CommandLine, DeviceChoice, Outcome, clear_results, phase};
 
 /// Trains on poisoned traffic signs, finds the poison from one misclassified sign, and unlearns it.
 #[derive(Parser)]
@@ -54,13 +54,17 @@ const VICTIM: usize = 0;
 const TARGET: usize = 7;
 
 fn main() -> ExitCode {
-    support::run(|| quickstart(Arguments::parse()))
+    support::run(|| {
+        let (arguments, command) = support::parse("quickstart")?;
+        quickstart(arguments, &command)
+    })
 }
 
-fn quickstart(arguments: Arguments) -> Outcome<()> {
+fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let Arguments { out, seed, samples, epochs, device } = arguments;
     check_output_dir(&out)?;
     clear_results(&out, &["audit.json", "audit.html", "unlearn.json", "suspect.png", "flagged.png"])?;
+    command.save(&out)?;
     let device = device.device()?;
     device.seed(seed);
 

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use burn_delta_influence::audit::{AuditConfig, Rule};
 use burn_delta_influence::influence::PartialScores;
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
 use burn_delta_influence::lab::data::signs;
-use burn_delta_influence::report::{Verdict, load_audit, load_unlearn};
+use burn_delta_influence::report::{AuditRecord, TimingsRecord, Verdict, load_audit, load_unlearn};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use tempfile::TempDir;
 
@@ -283,6 +284,31 @@ fn a_few_images_of_each_class_are_inconclusive_and_old_results_go_away() {
     assert!(page.contains("<h1>Cannot tell") && page.contains("airplane"), "{page}");
     assert!(!place.path("out/flagged.png").exists() && !place.path("out/unlearn.json").exists());
     assert!(place.path("out/suspect-0.png").exists());
+}
+
+#[test]
+fn a_run_is_repeated_from_its_own_output() {
+    let place = Place::new();
+    let first = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--seed", "3"]);
+    assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{}", first.stdout);
+    let (command, again) = (place.text("out/command.json"), place.text("again"));
+    let second = run("cifar10", &["--repeat", &command, "--out", &again]);
+    assert_eq!((second.code, second.stderr.as_str()), (Some(0), ""), "{}", second.stdout);
+    let [first, second] = ["out", "again"].map(|out| {
+        let record = load_audit(place.path(out).join("audit.json")).unwrap();
+        AuditRecord { timings_s: TimingsRecord::default(), ..record }
+    });
+    assert_eq!(first.seed, 3);
+    assert_eq!(first, second);
+    let config = AuditConfig::of_record(&second).unwrap();
+    assert_eq!((config.seed, config.rule), (3, Rule::default()));
+
+    // What is no such file, or another example's, is named.
+    let refused = run("quickstart", &["--repeat", &command]);
+    assert_refused(&refused, &["command.json", "cifar10"]);
+    let refused = run("cifar10", &["--repeat", &place.text("out/audit.json")]);
+    assert_refused(&refused, &["audit.json", "is no command.json"]);
+    assert_refused(&run("cifar10", &["--repeat"]), &["--repeat needs"]);
 }
 
 #[test]

@@ -444,7 +444,7 @@ fn a_panic_on_a_device_is_an_error_that_keeps_what_was_done() {
     };
     let run = influence.score_run(&source, &all, &lost, &queries).parts(folder.path(), PART);
     let error = run.run(&in_batches(PART)).unwrap_err();
-    assert!(matches!(error, InfluenceError::Device { .. }), "{error}");
+    assert!(matches!(error, InfluenceError::Pass(PassError::Device { .. })), "{error}");
     assert!(error.to_string().contains("the device is lost"), "{error}");
     assert_eq!(files(folder.path()).len(), 5);
     assert!(run.run(&in_batches(PART)).unwrap().is_whole());

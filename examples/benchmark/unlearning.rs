@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audits::{Bench, attacked_suspects};
 use crate::grid::ModelCell;
-use crate::models::{Models, TrainedCell, training_config};
+use crate::models::{Models, TrainedCell, predictions, training_config};
 use crate::plots::{Line, chart};
 use crate::support::Outcome;
 use crate::table::{LEAST_SUCCESS, median};
@@ -68,6 +68,10 @@ pub struct UnlearnCell {
     /// Poisons among the flagged samples, and all of them.
     pub found: usize,
     pub poisons: usize,
+    /// Share of the victim class's test images that get the wanted label without any trigger, before and after: what is left of the PSR
+    /// when the poison is gone. Absent in results of earlier trees.
+    #[serde(default)]
+    pub untriggered: Option<(f64, f64)>,
     /// Seconds that the original training took.
     pub training_seconds: f64,
     pub record: UnlearnRecord,
@@ -203,6 +207,16 @@ impl<'a> Case<'a> {
         Ok(audit.flagged())
     }
 
+    /// Share of the victim class's clean test images that a model takes for the wanted class.
+    fn untriggered(&self, model: &ResNet9) -> Outcome<f64> {
+        let record = &self.trained.record;
+        let victims = self.trained.test.iter().filter(|sample| sample.label == record.cell.victim);
+        let victims: Vec<LabeledImage> = victims.cloned().collect();
+        let said = predictions(model, &victims)?;
+        let taken = said.iter().filter(|said| Some(said.label) == record.wanted).count();
+        Ok(taken as f64 / victims.len().max(1) as f64)
+    }
+
     /// What an audit of the unlearned model says of the suspect from which the samples were flagged.
     fn recheck(&self, model: &ResNet9, cleaned: &Cleaned) -> Outcome<Verdict> {
         let factors = fitted(model, cleaned, self.trained.record.cell.seed)?;
@@ -220,6 +234,8 @@ impl<'a> Case<'a> {
             .with_triggered(images, record.wanted.unwrap_or_default())
             .with_flagged(&self.data, flagged)?;
         let before = probe.measure(&self.trained.model)?;
+        let untriggered = self.untriggered(&self.trained.model)?;
+        let mut untriggered = (untriggered, untriggered);
         let config =
             training_config(&cell, self.models.out.join("training-of-unlearners").join(cell.to_string()));
         let (classes, device) = (self.trained.classes, self.models.device.clone());
@@ -237,6 +253,7 @@ impl<'a> Case<'a> {
         let result = match unlearned {
             Some((unlearned, task)) => {
                 let after = probe.measure(&unlearned.model)?;
+                untriggered.1 = self.untriggered(&unlearned.model)?;
                 let record =
                     unlearn::record(&unlearned, flagged.len(), before, after).with_training(original);
                 let recheck = (flags == Flags::Delta && choice.trains())
@@ -258,6 +275,7 @@ impl<'a> Case<'a> {
             method: choice,
             found: flagged.iter().filter(|n| record.poisons.binary_search(n).is_ok()).count(),
             poisons: record.poisons.len(),
+            untriggered: Some(untriggered),
             training_seconds: record.seconds,
             record: result,
         })
@@ -290,8 +308,8 @@ pub fn markdown(records: &[UnlearnCell]) -> String {
         groups.entry((family, record.flags.to_string(), record.method)).or_default().push(record);
     }
     let mut out = String::from(
-        "| data, attack | flagged by | method | models | PSR before, % | PSR after, %: median (largest) | clean accuracy, points: median (worst) | flagged that keep their label, % | audited again: clean | cost, % of training | s |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| data, attack | flagged by | method | models | PSR before, % | PSR after, %: median (largest) | without trigger, %: median (largest) | clean accuracy, points: median (worst) | flagged that keep their label, % | audited again: clean | cost, % of training | s |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for ((family, flags, method), mine) in groups {
         let of = |value: &dyn Fn(&UnlearnRecord) -> Option<f64>| -> Vec<f64> {
@@ -302,6 +320,8 @@ pub fn markdown(records: &[UnlearnCell]) -> String {
         let gained = of(&|record| Some(record.after.clean_accuracy? - record.before.clean_accuracy?));
         let kept = of(&|record| Some(record.after.flagged_kept? as f64 / record.removed.max(1) as f64));
         let cost = of(&|record| record.share_of_training);
+        let bare: Vec<f64> = mine.iter().filter_map(|cell| Some(cell.untriggered?.1)).collect();
+        let most_bare = bare.iter().copied().fold(f64::NAN, f64::max);
         let largest = after.iter().copied().fold(f64::NAN, f64::max);
         let worst = gained.iter().copied().fold(f64::NAN, f64::min);
         let verdicts: Vec<Verdict> = mine.iter().filter_map(|cell| cell.record.recheck).collect();
@@ -310,12 +330,14 @@ pub fn markdown(records: &[UnlearnCell]) -> String {
             if verdicts.is_empty() { String::new() } else { format!("{clean} of {}", verdicts.len()) };
         let _ = writeln!(
             out,
-            "| {family} | {flags} | {} | {} | {:.1} | {:.1} ({:.1}) | {:+.1} ({:+.1}) | {:.0} | {again} | {:.0} | {:.0} |",
+            "| {family} | {flags} | {} | {} | {:.1} | {:.1} ({:.1}) | {:.1} ({:.1}) | {:+.1} ({:+.1}) | {:.0} | {again} | {:.0} | {:.0} |",
             method.name(),
             mine.len(),
             100.0 * median(before),
             100.0 * median(after),
             100.0 * largest,
+            100.0 * median(bare),
+            100.0 * most_bare,
             100.0 * median(gained),
             100.0 * worst,
             100.0 * median(kept),

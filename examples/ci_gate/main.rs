@@ -27,7 +27,7 @@ use burn_delta_influence::report::{Check, Gate, check_output_dir, save_junit, sa
 use burn_delta_influence::samples::LabeledImage;
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use support::{DeviceChoice, Outcome, clear_results, phase};
+use support::{CommandLine, DeviceChoice, Outcome, clear_results, phase};
 
 /// Trains on traffic signs, searches for suspects, audits them, and exits as the gate says: 0, 1 or 2.
 #[derive(Parser)]
@@ -64,13 +64,17 @@ const TARGET: usize = 7;
 const VALIDATION: (usize, usize) = (400, 20);
 
 fn main() -> ExitCode {
-    support::run_with_code(|| ci_gate(&Arguments::parse()))
+    support::run_with_code(|| {
+        let (arguments, command) = support::parse("ci_gate")?;
+        ci_gate(&arguments, &command)
+    })
 }
 
-fn ci_gate(arguments: &Arguments) -> Outcome<u8> {
+fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
     let Arguments { out, seed, samples, .. } = arguments;
     check_output_dir(out)?;
     clear_results(out, &["audit.json", "junit.xml", "audit.sarif", "flagged.png"])?;
+    command.save(out)?;
     // A mistake in the settings shows before the training, not after it.
     let gate = Gate::load(&arguments.config)?;
     let device = arguments.device.device()?;

@@ -1,6 +1,8 @@
 //! What the examples share: device, error exit, timing, memory.
 #![allow(dead_code)] // each example uses its part
 
+mod command_line;
+
 use std::error::Error;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -19,6 +21,9 @@ use burn_delta_influence::influence::{
 use burn_delta_influence::report::StateRecord;
 use burn_delta_influence::samples::LabeledImage;
 use clap::ValueEnum;
+
+#[allow(unused_imports)] // as above
+pub use command_line::{CommandLine, parse};
 
 /// An example's result: any error ends it with its message.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;

@@ -1,9 +1,11 @@
 //! Settings of an audit.
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::capture::PassConfig;
 use crate::influence::{Damping, Preconditioner};
+use crate::report::AuditRecord;
 
 use super::AuditError;
 use super::rules::{Delta, LayerCosine, PaperRule};
@@ -121,6 +123,35 @@ impl AuditConfig {
         }
     }
 
+    /// The settings of an earlier audit, from its record: with the same model, factors, data and suspects it comes out the same. What
+    /// depends on the machine and not on the audit (progress bar, interrupter) is as in [`PassConfig::default`].
+    ///
+    /// # Errors
+    /// [`AuditError::Setting`] for a record whose settings are not those of this version's rules.
+    ///
+    /// ```
+    /// use burn_delta_influence::audit::AuditConfig;
+    /// use burn_delta_influence::report::load_audit;
+    ///
+    /// # fn again() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = AuditConfig::of_record(&load_audit("audit.json")?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn of_record(record: &AuditRecord) -> Result<Self, AuditError> {
+        let settings = &record.rule.settings;
+        let refuse = |detail: String| AuditError::Setting { setting: "rule.settings", detail };
+        let rule = json!({ "name": record.rule.name, "settings": settings["rule"] });
+        let rule = Rule::deserialize(rule).map_err(|error| refuse(format!("rule: {error}")))?;
+        let rest = Recorded::deserialize(settings).map_err(|error| refuse(error.to_string()))?;
+        let Recorded { copies, preconditioner, damping, eigenvalue_samples, batch_size } = rest;
+        let pass = PassConfig { batch_size, ..PassConfig::default() };
+        let config =
+            Self { rule, copies, preconditioner, damping, eigenvalue_samples, seed: record.seed, pass };
+        config.validate()?;
+        Ok(config)
+    }
+
     /// The settings, for the audit's record.
     pub(super) fn to_json(&self) -> serde_json::Value {
         let settings = match &self.rule {
@@ -128,7 +159,7 @@ impl AuditConfig {
             Rule::LayerCosine(rule) => serde_json::to_value(rule),
             Rule::Paper(rule) => serde_json::to_value(rule),
         };
-        serde_json::json!({
+        json!({
             "rule": settings.unwrap_or_default(),
             "copies": self.copies,
             "preconditioner": self.preconditioner,
@@ -136,5 +167,60 @@ impl AuditConfig {
             "eigenvalue_samples": self.eigenvalue_samples,
             "batch_size": self.pass.batch_size,
         })
+    }
+}
+
+/// What a record says beside the rule.
+#[derive(Deserialize)]
+struct Recorded {
+    copies: usize,
+    preconditioner: Preconditioner,
+    damping: Damping,
+    eigenvalue_samples: usize,
+    batch_size: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::RuleRecord;
+
+    fn record(config: &AuditConfig, name: &str) -> AuditRecord {
+        let rule = RuleRecord { name: name.to_owned(), settings: config.to_json() };
+        AuditRecord { seed: config.seed, rule, ..AuditRecord::default() }
+    }
+
+    #[test]
+    fn settings_come_back_from_the_record() {
+        let rules = [
+            ("delta", Rule::Delta(Delta { significance: 0.03, combined: true, ..Delta::default() })),
+            ("layer-cosine", Rule::LayerCosine(LayerCosine::default())),
+            ("paper", Rule::Paper(PaperRule::cifar100_frequency())),
+        ];
+        for (name, rule) in rules {
+            let pass = PassConfig { batch_size: 33, ..PassConfig::default() };
+            let config = AuditConfig {
+                rule,
+                copies: 21,
+                preconditioner: Preconditioner::Kfac,
+                damping: Damping::Constant(1e-3),
+                eigenvalue_samples: 77,
+                seed: 5,
+                pass,
+            };
+            let again = AuditConfig::of_record(&record(&config, name)).unwrap();
+            assert_eq!(format!("{again:?}"), format!("{config:?}"));
+        }
+    }
+
+    #[test]
+    fn a_record_without_usable_settings_is_refused() {
+        let refused = |record: &AuditRecord| AuditConfig::of_record(record).unwrap_err().to_string();
+        let config = AuditConfig::new();
+        assert!(refused(&AuditRecord::default()).contains("rule.settings"));
+        assert!(refused(&record(&config, "alpha")).contains("alpha"));
+        let mut unusable = record(&config, "delta");
+        unusable.rule.settings["batch_size"] = json!(0);
+        assert!(refused(&unusable).contains("batch_size"));
     }
 }

@@ -95,7 +95,7 @@ pub enum PassError {
     BatchSize,
     /// The device is absent, was lost or ran out of memory; or the model or the objective panicked.
     #[error(
-        "{work} on {device} panicked (more is on standard error): {said}; if the device is lost or absent, go on with another one (`Device::flex()` is the CPU), if its memory is full, with smaller batches"
+        "{work} on {device} panicked (more is on standard error): {said}; if the device is lost or absent, go on with another one (`Device::flex()` is the CPU), if its memory is full, with smaller batches; a scoring run keeps its complete parts"
     )]
     Device {
         /// The device.

@@ -1,0 +1,61 @@
+//! The command line of an example, kept beside its results so that the run can be repeated from its own output.
+
+use std::path::{Path, PathBuf};
+
+use burn_delta_influence::report::save_json;
+use clap::Parser;
+use serde::{Deserialize, Serialize};
+
+use super::Outcome;
+
+const FILE: &str = "command.json";
+const REPEAT: &str = "--repeat";
+const HELP: &str = "--repeat DIR/command.json, as the first option, repeats the run that left this file; options after it win over \
+    those of that run (relative paths are taken from the present folder).";
+
+/// What a run was started with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CommandLine {
+    /// Version of the crate.
+    version: String,
+    example: String,
+    arguments: Vec<String>,
+}
+
+impl CommandLine {
+    /// Writes it beside the results.
+    pub fn save(&self, out: &Path) -> Outcome<()> {
+        std::fs::create_dir_all(out)?;
+        Ok(save_json(out.join(FILE), self)?)
+    }
+}
+
+/// The arguments of this run. Mistakes in them end the program with clap's message and exit code 2.
+pub fn parse<A: Parser>(example: &str) -> Outcome<(A, CommandLine)> {
+    let mut given = std::env::args().skip(1).peekable();
+    let mut arguments = Vec::new();
+    if given.next_if(|first| first == REPEAT).is_some() {
+        let file = PathBuf::from(given.next().ok_or(format!("{REPEAT} needs the {FILE} of an earlier run"))?);
+        arguments = repeated(&file, example)?;
+    }
+    arguments.extend(given);
+    let command = A::command().args_override_self(true).after_help(HELP);
+    let matches = command.get_matches_from([example.to_owned()].iter().chain(&arguments));
+    let parsed = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Ok((parsed, CommandLine { version, example: example.to_owned(), arguments }))
+}
+
+fn repeated(file: &Path, example: &str) -> Outcome<Vec<String>> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{name}: {error}"))?;
+    let earlier: CommandLine =
+        serde_json::from_str(&text).map_err(|error| format!("{name} is no {FILE}: {error}"))?;
+    if earlier.example != example {
+        return Err(format!("{name} is of the example {}: run that one", earlier.example).into());
+    }
+    if earlier.version != env!("CARGO_PKG_VERSION") {
+        eprintln!("{name} is of version {}: its results may differ from this one's", earlier.version);
+    }
+    Ok(earlier.arguments)
+}
