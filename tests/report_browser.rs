@@ -9,7 +9,7 @@ mod page_support;
 use std::time::{Duration, Instant};
 
 use browser_support::{Browser, END, ENTER, ESCAPE, LEFT, RIGHT, TAB};
-use burn_delta_influence::report::{HtmlReport, Verdict};
+use burn_delta_influence::report::{AuditRecord, HtmlReport, Verdict};
 use page_support::{HANDLER, SCRIPT, audit, names};
 use serde_json::json;
 use tempfile::TempDir;
@@ -29,7 +29,12 @@ impl Page {
     }
 
     fn write(&self, verdict: Verdict, flagged: usize) {
-        let (record, data) = audit(verdict, flagged + 40, flagged);
+        self.write_changed(verdict, flagged, |_| ());
+    }
+
+    fn write_changed(&self, verdict: Verdict, flagged: usize, change: impl FnOnce(&mut AuditRecord)) {
+        let (mut record, data) = audit(verdict, flagged + 40, flagged);
+        change(&mut record);
         let report = HtmlReport::new(&record).with_class_names(names()).with_training_set(&data).unwrap();
         report.save(self.folder.path().join("audit.html")).unwrap();
     }
@@ -346,5 +351,65 @@ fn on_a_telephone_nothing_sticks_out() {
         ),
         0
     );
+    page.assert_quiet();
+}
+
+/// The record with so many suspects, every other one of them clean.
+fn with_suspects(record: &mut AuditRecord, count: usize) {
+    let (suspect, evidence) = (record.suspects[0].clone(), record.evidence.suspects[0].clone());
+    record.suspects = (0..count).map(|_| suspect.clone()).collect();
+    record.evidence.suspects = (0..count).map(|_| evidence.clone()).collect();
+    for (number, suspect) in record.suspects.iter_mut().enumerate() {
+        suspect.id = format!("suspect {number}");
+        if number % 2 == 1 {
+            (suspect.verdict, suspect.flagged, suspect.p_value) = (Verdict::Clean, 0, Some(0.4));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn several_suspects_are_unfolded_one_by_one() {
+    let page = Page::new(20);
+    let browser = &page.browser;
+    page.write_changed(Verdict::Poisoned, 20, |record| with_suspects(record, 6));
+    page.open();
+    let heading = browser.text("h1");
+    assert_eq!(
+        heading,
+        "Poisoned: 20 of 60 training images are behind the wrong answers on 3 of 6 suspects."
+    );
+    assert_eq!(browser.count("details.suspect"), 6);
+    assert_eq!(browser.count("details.suspect[open]"), 3);
+    assert_eq!(browser.text("details.suspect summary"), "suspect 0: poisoned");
+    let ids = "[...document.querySelectorAll('[id]')].map(element => element.id)";
+    assert_eq!(browser.eval(&format!("new Set({ids}).size")), browser.eval(&format!("{ids}.length")));
+
+    // What is folded can be reached, by a click and by the keyboard alone, and says what its suspect is about.
+    let last = "document.querySelectorAll('details.suspect')[5]";
+    assert_eq!(browser.eval(&format!("{last}.querySelector('dl').checkVisibility()")), false);
+    browser.click("details.suspect:nth-of-type(6) > summary");
+    assert_eq!(browser.eval(&format!("{last}.querySelector('dl').checkVisibility()")), true);
+    let said = browser.eval(&format!("{last}.innerText"));
+    assert!(said.as_str().unwrap().contains("clean"), "{said}");
+    browser.press(ENTER);
+    assert_eq!(browser.eval(&format!("{last}.open")), false);
+
+    browser.width(360, 740, true);
+    assert_eq!(browser.eval("document.documentElement.scrollWidth"), 360);
+    page.assert_quiet();
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn of_many_suspects_the_first_are_shown_and_the_rest_counted() {
+    let page = Page::new(20);
+    let browser = &page.browser;
+    page.write_changed(Verdict::Poisoned, 20, |record| with_suspects(record, 33));
+    page.open();
+    assert!(browser.text("h1").ends_with("17 of 33 suspects."), "{}", browser.text("h1"));
+    assert_eq!(browser.count("details.suspect"), 20);
+    assert!(browser.text("main").contains("13 more suspects, which are not shown here"));
+    assert!(browser.text("main").contains("Drawn for the first 4 suspects."));
     page.assert_quiet();
 }
