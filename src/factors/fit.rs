@@ -6,7 +6,9 @@ use burn::module::Module;
 use burn::tensor::{DType, Device};
 use serde_json::json;
 
-use crate::capture::{BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, Rotation};
+use crate::capture::{
+    BatchSource, FrozenModel, LayerGradients, LayerShape, Objective, PassConfig, PassError, Rotation,
+};
 
 use super::kronecker::{FactorSource, MAX_EIGEN_SIZE, Provenance};
 use super::moments::Moments;
@@ -104,15 +106,18 @@ impl KroneckerFactors {
     {
         self.check_model(model.inventory())?;
         let dtype = model.inventory().dtype;
-        let rotations: BTreeMap<&str, Rotation> = self
+        let rotations: BTreeMap<&str, (LayerShape, Rotation)> = self
             .layers
             .iter()
-            .map(|(layer, factors)| (layer.as_str(), factors.rotation(model.device(), dtype)))
+            .map(|(layer, factors)| {
+                (layer.as_str(), (factors.shape(), factors.rotation(model.device(), dtype)))
+            })
             .collect();
         let mut sums: BTreeMap<String, RunningSum> = BTreeMap::new();
         model.pass(source, indices, loss, "eigenvalues", config, |batch| {
             for (layer, gradients) in &batch.layers {
-                if let Some(rotation) = rotations.get(layer.as_str()) {
+                if let Some((shape, rotation)) = rotations.get(layer.as_str()) {
+                    LayerFactors::check_dims(layer, *shape, gradients.shape)?;
                     let [groups, o, d] = gradient_shape(gradients);
                     let sum = sums.entry(layer.clone()).or_insert_with(|| RunningSum::new([groups, o, d]));
                     for chunk in gradients.sample_gradients(Some(rotation)).into_iter().flatten() {
