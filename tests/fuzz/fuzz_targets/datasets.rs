@@ -163,7 +163,7 @@ fn folder(settings: u8, rest: &[u8]) {
             }
         }
     }
-    let side = [1, 2, 5, 0, 1024, 1025, u32::MAX, 7][usize::from(settings) % 8];
+    let side = [1, 2, 5, 0, 64, 1025, u32::MAX, 7][usize::from(settings) % 8];
     let Some(data) = within_folder(ImageFolder::open(&folder, side), &folder) else { return };
     let (labels, classes) = (data.labels(), data.classes().len());
     assert!(labels.len() == data.len() && labels.iter().all(|label| *label < classes));

@@ -29,13 +29,16 @@ struct Model {
     trained: Net,
 }
 
+/// Made once; only libFuzzer's own thread asks for it.
 fn model() -> &'static Model {
-    static MODEL: OnceLock<Model> = OnceLock::new();
-    MODEL.get_or_init(|| Model {
-        frozen: frozen(),
-        inventory: ModelInventory::of(&Net::new(&Device::flex())),
-        trained: Net::new(&Device::flex().autodiff()),
-    })
+    thread_local! {
+        static MODEL: &'static Model = Box::leak(Box::new(Model {
+            frozen: frozen(),
+            inventory: ModelInventory::of(&Net::new(&Device::flex())),
+            trained: Net::new(&Device::flex().autodiff()),
+        }));
+    }
+    MODEL.with(|model| *model)
 }
 
 fuzz_target!(
@@ -107,7 +110,7 @@ fn scores(path: &Path) {
     let _ = PartialScores::merge([scores.clone()]);
     let _ = PartialScores::merge([scores.clone(), scores.clone()]);
     let mut next = scores.clone();
-    next.first += next.scores.samples.len();
+    next.first = next.first.saturating_add(next.scores.samples.len()) % (usize::MAX / 2);
     let _ = PartialScores::merge([next, scores]);
 }
 

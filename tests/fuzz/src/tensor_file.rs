@@ -35,7 +35,7 @@ pub fn tensor_file(header: Value, values: &[u8]) -> Option<Vec<u8>> {
             data.extend(values.iter().chain([&0_u8; 8]).cycle().skip(start % 64).take(size as usize));
         }
         parts.insert(name.clone(), (format!("{shape:?}"), start..data.len()));
-        tensor.insert("data_offsets".to_owned(), json!([start, start as u64 + size]));
+        tensor.insert("data_offsets".to_owned(), json!([start, (start as u64).saturating_add(size)]));
     }
     if let Some(Value::Object(entries)) = metadata {
         let mut entries: BTreeMap<String, String> = entries
