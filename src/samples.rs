@@ -4,11 +4,11 @@
 //! deviation) belongs to the model's [`Classifier::logits`](crate::influence::Classifier::logits), so that altered
 //! copies of a suspect are made where colours mean colours.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use image::{ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 use thiserror::Error;
 
 use crate::files::write_whole;
@@ -32,6 +32,18 @@ pub enum SampleError {
         path: PathBuf,
         /// What the decoder said.
         source: image::ImageError,
+    },
+    /// The picture has no pixels, or more than are taken.
+    #[error(
+        "{path} has {width} × {height} pixels: at least 1 and at most 16,384 along a side and 33,554,432 in all are taken, scale it"
+    )]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its width in pixels.
+        width: u32,
+        /// Its height in pixels.
+        height: u32,
     },
     /// The file could not be written.
     #[error("cannot write image {path}: {source}")]
@@ -63,12 +75,34 @@ pub enum SampleError {
     },
 }
 
-/// What a picture file may claim to hold.
-pub(crate) fn picture_limits() -> Limits {
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(16_384), Some(16_384));
-    limits.max_alloc = Some(256 << 20);
-    limits
+/// The longest side of a picture that is read.
+const LONGEST_SIDE: u32 = 16_384;
+/// The most pixels of a picture that is read: 96 MiB as bytes, 384 MiB as floats. The decoders' own limit is in bytes, of which a grey
+/// picture has a third and one of floats four times as many.
+const MOST_PIXELS: u64 = 1 << 25;
+/// The longest file that is read, and the most that a decoder may take: twice what the largest picture needs.
+const MOST_BYTES: u64 = 512 << 20;
+
+/// A picture from a file. What it claims to hold is looked at before it is decoded: a small file may claim any size.
+pub(crate) fn read_picture(path: &Path) -> Result<RgbImage, SampleError> {
+    let read = |source| SampleError::Read { path: path.to_path_buf(), source };
+    let failed = |source| SampleError::Decode { path: path.to_path_buf(), source };
+    let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
+    // Some decoders begin with reading all of it.
+    if path.metadata().map_err(read)?.len() > MOST_BYTES {
+        let problem = "it is longer than 512 MiB, which no picture needs to be that can be taken";
+        return Err(read(io::Error::new(io::ErrorKind::FileTooLarge, problem)));
+    }
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if width.max(height) > LONGEST_SIDE || !(1..=MOST_PIXELS).contains(&pixels) {
+        return Err(SampleError::Size { path: path.to_path_buf(), width, height });
+    }
+    Ok(DynamicImage::from_decoder(decoder).map_err(failed)?.into_rgb8())
 }
 
 /// An image in image space: values in `[0, 1]`, shape `[channels, height, width]`, channel-major.
@@ -112,33 +146,28 @@ impl Image {
 
     /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped).
     ///
-    /// A side of more than 16,384 pixels, or more than 256 MiB as decoded, is refused before it is decoded: a small file may claim any size.
+    /// More than 16,384 pixels along a side or 33 million (2²⁵) in all are refused before they are decoded: a small file may claim any
+    /// number.
     ///
     /// # Errors
-    /// [`SampleError::Read`] or [`SampleError::Decode`], naming the file.
+    /// [`SampleError::Read`], [`SampleError::Decode`] or [`SampleError::Size`], naming the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SampleError> {
-        let path = path.as_ref();
-        let read = |source| SampleError::Read { path: path.to_path_buf(), source };
-        let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
-        reader.limits(picture_limits());
-        let decoded = reader
-            .decode()
-            .map_err(|source| SampleError::Decode { path: path.to_path_buf(), source })?
-            .to_rgb8();
-        Ok(Self::from_rgb8(&decoded))
+        Ok(Self::from_rgb8(&read_picture(path.as_ref())?))
     }
 
     /// An image from interleaved 8-bit RGB.
     pub fn from_rgb8(rgb: &RgbImage) -> Self {
         let (width, height) = (rgb.width() as usize, rgb.height() as usize);
-        let mut pixels = vec![0.0; 3 * height * width];
+        // In place: a list made first would be there twice.
+        let mut pixels: Arc<[f32]> = std::iter::repeat_n(0.0, 3 * height * width).collect();
+        let values = Arc::make_mut(&mut pixels);
         for (x, y, pixel) in rgb.enumerate_pixels() {
             for channel in 0..3 {
-                pixels[(channel * height + y as usize) * width + x as usize] =
+                values[(channel * height + y as usize) * width + x as usize] =
                     f32::from(pixel.0[channel]) / 255.0;
             }
         }
-        Self { pixels: pixels.into(), shape: [3, height, width] }
+        Self { pixels, shape: [3, height, width] }
     }
 
     /// The image as interleaved 8-bit RGB; a single channel is repeated, channels past the third are left out.

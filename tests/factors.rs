@@ -153,7 +153,7 @@ fn files_that_hold_something_else_are_refused_by_name() {
         })
     };
     check(&layers("\"inputs\":6", "\"inputs\":7"), "expected F64 [1, 5, 8]");
-    check(&layers("\"inputs\":6", "\"inputs\":18446744073709551615"), "impossible width");
+    check(&layers("\"inputs\":6", "\"inputs\":18446744073709551615"), "impossible shape");
     check(&layers("\"weight\":30.0", "\"weight\":0.0"), "weight 0");
     check(&layers("\"weight\":30.0", "\"weight\":-1.0"), "weight -1");
 

@@ -50,6 +50,19 @@ impl LayerShape {
         self.inputs + usize::from(self.bias)
     }
 
+    /// Groups, outputs, inputs with the bias entry.
+    pub(crate) fn dims(&self) -> [usize; 3] {
+        [self.groups, self.outputs, self.width()]
+    }
+
+    /// [`dims`](Self::dims) as a file may have them; `None` if one is 0, or they are beyond any size.
+    pub(crate) fn checked_dims(&self) -> Option<[usize; 3]> {
+        let width = self.inputs.checked_add(usize::from(self.bias))?;
+        let dims = [self.groups, self.outputs, width];
+        let parameters = dims.into_iter().try_fold(1, usize::checked_mul)?;
+        (parameters > 0 && self.inputs > 0).then_some(dims)
+    }
+
     /// Parameters of the layer, groups · o · D.
     pub fn parameters(&self) -> usize {
         self.groups * self.outputs * self.width()

@@ -98,11 +98,9 @@ impl KroneckerFactors {
 
 fn read_layer(tensors: &SafeTensors<'_>, layer: &str, header: &LayerHeader) -> Result<LayerFactors, String> {
     let shape = header.shape;
-    let (groups, o) = (shape.groups, shape.outputs);
-    let d = shape
-        .inputs
-        .checked_add(usize::from(shape.bias))
-        .ok_or_else(|| format!("layer {layer} has an impossible width"))?;
+    // One without anything could claim any number of groups.
+    let [groups, o, d] =
+        shape.checked_dims().ok_or_else(|| format!("layer {layer} has the impossible shape {shape:?}"))?;
     if !(header.weight.is_finite() && header.weight > 0.0) {
         return Err(format!("layer {layer} has the weight {}", header.weight));
     }

@@ -7,7 +7,8 @@ use burn::tensor::{DType, Device};
 use serde_json::json;
 
 use crate::capture::{
-    BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, Rotation, on_device,
+    BatchSource, FrozenModel, LayerGradients, LayerShape, Objective, PassConfig, PassError, Rotation,
+    on_device,
 };
 
 use super::kronecker::{FactorSource, MAX_EIGEN_SIZE, Provenance};
@@ -106,16 +107,18 @@ impl KroneckerFactors {
         self.check_model(model.inventory())?;
         let dtype = model.inventory().dtype;
         let device = model.device();
-        let rotations: BTreeMap<&str, Rotation> = on_device(device, "copying the eigenbases to it", || {
-            let layers = self.layers.iter();
-            Ok::<_, FactorError>(
-                layers.map(|(layer, factors)| (layer.as_str(), factors.rotation(device, dtype))).collect(),
-            )
+        let rotations = on_device(device, "copying the eigenbases to it", || {
+            let rotations = self
+                .layers
+                .iter()
+                .map(|(layer, factors)| (layer.as_str(), (factors.shape(), factors.rotation(device, dtype))));
+            Ok::<BTreeMap<&str, (LayerShape, Rotation)>, FactorError>(rotations.collect())
         })?;
         let mut sums: BTreeMap<String, RunningSum> = BTreeMap::new();
         model.pass(source, indices, loss, "eigenvalues", config, |batch| {
             for (layer, gradients) in &batch.layers {
-                if let Some(rotation) = rotations.get(layer.as_str()) {
+                if let Some((shape, rotation)) = rotations.get(layer.as_str()) {
+                    LayerFactors::check_dims(layer, *shape, gradients.shape)?;
                     let [groups, o, d] = gradient_shape(gradients);
                     let sum = sums.entry(layer.clone()).or_insert_with(|| RunningSum::new([groups, o, d]));
                     for chunk in gradients.sample_gradients(Some(rotation)).into_iter().flatten() {

@@ -91,6 +91,15 @@ impl LayerFactors {
         self.covariances.shape
     }
 
+    /// Refuses factors that are not of the size that the layer of a model has: what a file says of its layers need not be so.
+    pub(crate) fn check_dims(layer: &str, got: LayerShape, expected: LayerShape) -> Result<(), FactorError> {
+        let (got, expected) = (got.dims(), expected.dims());
+        match got == expected {
+            true => Ok(()),
+            false => Err(FactorError::Shape { layer: layer.to_owned(), which: "factors", got, expected }),
+        }
+    }
+
     /// The first matrix whose size is not what the layer's shape asks for: its name, its size, the size asked for.
     fn misshapen(&self) -> Option<(&'static str, [usize; 3], [usize; 3])> {
         let LayerShape { groups, outputs, .. } = self.shape();
@@ -248,9 +257,13 @@ impl KroneckerFactors {
                 return Err(FactorError::Merge(format!("they are of different models, {a} and {b}")));
             }
             provenance.steps = provenance.steps.max(part.provenance.steps);
-            provenance.collected_steps += part.provenance.collected_steps;
-            provenance.skipped_steps += part.provenance.skipped_steps;
-            provenance.samples += part.provenance.samples;
+            for (total, more) in [
+                (&mut provenance.collected_steps, part.provenance.collected_steps),
+                (&mut provenance.skipped_steps, part.provenance.skipped_steps),
+                (&mut provenance.samples, part.provenance.samples),
+            ] {
+                *total = total.saturating_add(more); // A file may state any number.
+            }
             for (layer, factors) in part.layers {
                 match merged.get_mut(&layer) {
                     None => drop(merged.insert(layer, factors.covariances)),

@@ -81,6 +81,10 @@ impl LayerMoments {
         }
     }
 
+    pub fn shape(&self) -> LayerShape {
+        self.shape
+    }
+
     /// Adds `weight` times the sums of one batch.
     pub fn add(&mut self, sums: CovarianceSums, weight: f64) {
         let scaled = |tensor: Tensor<3>| match weight {

@@ -17,7 +17,7 @@ use crate::capture::{
     BatchGradients, BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, QueryRows,
     on_device, products_with_rows,
 };
-use crate::factors::KroneckerFactors;
+use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
 
 use super::precondition::LayerPreconditioner;
 use super::queries::{LayerRows, Queries};
@@ -145,6 +145,16 @@ impl<'a, M: Module> Influence<'a, M> {
         }
     }
 
+    /// Refuses factors that are not of the sizes of the layers seen.
+    fn check_dims(&self, batch: &BatchGradients<'_>) -> Result<(), FactorError> {
+        batch.layers.iter().try_for_each(|(layer, gradients)| {
+            match self.preconditioner(layer).and_then(|preconditioner| preconditioner.shape) {
+                Some(shape) => LayerFactors::check_dims(layer, shape, gradients.shape),
+                None => Ok(()),
+            }
+        })
+    }
+
     /// Preconditioned gradients of `measurement` for every sample of `source`.
     ///
     /// # Errors
@@ -162,6 +172,7 @@ impl<'a, M: Module> Influence<'a, M> {
         let indices: Vec<usize> = (0..source.len()).collect();
         let mut parts: BTreeMap<String, QueryParts> = BTreeMap::new();
         self.model.pass(source, &indices, measurement, "query gradients", config, |batch| {
+            self.check_dims(&batch)?;
             for (layer, gradients) in &batch.layers {
                 let Some(preconditioner) = self.preconditioner(layer) else { continue };
                 for chunk in rotated(gradients, preconditioner) {
@@ -252,6 +263,7 @@ impl<'a, M: Module> Influence<'a, M> {
         let mut scores = Scores::new(indices, queries, options);
         let mut pending = Pending::default();
         self.model.pass(source, indices, objective, "influence scores", config, |batch| {
+            self.check_dims(&batch)?;
             let (layers, columns) = match options.self_influence {
                 false => self.products(&batch, queries, directions),
                 true => self.products_and_norms(&batch, queries),
@@ -338,6 +350,7 @@ impl<'a, M: Module> Influence<'a, M> {
     {
         let mut rows: BTreeMap<String, LayerRows> = BTreeMap::new();
         self.model.pass(source, indices, objective, "group directions", config, |batch| {
+            self.check_dims(&batch)?;
             for (layer, gradients) in &batch.layers {
                 let Some(preconditioner) = self.preconditioner(layer) else { continue };
                 let parameters = gradients.shape.parameters();

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::capture::Rotation;
+use crate::capture::{LayerShape, Rotation};
 use crate::factors::{FactorError, LayerFactors};
 
 use super::InfluenceError;
@@ -58,6 +58,8 @@ pub(super) struct LayerPreconditioner {
     pub rotation: Option<Rotation>,
     /// 1 / (L + d), `[1, groups, o, D]`; `None` for the identity.
     pub inverse: Option<Tensor<4>>,
+    /// The layer's shape as the factors have it; `None` for the identity.
+    pub shape: Option<LayerShape>,
 }
 
 /// Keeps 1 / (L + d) within f32: smaller than any eigenvalue that carries information.
@@ -86,6 +88,7 @@ impl LayerPreconditioner {
         Ok(Self {
             rotation: Some(factors.rotation(device, dtype)),
             inverse: Some(eigenvalues.to_tensor(device, dtype).unsqueeze()),
+            shape: Some(factors.shape()),
         })
     }
 
@@ -95,7 +98,8 @@ impl LayerPreconditioner {
             activation: rotation.activation.clone().to_device(device),
             gradient: rotation.gradient.clone().to_device(device),
         });
-        Self { rotation, inverse: self.inverse.clone().map(|inverse| inverse.to_device(device)) }
+        let inverse = self.inverse.clone().map(|inverse| inverse.to_device(device));
+        Self { rotation, inverse, shape: self.shape }
     }
 
     /// Rotated gradients over L + d.

@@ -174,7 +174,7 @@ impl Collector {
             .iter()
             .filter_map(|layer| {
                 let (device, dtype) = layer.device()?;
-                Some((layer, bases.rotation(layer.id, &device, dtype)?))
+                Some((layer, bases.rotation(layer.id, layer.shape, &device, dtype)?))
             })
             .collect();
         let step = bases.step;

@@ -166,7 +166,9 @@ fn in_bases(
     let ids: HashMap<&String, ParamId> = names.iter().map(|(id, layer)| (layer, *id)).collect();
     let (mut layers, mut left) = (BTreeMap::new(), BTreeMap::new());
     for (layer, covariances) in covariances {
-        match ids.get(&layer).and_then(|id| bases.eigenvalues(*id)) {
+        let dims = covariances.shape.dims();
+        let found = ids.get(&layer).and_then(|id| bases.eigenvalues(*id));
+        match found.filter(|(.., corrected)| corrected.shape() == dims) {
             Some((activation, gradient, corrected)) => {
                 let corrected = Some(corrected);
                 layers.insert(layer, LayerFactors { covariances, activation, gradient, corrected });

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::capture::Rotation;
+use crate::capture::{LayerShape, Rotation};
 use crate::factors::{Eigen, LayerFactors, MatrixStack, RunningSum};
+
+use super::state::OTHER_SHAPE;
 
 /// Eigenbases of every layer from the covariances at one step, and what later steps add in them.
 #[derive(Debug)]
@@ -100,10 +102,21 @@ impl FixedBases {
             std::mem::take(&mut self.layers).into_iter().map(|(id, layer)| (new(id), layer)).collect();
     }
 
-    /// The bases of a layer on a device; `None` for a layer that was not seen when they were fixed.
-    pub fn rotation(&mut self, id: ParamId, device: &Device, dtype: DType) -> Option<Rotation> {
+    /// The bases of a layer of this shape on a device; `None` for a layer that was not seen when they were fixed.
+    pub fn rotation(
+        &mut self,
+        id: ParamId,
+        seen: LayerShape,
+        device: &Device,
+        dtype: DType,
+    ) -> Option<Rotation> {
         let layer = self.layers.get_mut(&id)?;
         let shape = layer.shape();
+        if shape != seen.dims() {
+            tracing::warn!(file = ?shape, layer = ?seen, "{OTHER_SHAPE}");
+            self.layers.remove(&id);
+            return None;
+        }
         let LayerBasis { activation, gradient, devices, resumed, .. } = layer;
         if let Some((_, rotation, _)) = devices.iter().find(|(known, ..)| known == device) {
             return Some(rotation.clone());

@@ -54,6 +54,10 @@ pub(super) struct LayerSums {
     devices: Vec<(Device, LayerMoments)>,
 }
 
+/// Said where the sums of a file can't be gone on from.
+pub(super) const OTHER_SHAPE: &str =
+    "what was read of a layer is of another shape than the layer: it is left out, and the layer begins anew";
+
 /// Past this power of two the weights are brought back to 1, long before f32 sums could overflow.
 const MAX_WEIGHT_EXPONENT: f64 = 8.0;
 
@@ -142,7 +146,15 @@ impl LayerSums {
         match self.devices.iter_mut().find(|(known, _)| *known == device) {
             Some((_, moments)) => moments.add(sums, weight),
             None => {
-                let mut moments = self.resumed.take().unwrap_or_else(|| LayerMoments::new(shape));
+                let resumed = self.resumed.take().filter(|resumed| {
+                    let fits = resumed.shape().dims() == shape.dims();
+                    if !fits {
+                        // As many weights in another arrangement: nothing that a collector wrote.
+                        tracing::warn!(file = ?resumed.shape(), layer = ?shape, "{OTHER_SHAPE}");
+                    }
+                    fits
+                });
+                let mut moments = resumed.unwrap_or_else(|| LayerMoments::new(shape));
                 moments.add(sums, weight);
                 self.devices.push((device, moments));
             }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use image::RgbImage;
 use image::imageops::FilterType;
-use image::{ImageReader, RgbImage};
 use rayon::prelude::*;
 
 use crate::lab::LabError;
-use crate::samples::{Image, LabeledImage, SampleError, picture_limits};
+use crate::samples::{Image, LabeledImage, SampleError, read_picture};
 
 /// What is done about a file that is no readable picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,15 +88,7 @@ pub(super) fn load_one(picture: &Picture, side: u32, fit: Fit) -> Result<Labeled
 
 /// Reads a file, and resizes the part that counts to `side` × `side` pixels.
 pub(super) fn read(path: &Path, part: Option<[u32; 4]>, side: u32, fit: Fit) -> Result<Image, SampleError> {
-    Ok(Image::from_rgb8(&resized(&decode(path)?, part, side, fit)))
-}
-
-fn decode(path: &Path) -> Result<RgbImage, SampleError> {
-    let read = |source| SampleError::Read { path: path.to_path_buf(), source };
-    let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
-    reader.limits(picture_limits());
-    let decoded = reader.decode();
-    Ok(decoded.map_err(|source| SampleError::Decode { path: path.to_path_buf(), source })?.to_rgb8())
+    Ok(Image::from_rgb8(&resized(&read_picture(path)?, part, side, fit)))
 }
 
 /// The part of a picture that counts, as far as it lies inside, resized to a square.

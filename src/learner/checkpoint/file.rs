@@ -26,6 +26,8 @@ use super::CheckpointError;
 
 /// Name and version.
 const FORMAT: (&str, u32) = ("burn-delta-influence/collector", 1);
+/// More steps, samples or seconds than any run has: counting goes on from what a file says, and must not overflow.
+const MOST: u64 = 1 << 48;
 /// Prefixes of tensor names.
 const BASES: [&str; 2] = ["bases", "earlier_bases"];
 
@@ -132,6 +134,7 @@ impl Contents {
             serde_json::from_str::<Value>(text).map_err(|error| bad(format!("{name}: {error}")))
         };
         let run: Run = parse(entry("run")?).map_err(bad)?;
+        run.check().map_err(bad)?;
         let layers: BTreeMap<String, LayerHeader> = parse(entry("layers")?).map_err(bad)?;
         let [latest, earlier]: [Option<BasesHeader>; 2] = parse(entry("bases")?).map_err(bad)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| bad(error.to_string()))?;
@@ -151,6 +154,32 @@ fn parse<T: for<'a> Deserialize<'a>>(value: Value) -> Result<T, String> {
     serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
+fn check_count(what: &str, count: u64) -> Result<(), String> {
+    match count <= MOST {
+        true => Ok(()),
+        false => Err(format!("{what}: {count} is more than any run has")),
+    }
+}
+
+impl Run {
+    /// That counts and times are as a run may have them.
+    fn check(&self) -> Result<(), String> {
+        let CollectorStats { steps, collected_steps, skipped_steps, samples, elapsed, training } = self.stats;
+        let counts = [
+            ("steps", steps),
+            ("collected_steps", collected_steps),
+            ("skipped_steps", skipped_steps),
+            ("samples", samples),
+            ("origin", self.origin),
+            ("latest", self.latest),
+        ];
+        counts.into_iter().try_for_each(|(what, count)| check_count(what, count as u64))?;
+        [("elapsed", elapsed), ("training", training)]
+            .into_iter()
+            .try_for_each(|(what, time)| check_count(what, time.as_secs()))
+    }
+}
+
 /// A weighted count as only a collector makes one.
 fn check_weight(layer: &str, weight: f64) -> Result<(), String> {
     match weight.is_finite() && weight >= 0.0 {
@@ -162,9 +191,8 @@ fn check_weight(layer: &str, weight: f64) -> Result<(), String> {
 impl LayerHeader {
     /// Groups, outputs, inputs with the bias entry.
     fn dims(&self, layer: &str) -> Result<[usize; 3], String> {
-        let LayerShape { groups, outputs, inputs, bias } = self.shape;
-        let width = inputs.checked_add(usize::from(bias));
-        width.map(|width| [groups, outputs, width]).ok_or_else(|| format!("layer {layer} is impossibly wide"))
+        let dims = self.shape.checked_dims();
+        dims.ok_or_else(|| format!("layer {layer} has the impossible shape {:?}", self.shape))
     }
 
     fn read(&self, tensors: &SafeTensors<'_>, layer: &str) -> Result<MomentSums, String> {
@@ -193,6 +221,8 @@ impl BasesHeader {
         prefix: &str,
         layers: &BTreeMap<String, LayerHeader>,
     ) -> Result<Bases, String> {
+        check_count("step", self.step as u64)?;
+        check_count("samples", self.samples as u64)?;
         let bases = self.layers.into_iter().map(|(layer, weight)| {
             let header = layers.get(&layer).ok_or_else(|| format!("{prefix}: no sums of layer {layer}"))?;
             let [groups, outputs, width] = header.dims(&layer)?;
