@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::data::dataset::{Dataset, InMemDataset};
-use burn::module::Module;
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect};
@@ -40,7 +39,10 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Budget, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::{CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
+use support::kept::{FACTORS, MODEL, keep, kept};
+use support::{
+    CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase, tell_learned,
+};
 use unlearning::MethodChoice;
 
 /// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
@@ -110,6 +112,9 @@ struct Arguments {
     /// in the same folder.
     #[arg(long, value_name = "I/N")]
     score_shard: Option<Shard>,
+    /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
+    #[arg(long, conflicts_with_all = ["score_shard", "unlearn_minutes", "factors"])]
+    trained: bool,
     /// Folder for the results.
     #[arg(long, default_value = "delta-influence-out")]
     out: PathBuf,
@@ -202,14 +207,8 @@ struct Data {
     triggered: Vec<LabeledImage>,
 }
 
-/// The trained model and its factors, from which shards are scored.
-const MODEL: &str = "model.bpk";
-const FACTORS: &str = "factors.safetensors";
-
 /// Files of an earlier run that this one may not write.
-const RESULTS: [&str; 13] = [
-    MODEL,
-    FACTORS,
+const RESULTS: [&str; 11] = [
     "audit.json",
     "audit.html",
     "audit-delta.json",
@@ -248,27 +247,48 @@ fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     if let Some(shard) = arguments.score_shard {
         return score_shard(&arguments, &data, files, shard, &device);
     }
+    if arguments.trained {
+        let (model, factors) = kept(out, network(arguments.width, &device), "--trained")?;
+        clear_results(out, &RESULTS)?;
+        return audited(&arguments, &data, files, &model, &factors, None);
+    }
+    clear_results(out, &[MODEL, FACTORS])?;
     clear_results(out, &RESULTS)?;
     command.save(out)?;
     let config = training_config(&arguments);
     let start = Instant::now();
     let (model, factors) = trained(&arguments, &data, &config, &device)?;
     let training_seconds = start.elapsed().as_secs_f64();
-    model.clone().save_file(out.join(MODEL))?;
-    factors.save(out.join(FACTORS))?;
+    keep(out, &model, &factors)?;
+    audited(&arguments, &data, files, &model, &factors, Some(training_seconds))
+}
+
+/// What comes after the training, whose seconds are known where it was just done.
+fn audited(
+    arguments: &Arguments,
+    data: &Data,
+    files: Vec<Suspect>,
+    model: &ResNet9,
+    factors: &KroneckerFactors,
+    training_seconds: Option<f64>,
+) -> Outcome<()> {
+    let out = &arguments.out;
+    let images = data.triggered.iter().map(|sample| sample.image.clone());
+    let probe = Probe::new(&[]).with_clean(&data.test).with_triggered(images, arguments.target);
+    tell_learned(&probe.measure(model)?);
     let suspects = match files.is_empty() {
         false => files,
-        true => own_suspects(&arguments, &model, &data)?,
+        true => own_suspects(arguments, model, data)?,
     };
-    let audit = audits(&arguments, &model, &factors, &data, &suspects)?;
+    let audit = audits(arguments, model, factors, data, &suspects)?;
     for (number, suspect) in suspects.iter().enumerate() {
         suspect.image.save_png(out.join(format!("suspect-{number}.png")))?;
     }
     let records = match audit.flagged().is_empty() {
         true => Vec::new(),
-        false => unlearned(&arguments, &model, &data, &suspects, &audit, training_seconds)?,
+        false => unlearned(arguments, model, data, &suspects, &audit, training_seconds)?,
     };
-    println!("\n{}", audit.summary());
+    println!("\n{}", audit.summary_with_names(Cifar10::CLASSES));
     for record in &records {
         let name = match records.len() {
             1 => "unlearn.json".to_owned(),
@@ -291,7 +311,7 @@ fn unlearned(
     data: &Data,
     suspects: &[Suspect],
     audit: &Audit,
-    training_seconds: f64,
+    training_seconds: Option<f64>,
 ) -> Outcome<Vec<UnlearnRecord>> {
     let config = training_config(arguments);
     let task: unlearning::Task = UnlearnTask::new(model.clone(), data.train.clone(), &audit.flagged())?;
@@ -309,7 +329,8 @@ fn unlearned(
         })
         .collect();
     let original = (config.epochs * data.train.len()) as f64;
-    let (chosen, why) = match arguments.budget(original / training_seconds) {
+    // Without a training to go by, a limit on minutes was refused.
+    let (chosen, why) = match arguments.budget(original / training_seconds.unwrap_or(f64::NAN)) {
         None => ((0..made.len()).collect(), None),
         Some(budget) => {
             let candidates: Vec<_> = made.iter().map(AsRef::as_ref).collect();
@@ -363,12 +384,7 @@ fn score_shard(
     device: &Device,
 ) -> Outcome<()> {
     let out = &arguments.out;
-    let missing = |name: &str| format!("{}: train first, without --score-shard", out.join(name).display());
-    if !out.join(MODEL).exists() {
-        return Err(missing(MODEL).into());
-    }
-    let model = network(arguments.width, device).try_load_file(out.join(MODEL))?.valid();
-    let factors = KroneckerFactors::load(out.join(FACTORS))?;
+    let (model, factors) = kept(out, network(arguments.width, device), "--score-shard")?;
     let suspects = match files.is_empty() {
         false => files,
         true => own_suspects(arguments, &model, data)?,

@@ -171,6 +171,10 @@ fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     audit.html_report(&train_set)?.with_class_names(SIGN_NAMES).save(out.join("audit.html"))?;
 
     let found = audit.flagged().iter().filter(|index| poisoned.indices.contains(index)).count();
-    println!("\n{}\n{found} of the {} poisons were named", audit.summary(), poisoned.indices.len());
+    println!(
+        "\n{}\n{found} of the {} poisons were named",
+        audit.summary_with_names(SIGN_NAMES),
+        poisoned.indices.len()
+    );
     Ok(())
 }

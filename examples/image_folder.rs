@@ -40,7 +40,10 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::{CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase};
+use support::kept::{FACTORS, MODEL, keep, kept};
+use support::{
+    CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase, tell_learned,
+};
 use unlearning::MethodChoice;
 
 /// Trains on pictures, finds a poison from misclassified ones, and unlearns it.
@@ -88,6 +91,9 @@ struct Arguments {
     /// Channels of the network's first layer.
     #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     width: usize,
+    /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
+    #[arg(long)]
+    trained: bool,
     /// How to unlearn what was flagged; `none` for not at all.
     #[arg(long, default_value = "resume", value_parser = unlearner)]
     unlearn: Unlearn,
@@ -149,7 +155,7 @@ struct Attacked {
 }
 
 /// Files of an earlier run that must not be taken for this one's.
-const RESULTS: [&str; 5] = ["audit.json", "audit.html", "flagged.png", "unlearn.json", "factors.safetensors"];
+const RESULTS: [&str; 4] = ["audit.json", "audit.html", "flagged.png", "unlearn.json"];
 
 fn main() -> ExitCode {
     support::run(|| {
@@ -165,16 +171,29 @@ fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
     device.seed(arguments.seed);
     let data = phase("list and check the pictures", || load(arguments))?;
     tell(&data, arguments.seed);
-    clear_results(out, &RESULTS)?;
-    command.save(out)?;
 
-    let (model, factors) = trained(arguments, &data, &device)?;
-    factors.save(out.join("factors.safetensors"))?;
+    let (model, factors) = match arguments.trained {
+        true => {
+            let network = ResNet9::new(arguments.width, data.classes.len(), &device.autodiff());
+            let kept = kept(out, network, "--trained")?;
+            clear_results(out, &RESULTS)?;
+            kept
+        }
+        false => {
+            clear_results(out, &[MODEL, FACTORS])?;
+            clear_results(out, &RESULTS)?;
+            command.save(out)?;
+            let trained = trained(arguments, &data, &device)?;
+            // A mistake in what is asked of it must not cost the training.
+            keep(out, &trained.0, &trained.1)?;
+            trained
+        }
+    };
     let (audit, suspects) = audited(arguments, &model, &factors, &data)?;
     audit.save(out.join("audit.json"))?;
     audit.html_report(&data.train)?.with_class_names(data.classes.clone()).save(out.join("audit.html"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &data.train)?;
-    println!("\n{}", audit.summary());
+    println!("\n{}", audit.summary_with_names(data.classes.clone()));
 
     if let (Some(choice), false) = (arguments.unlearn.0, audit.flagged().is_empty()) {
         unlearned(arguments, choice, model, &data, &audit, &suspects)?;
@@ -244,10 +263,11 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
     };
     let broken = train.scan();
     if let (false, Some(first)) = (arguments.skip_unreadable, broken.first()) {
-        let (count, reason) = (broken.len(), &first.reason);
-        return Err(
-            format!("--skip-unreadable leaves out what can't be read ({count} pictures): {reason}").into()
-        );
+        let others = match broken.len() {
+            1 => "it".to_owned(),
+            count => format!("it and {} others", count - 1),
+        };
+        return Err(format!("{}; --skip-unreadable leaves {others} out", first.reason).into());
     }
     let train = train.without(&broken);
     let Loaded { samples: validation, skipped } = valid.load(unreadable(arguments))?;
@@ -330,6 +350,14 @@ fn audited(
     data: &Data,
 ) -> Outcome<(Audit, Vec<Suspect>)> {
     let config = AuditConfig::new().with_seed(arguments.seed);
+    let probe = Probe::new(&[]).with_clean(&data.validation);
+    let probe = match &data.attack {
+        Some(attack) => {
+            probe.with_triggered(attack.triggered.iter().map(|sample| sample.image.clone()), attack.target)
+        }
+        None => probe,
+    };
+    tell_learned(&probe.measure(model)?);
     if data.suspects.is_empty() && data.attack.is_none() {
         let found =
             phase("search for suspects", || Ok(SuspectSearch::default().find(model, &data.validation)?))?;

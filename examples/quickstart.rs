@@ -125,7 +125,7 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     if audit.flagged().is_empty() {
         println!(
             "\n{}\nnothing was flagged, nothing is unlearned; audit.json and audit.html are in {}",
-            audit.summary(),
+            audit.summary_with_names(SIGN_NAMES),
             out.display()
         );
         return Ok(());
@@ -144,7 +144,7 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let record = unlearn::record(&unlearned, audit.flagged().len(), before, after);
     save_json(out.join("unlearn.json"), &record)?;
 
-    println!("\n{}\n{}", audit.summary(), unlearn_summary(&record));
+    println!("\n{}\n{}", audit.summary_with_names(SIGN_NAMES), unlearn_summary(&record));
     println!(
         "written to {}: audit.html (open it in a browser), audit.json, unlearn.json, suspect.png, flagged.png",
         out.display()

@@ -198,7 +198,9 @@ fn the_documented_commands_work() {
                 .unwrap();
             let error = String::from_utf8(output.stderr).unwrap();
             // The documented settings ask for more than this audit shows, which is no wrong usage.
-            assert!(!error.contains("error"), "{line}: {error}");
+            let by_the_settings = |said: &str| said.contains("min_suspects") || said.contains("min_searched");
+            let wrong = error.lines().find(|said| said.contains("error") && !by_the_settings(said));
+            assert_eq!(wrong, None, "{line}: {error}");
             tried += 1;
         }
     }

@@ -323,6 +323,19 @@ fn without_a_collected_step_there_are_no_factors_and_the_reason_is_said() {
 }
 
 #[test]
+fn a_guard_that_is_dropped_at_once_is_told_of() {
+    let (model, items) = (Net::new(7, &device()), items(6, 1));
+    let collector = Collector::new(everything().with_warmup_steps(1)).unwrap();
+    for _ in 0..4 {
+        let _ = collector.step(items.len());
+        step(&model, &items);
+    }
+    let error = collector.factors(&model).unwrap_err();
+    assert!(matches!(error, FactorError::EmptySteps { empty: 3 }), "{error}");
+    assert!(error.to_string().contains("`let _step = …`"), "{error}");
+}
+
+#[test]
 fn an_error_that_stops_training_is_passed_on() {
     let collector = Collector::new(everything()).unwrap();
     let data = Broken { items: items(64, 1), at: 40 };
@@ -408,7 +421,7 @@ fn inference_and_forward_passes_alone_are_not_collected() {
         drop(model.logits(batch(&data, &device()).x));
     }
     assert_eq!((forward.stats().steps, forward.stats().collected_steps), (1, 0));
-    assert!(matches!(forward.factors(&model), Err(FactorError::Nothing { .. })));
+    assert!(matches!(forward.factors(&model), Err(FactorError::EmptySteps { empty: 1 })));
 
     // Outside any guard nothing is seen.
     step(&model, &data);

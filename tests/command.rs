@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use burn_delta_influence::report::{Verdict, save_json};
+use burn_delta_influence::report::{UnlearnRecord, Verdict, save_json};
 use report_support::audit;
 use tempfile::TempDir;
 
@@ -267,6 +267,25 @@ fn html_writes_the_page_beside_the_record_or_where_it_is_told() {
     let json = path.to_str().unwrap();
     assert_eq!(delta_influence(["html", json, "--out", other.to_str().unwrap()]).code, Some(0));
     assert_eq!(fs::read_to_string(&other).unwrap(), page);
+
+    // The program's own page has the pictures: it is not lost to a short command.
+    fs::write(folder.path().join("audit.html"), "with pictures").unwrap();
+    assert_refused(&delta_influence(["html", json]), "audit.html is there already");
+    assert_eq!(fs::read_to_string(folder.path().join("audit.html")).unwrap(), "with pictures");
+    let page = folder.path().join("audit.html");
+    assert_eq!(delta_influence(["html", json, "--out", page.to_str().unwrap()]).code, Some(0));
+    assert!(fs::read_to_string(&page).unwrap().contains("<h1>Poisoned"));
+}
+
+#[test]
+fn show_prints_what_unlearning_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unlearn.json");
+    let record = UnlearnRecord { method: "resume".to_owned(), removed: 41, ..Default::default() };
+    save_json(&path, &record).unwrap();
+    let run = delta_influence([Path::new("show"), &path]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.starts_with("Unlearned 41 training samples by resume"), "{}", run.stdout);
 }
 
 #[test]

@@ -116,8 +116,11 @@ fn a_suspect_has_its_class_s_name_and_any_size() {
     let mut found = 0;
     for class in SIGN_NAMES {
         let suspect = ["--suspect", picture, "--suspect-label", class, "--width", "1", "--epochs", "1"];
-        let output = run(&data, &out, &suspect);
+        // Trained once, whatever became of the first audit.
+        let again = if class == SIGN_NAMES[0] { &[][..] } else { &["--trained"] };
+        let output = run(&data, &out, &[&suspect[..], again].concat());
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(stdout.contains("train, collecting factors"), again.is_empty(), "{stdout}");
         assert!(stdout.contains("144 training and 16 validation pictures"), "{stdout}{stderr}");
         match output.status.code() {
             Some(0) => {
@@ -128,6 +131,12 @@ fn a_suspect_has_its_class_s_name_and_any_size() {
         }
     }
     assert_eq!(found, 1, "the model takes one picture for one class");
+
+    let elsewhere = folder.path().join("elsewhere");
+    let output = run(&data, &elsewhere, &["--width", "1", "--trained"]);
+    assert_refused(&output, &["model.bpk", "train first", "--trained"]);
+    let output = run(&data, &out, &["--width", "2", "--trained"]);
+    assert_refused(&output, &["model.bpk"]);
 }
 
 #[test]

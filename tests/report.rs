@@ -3,8 +3,9 @@
 mod report_support;
 
 use burn_delta_influence::report::{
-    AuditRecord, Check, ClassState, CopyRecord, Gate, SearchRecord, StateRecord, SuspectState, TruthRecord,
-    UnlearnRecord, Verdict, junit_xml, summary, unlearn_summary,
+    AuditRecord, Check, ClassState, CopyRecord, Gate, NeighbourRecord, SearchRecord, StateRecord,
+    SuspectEvidence, SuspectState, TruthRecord, UnlearnRecord, Verdict, junit_xml, summary,
+    summary_with_names, unlearn_summary,
 };
 use report_support::audit;
 use serde_json::{Value, json};
@@ -224,6 +225,84 @@ note      α = 10
 audit of the new model, from the same suspects: clean
 ";
     assert_eq!(text, expected, "\n{text}");
+}
+
+#[test]
+fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
+    let state = |predicted: [usize; 2]| StateRecord {
+        suspects: (0..2)
+            .map(|n| SuspectState {
+                id: format!("suspect {n}"),
+                predicted: predicted[n],
+                wrong_label_probability: 0.9,
+                margin: None,
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let record = |after| UnlearnRecord {
+        method: "resume".to_owned(),
+        removed: 21,
+        seconds: 9.0,
+        before: state([4, 4]),
+        after: state(after),
+        ..Default::default()
+    };
+    assert_eq!([[4, 4], [1, 4], [1, 2]].map(|after| record(after).still_wrong()), [2, 1, 0]);
+    let text = unlearn_summary(&record([1, 4]));
+    let expected = "Not unlearned: after resume without 21 training samples (9.0 s) the model still gives the wrong answer on 1 of \
+                    2 suspects.\nTrain it anew without them (`retrain`), or for longer.\n";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(unlearn_summary(&record([1, 2])).starts_with("Unlearned 21 training samples by resume"));
+}
+
+#[test]
+fn classes_have_their_names_and_suspects_that_were_judged_together_are_said_to_be() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let (label, one) = (record.suspects[0].label, record.suspects[0].clone());
+    record.rule.settings = json!({ "rule": { "combined": true } });
+    assert!(!summary(&record).contains("judged together"), "there is one");
+    record.suspects.push(one);
+    let text = summary_with_names(&record, (0..10).map(|class| format!("name{class}")));
+    assert!(text.contains(&format!("name{label} ({label})")), "{text}");
+    assert!(text.contains("judged together"), "{text}");
+    assert!(!summary(&record).contains("name"), "{text}");
+}
+
+#[test]
+fn a_change_without_parameters_is_one_copy_however_often_it_was_drawn() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let copy = |transform: &str, predicted, share| CopyRecord {
+        transform: transform.to_owned(),
+        label: 2,
+        predicted,
+        influence: Some(share),
+    };
+    let label = record.suspects[0].label;
+    record.suspects[0].copies = vec![
+        copy("inverted", label, 0.5),
+        copy("inverted", label, 0.5),
+        copy("inverted", label, 0.5),
+        copy("blur (σ 8.1)", label, 0.7),
+        copy("horizontal flip", label + 1, 0.1),
+        copy("horizontal flip", label + 1, 0.1),
+    ];
+    let text = summary(&record);
+    assert!(text.contains("70.0 % on 2 with the same answer, 10.0 % on 1 with another"), "{text}");
+}
+
+#[test]
+fn what_speaks_most_for_a_mistake_is_named_where_nothing_stands_out() {
+    let mut record = audit(Verdict::Clean, 0);
+    let neighbour = |id: &str| NeighbourRecord { index: 1, id: id.to_owned(), score: 0.2 };
+    record.evidence.suspects = vec![SuspectEvidence {
+        highest_clean: vec![neighbour("a-1"), neighbour("b-2")],
+        ..Default::default()
+    }];
+    let text = summary(&record);
+    assert!(text.contains("what speaks most for its wrong label: a-1, b-2\n"), "{text}");
+    record.verdict = Verdict::Poisoned;
+    assert!(!summary(&record).contains("a-1"));
 }
 
 #[test]

@@ -38,8 +38,8 @@ struct Arguments {
     /// Train on data as they are (the default).
     #[arg(long)]
     clean: bool,
-    /// The gate's settings.
-    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/ci_gate/gate.toml"))]
+    /// The gate's settings; by default those in this example's folder.
+    #[arg(long, value_name = "FILE", hide_default_value = true, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/ci_gate/gate.toml"))]
     config: PathBuf,
     /// Folder for audit.json, junit.xml, audit.sarif and flagged.png.
     #[arg(long, default_value = "delta-influence-out/ci_gate")]
@@ -118,7 +118,7 @@ fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
     })?;
     audit.save(out.join("audit.json"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &train_set)?;
-    println!("\n{}", audit.summary());
+    println!("\n{}", audit.summary_with_names(SIGN_NAMES));
 
     // The same as `delta-influence check audit.json --config gate.toml --junit junit.xml --sarif audit.sarif`.
     let mut check = Check::new(gate);

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each example uses its part
 
 mod command_line;
+pub mod kept;
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -120,6 +121,16 @@ pub fn describe(state: &StateRecord) -> String {
         percent(state.clean_accuracy),
         percent(state.poison_success_rate)
     )
+}
+
+/// Prints what the trained model is worth, and how far it learned a trigger that is known: an audit can only find what was learned.
+pub fn tell_learned(state: &StateRecord) {
+    println!("  {}", describe(state));
+    if state.poison_success_rate.is_some_and(|rate| rate < 0.5) {
+        eprintln!(
+            "warning: the trigger works on less than half of its test images: train longer or on more images, or poison more"
+        );
+    }
 }
 
 /// Removes the results of an earlier run, so that none of them can be taken for this one's.

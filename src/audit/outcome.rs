@@ -6,7 +6,10 @@ use burn::data::dataset::Dataset;
 use burn::data::dataset::transform::SelectionDataset;
 
 use crate::items::of_sample;
-use crate::report::{AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary};
+use crate::report::{
+    AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary,
+    summary_with_names,
+};
 use crate::samples::{Image, LabeledSample};
 
 use super::judge::Finding;
@@ -86,6 +89,11 @@ impl Audit {
     /// A summary to print.
     pub fn summary(&self) -> String {
         summary(&self.record)
+    }
+
+    /// [`summary`](Self::summary) with the names of the classes, from the first on, beside their numbers.
+    pub fn summary_with_names(&self, names: impl IntoIterator<Item = impl Into<String>>) -> String {
+        summary_with_names(&self.record, names)
     }
 
     /// Writes `audit.json`; it appears whole or not at all.

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
-use burn_delta_influence::report::{ReportError, is_same_file, load_audit, save_html, summary};
+use burn_delta_influence::report::{
+    ReportError, is_same_file, load_audit, load_unlearn, save_html, summary, unlearn_summary,
+};
 use clap::{Parser, Subcommand};
 
 /// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
@@ -52,7 +54,7 @@ enum Command {
         /// The audit's record.
         #[arg(value_name = "audit.json")]
         audit: PathBuf,
-        /// Where to write the page; by default beside the record, as .html.
+        /// Where to write the page; by default beside the record, as .html, unless there is a file of that name.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
@@ -65,9 +67,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Print an audit for people to read. The exit code is 0 whatever the verdict, 2 if the input is bad.
+    /// Print an audit, or what unlearning changed, for people to read. The exit code is 0 whatever the verdict, 2 if the input is bad.
     Show {
-        /// The audit's record.
+        /// The audit's record, or an unlearn.json.
         #[arg(value_name = "audit.json")]
         audit: PathBuf,
     },
@@ -91,7 +93,17 @@ fn main() -> ExitCode {
 }
 
 fn html(audit: &Path, out: Option<PathBuf>) -> Result<u8, Box<dyn std::error::Error>> {
-    let out = out.unwrap_or_else(|| audit.with_extension("html"));
+    let out = match out {
+        Some(out) => out,
+        // The audit's own page has the pictures.
+        None => match audit.with_extension("html") {
+            page if page.exists() => {
+                let what = "there already, with pictures perhaps, which the record does not hold (`--out FILE` replaces a page)";
+                return Err(ReportError::WouldReplace { path: page, what }.into());
+            }
+            page => page,
+        },
+    };
     save_html(audit, &out)?;
     print(&format!("{}\n", out.display()))?;
     Ok(0)
@@ -116,7 +128,10 @@ fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>
 }
 
 fn show(audit: &Path) -> Result<u8, Box<dyn std::error::Error>> {
-    print(&summary(&load_audit(audit)?))?;
+    match (load_audit(audit), load_unlearn(audit)) {
+        (Err(_), Ok(record)) => print(&unlearn_summary(&record))?,
+        (record, _) => print(&summary(&record?))?,
+    }
     Ok(0)
 }
 

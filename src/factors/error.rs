@@ -18,6 +18,16 @@ pub enum FactorError {
         /// Why, as far as it is known.
         reason: String,
     },
+    /// Steps were to be collected, and in none of them did a captured layer run backward.
+    #[error(
+        "no factors were collected: in each of {empty} steps that were to be collected no captured layer ran forward and backward. Hold what `Collector::step` \
+         returns until after the backward pass (`let _step = …`; `let _ = …` drops it at once), and build the model from \
+         `burn_delta_influence::nn`"
+    )]
+    EmptySteps {
+        /// Such steps.
+        empty: usize,
+    },
     /// Every step that was to be collected had values that are not finite.
     #[error(
         "no factors were collected: training diverged. All {skipped} steps that were to be collected had NaN or infinite values, \

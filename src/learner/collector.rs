@@ -123,7 +123,8 @@ impl Collector {
         let layers: Vec<LayerGradients> =
             scope.finish().into_iter().map(|layer| layer.into_gradients()).collect();
         let Some(seen) = layers.iter().map(LayerGradients::samples).find(|&samples| samples > 0) else {
-            return; // No backward pass: a forward pass alone, or a step that was given up.
+            self.lock().empty_steps += 1; // No backward pass: a forward pass alone, or a step that was given up.
+            return;
         };
         let scale = match self.config.reduction {
             LossReduction::Mean => batch_size.unwrap_or(seen) as f64,

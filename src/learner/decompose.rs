@@ -70,7 +70,10 @@ impl Collector {
             Some((step, layer)) => FactorError::Diverged { skipped, step: *step, layer: layer.clone() },
             None => {
                 let warmup = self.config.warmup_steps;
-                let reason = format!("{steps} steps were seen, {warmup} of warm-up come first");
+                let reason = match state.empty_steps {
+                    0 => format!("{steps} steps were seen, {warmup} of warm-up come first"),
+                    empty => return FactorError::EmptySteps { empty },
+                };
                 FactorError::Nothing { reason }
             }
         }

@@ -21,6 +21,8 @@ pub(super) struct State {
     pub clock: Clock,
     /// The first step that was left out, and the layer with values that are not finite.
     pub first_skipped: Option<(usize, String)>,
+    /// Steps that were to be collected and in which no captured layer ran backward; of this run alone.
+    pub empty_steps: usize,
     /// Running sums by layer.
     pub layers: BTreeMap<ParamId, LayerSums>,
     /// The eigenbases in which squared gradients are summed now, and those before them.

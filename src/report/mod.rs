@@ -9,6 +9,7 @@
 //! one, never half of one.
 
 mod check;
+mod class_names;
 mod consistency;
 mod contact_sheet;
 mod diff;
@@ -44,5 +45,5 @@ pub use record::{
     TimingsRecord, TruthRecord, Verdict,
 };
 pub use sarif::{MAX_RESULTS, sarif, save_sarif};
-pub use terminal::{summary, unlearn_summary};
+pub use terminal::{summary, summary_with_names, unlearn_summary};
 pub use unlearn_record::{ClassState, StateRecord, SuspectState, UnlearnRecord};

@@ -3,6 +3,7 @@
 //! Fields keep their meaning for good; new ones may appear, and readers ignore those they do not know. A number that
 //! is not finite is written as `null` and read as NaN (or as nothing, where the field is optional).
 
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -156,6 +157,16 @@ pub struct SuspectRecord {
     /// The altered copies that were used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyRecord>,
+}
+
+impl SuspectRecord {
+    /// Copies that differ, with their places among all: some changes, such as a flip, have no parameters and are drawn more than once, which
+    /// matters to the published rule (each copy has a label of its own) and to nobody who looks at them.
+    pub(super) fn distinct_copies(&self) -> Vec<(usize, &CopyRecord)> {
+        let mut seen = HashSet::new();
+        let copies = self.copies.iter().enumerate();
+        copies.filter(|(_, copy)| seen.insert(copy.transform.as_str())).collect()
+    }
 }
 
 /// One altered copy of a suspect.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
 use super::{AuditRecord, StateRecord, SuspectRecord, TruthRecord, UnlearnRecord, Verdict};
 
@@ -13,10 +14,23 @@ const TOP: usize = 10;
 
 /// The audit in words and columns, ending in a line break. Plain text, without colours.
 pub fn summary(record: &AuditRecord) -> String {
+    summary_of(record, &ClassNames::default())
+}
+
+/// [`summary`] with the names of the classes, from the first on, beside their numbers.
+pub fn summary_with_names(
+    record: &AuditRecord,
+    names: impl IntoIterator<Item = impl Into<String>>,
+) -> String {
+    summary_of(record, &ClassNames(names.into_iter().map(Into::into).collect()))
+}
+
+fn summary_of(record: &AuditRecord, names: &ClassNames) -> String {
     let mut out = headline(record);
     out.push('\n');
-    suspects(record, &mut out);
-    flagged(record, &mut out);
+    suspects(record, names, &mut out);
+    flagged(record, names, &mut out);
+    highest(record, &mut out);
     out.push('\n');
     coverage(record, &mut out);
     let settings = match &record.rule.settings {
@@ -72,7 +86,7 @@ fn headline(record: &AuditRecord) -> String {
     }
 }
 
-fn suspects(record: &AuditRecord, out: &mut String) {
+fn suspects(record: &AuditRecord, names: &ClassNames, out: &mut String) {
     if record.suspects.is_empty() {
         return;
     }
@@ -89,8 +103,8 @@ fn suspects(record: &AuditRecord, out: &mut String) {
     for suspect in &record.suspects {
         table.row([
             printable(&suspect.id),
-            suspect.label.to_string(),
-            suspect.predicted.to_string(),
+            names.cell(suspect.label),
+            names.cell(suspect.predicted),
             percent(suspect.confidence),
             suspect.verdict.to_string(),
             grouped(suspect.flagged),
@@ -99,6 +113,9 @@ fn suspects(record: &AuditRecord, out: &mut String) {
         ]);
     }
     table.print(out);
+    if record.suspects.len() > 1 && record.rule.settings["rule"]["combined"] == true {
+        out.push_str("  suspects with the same wrong label were judged together (`combined`): each has the verdict of all\n");
+    }
     record.suspects.iter().for_each(|suspect| copies(suspect, out));
     for suspect in &record.suspects {
         if let Some(note) = &suspect.note {
@@ -110,7 +127,7 @@ fn suspects(record: &AuditRecord, out: &mut String) {
 /// What becomes of the flagged samples' influence on the suspect's altered copies.
 fn copies(suspect: &SuspectRecord, out: &mut String) {
     let (mut kept, mut changed) = (Vec::new(), Vec::new());
-    for copy in &suspect.copies {
+    for (_, copy) in suspect.distinct_copies() {
         let answers = if copy.predicted == suspect.label { &mut kept } else { &mut changed };
         answers.extend(copy.influence);
     }
@@ -137,7 +154,7 @@ fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-fn flagged(record: &AuditRecord, out: &mut String) {
+fn flagged(record: &AuditRecord, names: &ClassNames, out: &mut String) {
     let flagged = &record.flagged;
     if flagged.is_empty() {
         return;
@@ -152,7 +169,7 @@ fn flagged(record: &AuditRecord, out: &mut String) {
     out.push_str("\nflagged by label\n");
     let mut table = Table::new(&[("label", Side::Right), ("samples", Side::Right), ("share", Side::Right)]);
     for &(label, count) in by_label.iter().take(TOP) {
-        table.row([label.to_string(), grouped(count), percent(count as f64 / flagged.len() as f64)]);
+        table.row([names.cell(label), grouped(count), percent(count as f64 / flagged.len() as f64)]);
     }
     table.print(out);
     rest(by_label.len(), "label", out);
@@ -170,7 +187,7 @@ fn flagged(record: &AuditRecord, out: &mut String) {
         table.row([
             printable(&sample.id),
             sample.index.to_string(),
-            sample.label.to_string(),
+            names.cell(sample.label),
             number(sample.score),
             sample.p_value.map(number).unwrap_or_default(),
             sample.votes.map(grouped).unwrap_or_default(),
@@ -178,6 +195,24 @@ fn flagged(record: &AuditRecord, out: &mut String) {
     }
     table.print(out);
     rest(flagged.len(), "sample", out);
+}
+
+/// What to look at where nothing was flagged and one doubts it: the samples that speak most for the wrong answers.
+fn highest(record: &AuditRecord, out: &mut String) {
+    if record.verdict == Verdict::Poisoned {
+        return;
+    }
+    for (suspect, evidence) in record.suspects.iter().zip(&record.evidence.suspects).take(TOP) {
+        let samples: Vec<_> = evidence.highest_clean.iter().map(|sample| printable(&sample.id)).collect();
+        if !samples.is_empty() {
+            let _ = writeln!(
+                out,
+                "\nnothing stands out behind {}; what speaks most for its wrong label: {}",
+                printable(&suspect.id),
+                samples.join(", ")
+            );
+        }
+    }
 }
 
 fn rest(total: usize, noun: &str, out: &mut String) {
@@ -226,12 +261,16 @@ fn truth_line(truth: &TruthRecord, out: &mut String) {
 
 /// The model before and after unlearning, side by side, ending in a line break. Plain text, without colours.
 pub fn unlearn_summary(record: &UnlearnRecord) -> String {
-    let mut out = format!(
-        "Unlearned {} by {} in {}.\n\n",
-        counted(record.removed, "training sample"),
-        printable(&record.method),
-        duration(record.seconds)
-    );
+    let (samples, method) = (counted(record.removed, "training sample"), printable(&record.method));
+    let seconds = duration(record.seconds);
+    let mut out = match (record.still_wrong(), record.after.suspects.len()) {
+        (0, _) => format!("Unlearned {samples} by {method} in {seconds}.\n\n"),
+        (wrong, all) => format!(
+            "Not unlearned: after {method} without {samples} ({seconds}) the model still gives the wrong answer on {wrong} of {}.\n\
+             Train it anew without them (`retrain`), or for longer.\n\n",
+            counted(all, "suspect")
+        ),
+    };
     let (before, after) = (&record.before, &record.after);
     let mut table = Table::new(&[("", Side::Left), ("before", Side::Right), ("after", Side::Right)]);
     let mut rate = |name: &str, of: fn(&StateRecord) -> Option<f64>| {

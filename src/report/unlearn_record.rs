@@ -45,6 +45,12 @@ impl UnlearnRecord {
     /// The version that this crate writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
 
+    /// Suspects on which the model after still gives the wrong answer that it gave before: 0 where unlearning did what it is for.
+    pub fn still_wrong(&self) -> usize {
+        let both = self.before.suspects.iter().zip(&self.after.suspects);
+        both.filter(|(before, after)| before.predicted == after.predicted).count()
+    }
+
     /// The same, with the cost as a share of the original training's gradient evaluations: samples · epochs.
     #[must_use]
     pub fn with_training(self, gradient_evaluations: f64) -> Self {

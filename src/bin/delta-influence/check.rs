@@ -57,9 +57,12 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
             Ok((_, judgement)) => {
                 print(&format!("{}\n", audit.line()))?;
                 // A verdict that is not the outcome wants an explanation.
-                let say = if audit.outcome() == Outcome::Poisoned { "not tolerated: " } else { "" };
                 let of = if several { format!("{}: ", audit.source) } else { String::new() };
-                judgement.reasons.iter().for_each(|reason| warn(&format!("{of}{say}{reason}")));
+                judgement.reasons.iter().for_each(|reason| match audit.outcome() {
+                    Outcome::Poisoned => complain(&format!("{of}not tolerated: {reason}")),
+                    Outcome::Inconclusive => complain(&format!("{of}{reason}")),
+                    Outcome::Clean | Outcome::Tolerated => warn(&format!("{of}{reason}")),
+                });
             }
         }
     }

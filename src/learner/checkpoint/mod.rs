@@ -224,6 +224,7 @@ fn state(contents: Contents, model: WatchedModel) -> State {
         stats,
         clock,
         first_skipped,
+        empty_steps: 0,
         layers,
         bases,
         earlier_bases,

@@ -31,10 +31,10 @@ use super::file::{is_same_file, load_audit, write_atomic};
 use super::{AuditRecord, ReportError};
 use crate::capture::PassError;
 use crate::items::of_sample;
+use crate::report::class_names::ClassNames;
 use crate::samples::{Image, LabeledSample};
 
 use picture::{Picture, side_of};
-use words::ClassNames;
 
 /// Flagged images with a picture on the page; others are listed without.
 const MOST_PICTURES: usize = 10_000;

@@ -73,9 +73,8 @@ fn copies(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown
     html.element("h3", &[], "Altered copies");
     html.element("p", &[], collapse(suspect));
     let items: Vec<Item<'_>> = suspect
-        .copies
-        .iter()
-        .enumerate()
+        .distinct_copies()
+        .into_iter()
         .map(|(number, copy)| {
             let picture = shown.and_then(|shown| shown.copies.get(number));
             copy_item(report, suspect, number, copy, picture)
@@ -117,12 +116,13 @@ fn copy_item<'a>(
 
 /// What becomes of the wrong answer, and of the influence behind it.
 fn collapse(suspect: &SuspectRecord) -> String {
-    let (kept, changed): (Vec<_>, Vec<_>) =
-        suspect.copies.iter().partition(|copy| copy.predicted == suspect.label);
+    let distinct = suspect.distinct_copies().into_iter().map(|(_, copy)| copy);
+    let (kept, changed): (Vec<_>, Vec<_>) = distinct.partition(|copy| copy.predicted == suspect.label);
+    let different = kept.len() + changed.len();
     let mut text = format!(
-        "On {} of {} altered copies the model gives the same wrong answer (=), on the others another (≠).",
+        "On {} of {} different altered copies the model gives the same wrong answer (=), on the others another (≠).",
         grouped(kept.len()),
-        grouped(suspect.copies.len())
+        grouped(different)
     );
     let shares = [median(&kept), median(&changed)];
     if let [Some(kept), Some(changed)] = shares {

@@ -1,39 +1,6 @@
-//! Names and numbers as the page writes them.
+//! Numbers as the page writes them.
 
-use crate::report::table::{number, printable};
-
-/// Characters of a short name.
-const SHORT: usize = 16;
-
-/// What classes are called; a class without a name is called by its number.
-#[derive(Clone, Debug, Default)]
-pub(super) struct ClassNames(pub Vec<String>);
-
-impl ClassNames {
-    /// Within a sentence: `“dog”` or `class 5`.
-    pub fn quoted(&self, label: usize) -> String {
-        self.get(label).map_or_else(|| format!("class {label}"), |name| format!("“{}”", printable(name)))
-    }
-
-    /// By itself: `dog (5)` or `class 5`.
-    pub fn full(&self, label: usize) -> String {
-        self.get(label)
-            .map_or_else(|| format!("class {label}"), |name| format!("{} ({label})", printable(name)))
-    }
-
-    /// Where there is little space: `dog` or `class 5`.
-    pub fn short(&self, label: usize) -> String {
-        let name = self.get(label).map_or_else(|| format!("class {label}"), printable);
-        match name.chars().count() {
-            ..=SHORT => name,
-            _ => name.chars().take(SHORT - 1).chain(['…']).collect(),
-        }
-    }
-
-    fn get(&self, label: usize) -> Option<&str> {
-        self.0.get(label).map(String::as_str).filter(|name| !name.trim().is_empty())
-    }
-}
+use crate::report::table::number;
 
 /// A probability: `0.034`, `3.9 × 10⁻⁴`.
 pub(super) fn p_value(value: f64) -> String {
@@ -74,14 +41,5 @@ mod tests {
         assert_eq!(p_value(3.94e-12), "3.9 × 10⁻¹²");
         assert_eq!([-1.5, 2.5e7].map(score), ["−1.500", "2.50 × 10⁷"]);
         assert_eq!(score(f64::NAN), "n/a");
-    }
-
-    #[test]
-    fn classes_without_a_name_are_called_by_number() {
-        let names = ClassNames(vec!["stop".to_owned(), " ".to_owned()]);
-        assert_eq!([0, 1, 2].map(|label| names.full(label)), ["stop (0)", "class 1", "class 2"]);
-        assert_eq!([0, 1].map(|label| names.quoted(label)), ["“stop”", "class 1"]);
-        let long = ClassNames(vec!["no entry for vehicles".to_owned()]);
-        assert_eq!([0, 1].map(|label| long.short(label)), ["no entry for ve…", "class 1"]);
     }
 }

@@ -1,0 +1,31 @@
+//! A trained model and its factors, kept beside the results for another audit.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::lab::networks::ResNet9;
+
+use super::Outcome;
+
+/// The model's file.
+pub const MODEL: &str = "model.bpk";
+/// The factors' file.
+pub const FACTORS: &str = "factors.safetensors";
+
+/// Writes both.
+pub fn keep(out: &Path, model: &ResNet9, factors: &KroneckerFactors) -> Outcome<()> {
+    std::fs::create_dir_all(out)?;
+    model.clone().save_file(out.join(MODEL))?;
+    Ok(factors.save(out.join(FACTORS))?)
+}
+
+/// Both, of an earlier run; `network` is one of the same shape, `option` what asked for them.
+pub fn kept(out: &Path, network: ResNet9, option: &str) -> Outcome<(ResNet9, KroneckerFactors)> {
+    if let Some(missing) = [MODEL, FACTORS].iter().map(|name| out.join(name)).find(|file| !file.exists()) {
+        return Err(format!("{}: train first, without {option}", missing.display()).into());
+    }
+    let path = out.join(MODEL);
+    let model = network.try_load_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((model.valid(), KroneckerFactors::load(out.join(FACTORS))?))
+}
