@@ -41,7 +41,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use support::kept::{FACTORS, MODEL, keep, kept};
 use support::{
-    CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase, tell_learned,
+    CommandLine, DeviceChoice, Outcome, clear_results, describe, misclassified, peak_memory, phase,
+    tell_learned,
 };
 use unlearning::MethodChoice;
 
@@ -277,7 +278,7 @@ fn audited(
     let probe = Probe::new(&[]).with_clean(&data.test).with_triggered(images, arguments.target);
     tell_learned(&probe.measure(model)?);
     let suspects = match files.is_empty() {
-        false => files,
+        false => misclassified(model, files)?,
         true => own_suspects(arguments, model, data)?,
     };
     let audit = audits(arguments, model, factors, data, &suspects)?;

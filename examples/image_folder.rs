@@ -42,7 +42,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use support::kept::{FACTORS, MODEL, keep, kept};
 use support::{
-    CommandLine, DeviceChoice, Outcome, clear_results, describe, peak_memory, phase, tell_learned,
+    CommandLine, DeviceChoice, Outcome, clear_results, describe, misclassified, peak_memory, phase,
+    tell_learned,
 };
 use unlearning::MethodChoice;
 
@@ -370,7 +371,7 @@ fn audited(
     }
     let suspects = match (&data.attack, data.suspects.is_empty()) {
         (Some(attack), true) => vec![misled(model, attack)?],
-        _ => data.suspects.clone(),
+        _ => misclassified(model, data.suspects.clone())?,
     };
     let audit =
         phase("audit", || Ok(DeltaAudit::new(config).run(model, factors, &data.train, &suspects)?))?;

@@ -18,7 +18,9 @@ use burn_delta_influence::capture::{FrozenModel, PassConfig, check_device};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     Classifier, CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, Shard,
+    predict,
 };
+use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::report::StateRecord;
 use burn_delta_influence::samples::LabeledImage;
 use clap::ValueEnum;
@@ -131,6 +133,22 @@ pub fn tell_learned(state: &StateRecord) {
             "warning: the trigger works on less than half of its test images: train longer or on more images, or poison more"
         );
     }
+}
+
+/// The suspects that the model takes for the labels given; the others are named and left out, unless none remains for the audit, which says
+/// so as an error.
+pub fn misclassified(model: &ResNet9, suspects: Vec<Suspect>) -> Outcome<Vec<Suspect>> {
+    let images = suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label)).collect();
+    let said = predict(&FrozenModel::new(model), &ImageList(images), 128)?;
+    let is_mistake = |at: usize| said[at].label == suspects[at].label;
+    if !(0..suspects.len()).any(is_mistake) {
+        return Ok(suspects);
+    }
+    for at in (0..suspects.len()).filter(|&at| !is_mistake(at)) {
+        let (Suspect { id, label, .. }, said) = (&suspects[at], said[at].label);
+        eprintln!("warning: suspect {id} is left out: the model takes it for class {said}, not for {label}");
+    }
+    Ok((0..suspects.len()).filter(|&at| is_mistake(at)).map(|at| suspects[at].clone()).collect())
 }
 
 /// Removes the results of an earlier run, so that none of them can be taken for this one's.
