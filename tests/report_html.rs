@@ -244,6 +244,20 @@ fn an_old_record_makes_a_page_that_says_what_it_lacks() {
 }
 
 #[test]
+fn counts_beyond_measure_are_shown_and_a_sample_that_is_not_there_is_named() {
+    let (mut record, data) = audit(Verdict::Poisoned, 60, 20);
+    let scores = record.evidence.suspects[0].scores.as_mut().unwrap();
+    scores.others.fill(usize::MAX);
+    scores.flagged.fill(usize::MAX - 1);
+    record.evidence.samples_by_label.fill(usize::MAX);
+    assert!(HtmlReport::new(&record).to_html().ends_with("</html>\n"));
+    record.evidence.suspects[0].highest_clean[0].index = 60;
+    let error = HtmlReport::new(&record).with_training_set(&data).unwrap_err();
+    assert!(matches!(error, ReportError::Sample { index: 60, .. }), "{error}");
+    assert!(error.to_string().contains("has 60"), "{error}");
+}
+
+#[test]
 fn pictures_come_from_the_audited_data_set_alone() {
     let (record, _) = audit(Verdict::Poisoned, 60, 20);
     let (_, other) = audit(Verdict::Poisoned, 61, 20);

@@ -84,11 +84,13 @@ fn row(html: &mut Html, cell: &'static str, cells: &[&dyn Display]) {
 
 /// How the scores are spread: counts on a logarithmic scale, flagged samples in front.
 fn histogram(number: usize, suspect: &SuspectRecord, scores: &HistogramRecord, html: &mut Html) {
-    let (others, flagged): (usize, usize) = (scores.others.iter().sum(), scores.flagged.iter().sum());
+    // Saturating, here and below: a record from a file may state any counts.
+    let [others, flagged] = [&scores.others, &scores.flagged]
+        .map(|counts| counts.iter().fold(0_usize, |sum, count| sum.saturating_add(*count)));
     let title = format!("Scores for “{}”", printable(&suspect.id));
     let description = format!(
         "Scores of {}, {} of them flagged, from {} to {}. Heights are logarithms of counts.",
-        counted(others + flagged, "training image"),
+        counted(others.saturating_add(flagged), "training image"),
         grouped(flagged),
         score(scores.from),
         score(scores.to)
@@ -120,7 +122,7 @@ fn histogram(number: usize, suspect: &SuspectRecord, scores: &HistogramRecord, h
             for bin in 0..bins {
                 let of = |counts: &[usize]| counts.get(bin).copied().unwrap_or(0);
                 let (others, flagged) = (of(&scores.others), of(&scores.flagged));
-                if others + flagged > 0 {
+                if others > 0 || flagged > 0 {
                     let (from, to) = (score(at(bin)), score(at(bin + 1)));
                     row(html, "td", &[&from, &to, &grouped(others), &grouped(flagged)]);
                 }
@@ -193,7 +195,7 @@ fn labels(report: &HtmlReport<'_>, html: &mut Html) {
     let all = &record.evidence.samples_by_label;
     let mut rows: Vec<(usize, usize, usize)> = (0..record.data.classes.max(all.len()).min(LABEL_ROWS))
         .map(|label| (label, all.get(label).copied().unwrap_or(0), flagged.get(&label).copied().unwrap_or(0)))
-        .filter(|(_, samples, flagged)| samples + flagged > 0)
+        .filter(|(_, samples, flagged)| *samples > 0 || *flagged > 0)
         .collect();
     if rows.is_empty() {
         return;

@@ -116,6 +116,10 @@ impl<'a> HtmlReport<'a> {
         let mut indices: Vec<usize> = flagged.chain(neighbours.map(|entry| entry.index)).collect();
         indices.sort_unstable(); // neighbours on disk are read together
         indices.dedup();
+        if let Some(&index) = indices.last().filter(|index| **index >= got) {
+            let source = format!("the record names it, and the data set has {got}").into();
+            return Err(ReportError::Sample { index, source });
+        }
         let side = side_of(indices.len());
         let pictures = indices.into_iter().map(|index| {
             let image = match of_sample(train, index, LabeledSample::image) {

@@ -1,8 +1,10 @@
 //! `audit.json` and `unlearn.json`, and everything that is made of them: page, summaries, JUnit, SARIF, the gate, comparisons.
 //!
-//! The first byte chooses what; the rest is a record and edits of it (for a comparison: old record, edits, new record, edits),
-//! separated by zero bytes. A record that is no JSON is the file as it is.
+//! The first byte chooses what, and how the rest makes it: as edits of records with something of everything, or as a record and edits of
+//! it (for a comparison: old record, edits, new record, edits), separated by zero bytes. A record that is no JSON is the file as it is.
 #![no_main]
+
+use std::sync::OnceLock;
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::report::{
@@ -15,21 +17,35 @@ use burn_delta_influence::report::{
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence_fuzz::{edited, file, names, parts, scratch, within, write_seeds};
 use libfuzzer_sys::{Corpus, fuzz_target};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What [`edited`] puts into texts, and no page may show as it is.
 const MARK: &str = "<x-fuzz";
+/// The kind's bit: the rest is edits.
+const EDITS: u8 = 64;
 
 fuzz_target!(
     init: write_seeds(seeds),
     |data: &[u8]| -> Corpus {
         let Some((&kind, rest)) = data.split_first() else { return Corpus::Reject };
-        match kind % 3 {
-            0 => {
+        let whole = |edits: &[u8]| serde_json::to_vec(&edited(sound(), edits)).expect("JSON");
+        match (kind % 3, kind & EDITS) {
+            (0, EDITS) => audit("audit.json", &whole(rest)).iter().for_each(rendered),
+            (1, EDITS) => {
+                let record = serde_json::to_value(unlearned()).expect("JSON");
+                unlearn(&serde_json::to_vec(&edited(record, rest)).expect("JSON"));
+            }
+            (2, EDITS) => {
+                let (old, new) = rest.split_at(rest.len() / 8 * 4);
+                let (old, new) = (audit("old.json", &whole(old)), audit("new.json", &whole(new)));
+                let (Some(old), Some(new)) = (old, new) else { return Corpus::Keep };
+                within(256, || compared(&old, &new));
+            }
+            (0, _) => {
                 let [record, edits] = parts(rest);
                 audit("audit.json", &json_of(record, edits)).iter().for_each(rendered);
             }
-            1 => {
+            (1, _) => {
                 let [record, edits] = parts(rest);
                 unlearn(&json_of(record, edits));
             }
@@ -44,6 +60,11 @@ fuzz_target!(
         Corpus::Keep
     }
 );
+
+fn sound() -> Value {
+    static SOUND: OnceLock<Value> = OnceLock::new();
+    SOUND.get_or_init(|| serde_json::to_value(full()).expect("JSON")).clone()
+}
 
 fn json_of(record: &[u8], edits: &[u8]) -> Vec<u8> {
     match serde_json::from_slice(record) {
@@ -264,6 +285,9 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("unlearn", with(1, &[&unlearned])),
         ("unlearn-edited", with(1, &[&unlearned, edits])),
         ("diff", with(2, &[&record, &[], &clean, &[]])),
+        ("audit-edits", [&[EDITS + 2][..], edits].concat()),
+        ("unlearn-edits", [&[EDITS][..], edits].concat()),
+        ("diff-edits", [&[EDITS + 1][..], edits, edits].concat()),
         ("diff-edited", with(2, &[&clean, edits, &record, edits])),
     ]
 }

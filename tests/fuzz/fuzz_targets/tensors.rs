@@ -1,7 +1,12 @@
 //! Files of tensors: factors, scores, and what a collector has gathered; then what is done with them.
 //!
-//! The first byte chooses the kind, and whether the rest is the file itself or, in three parts by zero bytes, a header, edits of it
-//! and values, from which a file with a checksum that is right is made.
+//! The first byte chooses the kind of file and how the rest makes it:
+//!
+//! - as edits of a file that is sound, four bytes each, of its header or of its values;
+//! - as a header, edits of it and values, separated by zero bytes;
+//! - as the file as it is.
+//!
+//! The first two get the checksum that is theirs.
 #![no_main]
 
 use std::fmt::Debug;
@@ -18,10 +23,12 @@ use burn_delta_influence_fuzz::{
     edited, file, names, parts, scratch, tensor_file, tensor_text, within, write_seeds,
 };
 use libfuzzer_sys::{Corpus, fuzz_target};
+use serde_json::Value;
 
 const KINDS: u8 = 4;
-/// The kind's bit: the rest is the file as it is.
+/// The kind's bits: the rest is the file as it is, or edits of one that is sound.
 const AS_IT_IS: u8 = 128;
+const EDITS: u8 = 64;
 
 struct Model {
     frozen: FrozenModel<Net>,
@@ -45,7 +52,8 @@ fuzz_target!(
     init: write_seeds(seeds),
     |data: &[u8]| -> Corpus {
         let Some((&kind, rest)) = data.split_first() else { return Corpus::Reject };
-        let bytes = match kind & AS_IT_IS {
+        let bytes = match kind & (AS_IT_IS | EDITS) {
+            EDITS => changed(kind % KINDS, rest),
             0 => {
                 let [header, edits, values] = parts(rest);
                 let Ok(header) = serde_json::from_slice(header) else { return Corpus::Reject };
@@ -64,6 +72,27 @@ fuzz_target!(
         Corpus::Keep
     }
 );
+
+/// A sound file of a kind with edits: those that begin with 255 set a value, the others change the header.
+fn changed(kind: u8, edits: &[u8]) -> Vec<u8> {
+    static SOUND: OnceLock<Vec<(Value, Vec<u8>)>> = OnceLock::new();
+    const VALUES: [f64; 10] =
+        [f64::NAN, f64::INFINITY, f64::MAX, f64::MIN, 0.0, -0.0, 1.0, -1.0, f64::MIN_POSITIVE, 1e200];
+    let sound = SOUND.get_or_init(|| sound().iter().map(|whole| tensor_text(whole)).collect());
+    let (header, mut values) = sound[usize::from(kind)].clone();
+    let mut of_header = Vec::new();
+    for edit in edits.chunks_exact(4).take(32) {
+        match edit {
+            [255, at @ .., value] => {
+                let at = usize::from(u16::from_le_bytes([at[0], at[1]])) % (values.len() / 8);
+                let value = VALUES[usize::from(*value) % VALUES.len()];
+                values[8 * at..8 * (at + 1)].copy_from_slice(&value.to_le_bytes());
+            }
+            edit => of_header.extend(edit),
+        }
+    }
+    tensor_file(edited(header, &of_header), &values).unwrap_or_default()
+}
 
 /// What is written again and read again is what was read.
 fn same<T: Debug, E: Debug>(
@@ -168,37 +197,45 @@ fn trained() -> Collector {
     collector
 }
 
-fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    let saved = |kind: u8, write: &dyn Fn(&Path)| {
-        let path = scratch().join("seed.safetensors");
+/// A sound file of each kind.
+fn sound() -> [Vec<u8>; KINDS as usize] {
+    let saved = |write: &dyn Fn(&Path)| {
+        let path = scratch().join("sound.safetensors");
         write(&path);
-        let whole = std::fs::read(&path).expect("a file");
-        let (header, values) = tensor_text(&whole);
-        let header = serde_json::to_vec(&header).expect("a header");
-        [[&[kind][..], &header, &[0, 0], values].concat(), [&[kind | AS_IT_IS][..], &whole].concat()]
+        std::fs::read(&path).expect("a file")
     };
-    let parts = scratch().join("seed-parts");
-    let part = |path: &Path| {
-        run(&parts).expect("scores");
-        let mut files: Vec<_> =
-            std::fs::read_dir(&parts).expect("parts").flatten().map(|it| it.path()).collect();
-        files.sort();
-        assert!(files[0].ends_with(PART), "{files:?}");
-        std::fs::copy(&files[0], path).expect("a copy");
-    };
-    let [factors, factors_raw] = saved(0, &|path| fitted().save(path).expect("room"));
-    let [scores, scores_raw] =
-        saved(1, &|path| run(&scratch().join("seed-run")).expect("scores").save(path).expect("room"));
-    let [gathered, gathered_raw] = saved(2, &|path| trained().save(path, &model().trained).expect("room"));
-    let [kept, kept_raw] = saved(3, &part);
-    vec![
-        ("factors", factors),
-        ("factors-file", factors_raw),
-        ("scores", scores),
-        ("scores-file", scores_raw),
-        ("collector", gathered),
-        ("collector-file", gathered_raw),
-        ("part", kept),
-        ("part-file", kept_raw),
+    let parts = scratch().join("sound-parts");
+    run(&parts).expect("scores");
+    [
+        saved(&|path| fitted().save(path).expect("room")),
+        saved(&|path| run(&parts).expect("scores").save(path).expect("room")),
+        saved(&|path| trained().save(path, &model().trained).expect("room")),
+        std::fs::read(parts.join(PART)).expect("a part"),
     ]
+}
+
+fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    const NAMES: [[&str; 3]; KINDS as usize] = [
+        ["factors", "factors-file", "factors-edits"],
+        ["scores", "scores-file", "scores-edits"],
+        ["collector", "collector-file", "collector-edits"],
+        ["part", "part-file", "part-edits"],
+    ];
+    let kinds = (0..KINDS).zip(sound()).zip(NAMES);
+    let seeds = kinds.flat_map(|((kind, whole), [parts, as_it_is, edits])| {
+        let (header, values) = tensor_text(&whole);
+        let again = file("sound-again.safetensors", tensor_file(header.clone(), &values).expect("a header"));
+        match kind {
+            0 => drop(KroneckerFactors::load(&again).expect("factors that fit")),
+            2 => collector().load(&again, &model().trained).expect("sums that fit"),
+            _ => drop(PartialScores::load(&again).expect("scores that fit")),
+        }
+        let header = serde_json::to_vec(&header).expect("a header");
+        [
+            (parts, [&[kind][..], &header, &[0, 0], &values].concat()),
+            (as_it_is, [&[kind | AS_IT_IS][..], &whole].concat()),
+            (edits, vec![kind | EDITS, 30, 0, 1, 1, 255, 2, 0, 3, 40, 0, 9, 7]),
+        ]
+    });
+    seeds.collect()
 }

@@ -32,7 +32,9 @@ pub fn tensor_file(header: Value, values: &[u8]) -> Option<Vec<u8>> {
         let size = shape.iter().try_fold(item, |size, length| size.checked_mul(*length)).unwrap_or(0);
         let start = data.len();
         if size <= MOST_BYTES {
-            data.extend(values.iter().chain([&0_u8; 8]).cycle().skip(start % 64).take(size as usize));
+            data.extend(
+                values.iter().chain([&0_u8; 8]).cycle().skip(start % (values.len() + 8)).take(size as usize),
+            );
         }
         parts.insert(name.clone(), (format!("{shape:?}"), start..data.len()));
         tensor.insert("data_offsets".to_owned(), json!([start, (start as u64).saturating_add(size)]));
@@ -76,20 +78,24 @@ fn checksum(header: &BTreeMap<String, String>, tensors: BTreeMap<&String, (&Stri
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The header of a file, with JSON in place of text that holds JSON and without offsets, and its values.
-pub fn tensor_text(file: &[u8]) -> (Value, &[u8]) {
-    let length = file.first_chunk().map_or(0, |length| u64::from_le_bytes(*length)) as usize;
-    let mut header: Map<String, Value> = serde_json::from_slice(&file[8..8 + length]).expect("a header");
+/// The header of a file, with JSON in place of text that holds JSON and without offsets, and its values in the order of their names.
+pub fn tensor_text(file: &[u8]) -> (Value, Vec<u8>) {
+    let (length, rest) = file.split_first_chunk().expect("a length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: Map<String, Value> = serde_json::from_slice(header).expect("a header");
+    let mut values = Vec::new();
     for (name, entry) in &mut header {
         let entry = entry.as_object_mut().expect("a tensor, or the metadata");
-        entry.remove("data_offsets");
+        if let Some(offsets) = entry.remove("data_offsets") {
+            let [from, to] = [0, 1].map(|end| offsets[end].as_u64().expect("an offset") as usize);
+            values.extend(&data[from..to]);
+        }
         for value in entry.values_mut().filter(|_| name == METADATA) {
-            if let Some(parsed) = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok()) {
-                if parsed.is_object() || parsed.is_array() {
-                    *value = parsed;
-                }
+            let parsed = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+            if let Some(parsed) = parsed.filter(|parsed| parsed.is_object() || parsed.is_array()) {
+                *value = parsed;
             }
         }
     }
-    (Value::Object(header), &file[8 + length..])
+    (Value::Object(header), values)
 }
