@@ -170,6 +170,26 @@ impl Image {
         Self { pixels, shape: [3, height, width] }
     }
 
+    /// The image with a single channel, for models of grey images: the mean of its channels, which for a grey picture that was
+    /// [opened](Self::open) as RGB is the picture itself.
+    ///
+    /// ```
+    /// use burn_delta_influence::samples::Image;
+    ///
+    /// let grey = Image::new(vec![0.25, 0.5, 0.25, 0.5, 0.25, 0.5], [3, 1, 2])?.grey();
+    /// assert_eq!((grey.shape(), grey.pixels()), ([1, 1, 2], &[0.25, 0.5][..]));
+    /// # Ok::<(), burn_delta_influence::samples::SampleError>(())
+    /// ```
+    #[must_use]
+    pub fn grey(&self) -> Self {
+        let [channels, height, width] = self.shape;
+        let at = |place: usize| {
+            (0..channels).map(|channel| self.pixels[channel * height * width + place]).sum::<f32>()
+        };
+        let pixels = (0..height * width).map(|place| at(place) / channels as f32).collect();
+        Self { pixels, shape: [1, height, width] }
+    }
+
     /// The image as interleaved 8-bit RGB; a single channel is repeated, channels past the third are left out.
     pub fn to_rgb8(&self) -> RgbImage {
         let [channels, height, width] = self.shape;

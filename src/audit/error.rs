@@ -22,7 +22,7 @@ pub enum AuditError {
     NoData,
     /// A suspect has another shape than the training images.
     #[error(
-        "suspect {id} has the shape {got:?} (channels, height, width), the training images have {expected:?}: crop or resize it"
+        "suspect {id} has the shape {got:?} (channels, height, width), the training images have {expected:?}: crop or resize it, or take one channel by `Image::grey`"
     )]
     SuspectShape {
         /// The suspect.

@@ -280,7 +280,7 @@ pub enum LabError {
     Influence(#[from] InfluenceError),
     /// The suspect has another shape than the training images.
     #[error(
-        "suspect {id} has the shape {got:?} (channels, height, width), the first training image has {expected:?}: crop or resize it"
+        "suspect {id} has the shape {got:?} (channels, height, width), the first training image has {expected:?}: crop or resize it, or take one channel by `Image::grey`"
     )]
     SuspectShape {
         /// The suspect.
