@@ -339,7 +339,11 @@ fn a_damaged_file_is_refused_by_name_and_what_was_gathered_stays() {
         assert!(matches!(error, CheckpointError::Format { .. }), "cut at {cut}: {error}");
         assert_says(&error, &["collector-2.safetensors", "an epoch before"]);
     }
-    for place in (8..whole.len()).step_by(whole.len() / 200) {
+    // Without its name there is no checksum to compare with: all else is as it was.
+    let name = whole.windows(6).position(|window| window == b"sha256").unwrap();
+    let places =
+        (8..whole.len()).step_by(whole.len() / 200).filter(|place| !(name..name + 6).contains(place));
+    for place in places {
         let mut damaged = whole.clone();
         damaged[place] ^= 1;
         fs::write(&path, &damaged).unwrap();
