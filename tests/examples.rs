@@ -3,6 +3,7 @@
 //! `cargo test` builds the examples; `cargo test --test examples` alone does not.
 #![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -434,5 +435,7 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
     let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
     let sentence = format!("<h1>Poisoned: {} of 3,000 training images taught", record.flagged.len());
     assert!(page.contains(&sentence) && run.stdout.contains("audit.html"), "{}", run.stdout);
-    assert!(page.matches("<img").count() > record.flagged.len() + 50);
+    let copies: HashSet<&str> =
+        record.suspects[0].copies.iter().map(|copy| copy.transform.as_str()).collect();
+    assert!(page.matches("<img").count() > record.flagged.len() + copies.len());
 }
