@@ -19,6 +19,7 @@ use burn_delta_influence::lab::detectors::{
 };
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::LabeledImage;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -57,6 +58,9 @@ pub struct CellRecord {
     pub ranks: Vec<usize>,
     /// Of the suspect, where the rule has one.
     pub p_value: Option<f64>,
+    /// Whether the rule said that it could not tell.
+    #[serde(default)]
+    pub cannot_tell: bool,
     /// Of the scores, where the suspect is the attack's doing.
     pub histogram: Option<Histogram>,
     pub seconds: f64,
@@ -186,6 +190,7 @@ impl<'a> Bench<'a> {
             metrics,
             ranks: ranks.map(|(rank, _)| rank).collect(),
             p_value: None,
+            cannot_tell: false,
             histogram: known.attacked.then(|| Histogram::new(&found.scores, poisons)).flatten(),
             seconds,
         })
@@ -214,6 +219,7 @@ impl<'a> Bench<'a> {
         let found = Detection { flagged: audit.flagged(), scores: audit.scores().to_vec() };
         let mut record = self.record(known, name, &found, start.elapsed().as_secs_f64())?;
         record.p_value = audit.record.suspects.first().and_then(|suspect| suspect.p_value);
+        record.cannot_tell = audit.record.verdict == Verdict::Inconclusive;
         line(record)
     }
 

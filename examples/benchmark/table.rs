@@ -82,11 +82,13 @@ fn models(cells: &[ModelCell], records: &[CellRecord]) -> String {
             let _ = writeln!(out, "| {cell} | not yet | | |");
             continue;
         };
-        let scores =
-            mine.iter().filter(|record| record.attacked).map(|record| format!("{:.3}", record.metrics.f1));
+        let scores = mine.iter().filter(|record| record.attacked).map(|record| match record.cannot_tell {
+            true => "cannot tell".to_owned(),
+            false => format!("{:.3}", record.metrics.f1),
+        });
         let rate = first.poison_success_rate.map_or("–".to_owned(), |rate| format!("{rate:.3}"));
         let scores: Vec<_> = scores.collect();
-        let _ = writeln!(out, "| {cell} | {:.3} | {rate} | {} |", first.accuracy, scores.join(" "));
+        let _ = writeln!(out, "| {cell} | {:.3} | {rate} | {} |", first.accuracy, scores.join(", "));
     }
     out
 }
@@ -94,7 +96,7 @@ fn models(cells: &[ModelCell], records: &[CellRecord]) -> String {
 /// Natural mistakes on which something was flagged.
 fn false_alarms(records: &[CellRecord]) -> String {
     let mut out = String::from(
-        "\n| detector | models | natural mistakes audited | with images flagged | images flagged at most |\n| --- | --- | --- | --- | --- |\n",
+        "\n| detector | models | natural mistakes audited | with images flagged | images flagged at most | cannot tell |\n| --- | --- | --- | --- | --- | --- |\n",
     );
     for detector in &DETECTORS[..2] {
         for (kind, clean) in [("clean", true), ("poisoned", false)] {
@@ -102,10 +104,12 @@ fn false_alarms(records: &[CellRecord]) -> String {
                 let is_clean = record.poison_success_rate.is_none();
                 record.detector == *detector && !record.attacked && is_clean == clean
             });
+            let unclear = mine.clone().filter(|record| record.cannot_tell).count();
             let flagged: Vec<usize> = mine.map(|record| record.metrics.flagged).collect();
             let alarms = flagged.iter().filter(|&&flagged| flagged > 0).count();
             let most = flagged.iter().max().copied().unwrap_or_default();
-            let _ = writeln!(out, "| {detector} | {kind} | {} | {alarms} | {most} |", flagged.len());
+            let _ =
+                writeln!(out, "| {detector} | {kind} | {} | {alarms} | {most} | {unclear} |", flagged.len());
         }
     }
     out

@@ -29,11 +29,15 @@ pub struct DeltaAudit {
     config: AuditConfig,
 }
 
-/// Which labels suspects may be asked about.
+/// Where the suspects come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
-    WhatIsPredicted,
-    AnyLabel,
+    /// Somebody takes each of them for a poison's work.
+    Reported,
+    /// A search found them: nearly all are honest mistakes.
+    Found,
+    /// The model need not give them the label any more.
+    AfterUnlearning,
 }
 
 impl DeltaAudit {
@@ -61,7 +65,7 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        AtStart::of(train, |train| self.audit(model, factors, train, suspects, Asked::WhatIsPredicted))
+        AtStart::of(train, |train| self.audit(model, factors, train, suspects, Asked::Reported))
     }
 
     /// Runs the audit for what a [`SuspectSearch`](super::SuspectSearch) found, and says in the record where it looked.
@@ -85,7 +89,9 @@ impl DeltaAudit {
     {
         let mut audit = match found.suspects.is_empty() {
             true => AtStart::of(train, |train| self.nothing_asked(model, factors, train))?,
-            false => self.run(model, factors, train, &found.suspects)?,
+            false => {
+                AtStart::of(train, |train| self.audit(model, factors, train, &found.suspects, Asked::Found))?
+            }
         };
         audit.record.search = Some(SearchRecord { samples: found.samples, mistakes: found.mistakes });
         Ok(audit)
@@ -138,7 +144,7 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        AtStart::of(cleaned, |cleaned| self.audit(model, factors, cleaned, suspects, Asked::AnyLabel))
+        AtStart::of(cleaned, |cleaned| self.audit(model, factors, cleaned, suspects, Asked::AfterUnlearning))
     }
 
     fn audit<M, I, D>(
@@ -187,6 +193,7 @@ impl DeltaAudit {
             train,
             labels: &labels,
             seed: self.config.seed,
+            reported: asked == Asked::Reported,
             pass: &self.config.pass,
         };
         judge.apply(self.config.rule, &mut cases)?;
@@ -241,7 +248,7 @@ impl DeltaAudit {
             if *label >= classes {
                 return Err(AuditError::SuspectLabel { id: id.clone(), label: *label, classes });
             }
-            if asked == Asked::WhatIsPredicted && prediction.label != *label {
+            if asked != Asked::AfterUnlearning && prediction.label != *label {
                 return Err(AuditError::NotMisclassified {
                     id: id.clone(),
                     label: *label,

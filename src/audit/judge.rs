@@ -63,6 +63,17 @@ impl Finding {
         }
     }
 
+    /// Makes it one of doubt, with the probability and the scores that give rise to it: those are what to look at. The verdict changes
+    /// only of a suspect that was `reported`: of the many honest mistakes that a search finds some give rise to doubt in a clean model.
+    fn doubt(&mut self, p_value: f64, scores: Vec<f64>, reported: bool) {
+        self.inconclusive = reported;
+        self.scores = scores;
+        self.note = Some(format!(
+            "some samples speak for the wrong label more than chance allows (p {p_value:.1e}), but for some harmless mistakes, too: poison, \
+             or a natural group of images. Look at those that speak most for it, and audit several suspects of the same mistake, combined"
+        ));
+    }
+
     /// Where the rule can't tell.
     fn unknown(samples: usize, note: String) -> Self {
         let scores = vec![f64::NEG_INFINITY; samples];
@@ -78,6 +89,8 @@ pub(super) struct Judge<'a, M, I, D> {
     /// Of every training sample.
     pub labels: &'a [usize],
     pub seed: u64,
+    /// Whether somebody takes the suspects for a poison's work: a doubt then counts.
+    pub reported: bool,
     pub pass: &'a PassConfig,
 }
 
@@ -164,13 +177,24 @@ where
             .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.p_value(suspect)))
             .collect();
         let mut poisoned = benjamini_hochberg(&p_values, rule.significance).into_iter();
+        let doubts: Vec<f64> = evidence
+            .iter()
+            .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.doubt(suspect)))
+            .collect();
+        let mut doubted = benjamini_hochberg(&doubts, rule.significance).into_iter();
         for (candidates, numbers, mut evidence, null_images) in evidence {
             let mut findings = Vec::with_capacity(evidence.suspects());
             for suspect in 0..evidence.suspects() {
                 let poisoned = poisoned.next().unwrap_or_default();
+                let doubted = doubted.next().unwrap_or_default() && !poisoned;
                 let (influence, source) = (self.influence, self.source);
                 let found = rule.finding(&mut evidence, suspect, poisoned, influence, source, self.pass)?;
-                findings.push(self.finding(&candidates, found, poisoned, &null_images));
+                let mut finding = self.finding(&candidates, found, poisoned, &null_images);
+                if doubted {
+                    let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
+                    finding.doubt(evidence.doubt(suspect), scores, self.reported);
+                }
+                findings.push(finding);
             }
             // Combined suspects share one finding.
             for (number, finding) in numbers.into_iter().zip(findings.iter().cycle()) {
@@ -269,5 +293,22 @@ where
             row += 1 + count;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubt_changes_the_verdict_of_reported_suspects_alone() {
+        for (reported, verdict) in [(true, Verdict::Inconclusive), (false, Verdict::Clean)] {
+            let mut finding = Finding { p_value: Some(0.2), scores: vec![0.0; 2], ..Finding::default() };
+            finding.doubt(1e-7, vec![3.0, 1.0], reported);
+            assert_eq!(finding.verdict(), verdict);
+            assert_eq!(finding.scores, [3.0, 1.0]);
+            assert!(finding.note.is_some_and(|note| note.contains("1.0e-7")));
+            assert_eq!(finding.p_value, Some(0.2), "it is the gate's");
+        }
     }
 }

@@ -204,13 +204,14 @@ fn highest(record: &AuditRecord, out: &mut String) {
     }
     for (suspect, evidence) in record.suspects.iter().zip(&record.evidence.suspects).take(TOP) {
         let samples: Vec<_> = evidence.highest_clean.iter().map(|sample| printable(&sample.id)).collect();
+        let id = printable(&suspect.id);
+        let nothing = match (suspect.verdict, &suspect.note) {
+            (Verdict::Clean, None) => format!("nothing stands out behind {id}"),
+            _ => format!("nothing is flagged behind {id}"),
+        };
         if !samples.is_empty() {
-            let _ = writeln!(
-                out,
-                "\nnothing stands out behind {}; what speaks most for its wrong label: {}",
-                printable(&suspect.id),
-                samples.join(", ")
-            );
+            let _ =
+                writeln!(out, "\n{nothing}; what speaks most for its wrong label: {}", samples.join(", "));
         }
     }
 }

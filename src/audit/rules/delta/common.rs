@@ -16,25 +16,35 @@
 use faer::{Mat, Side};
 use rayon::prelude::*;
 
-use super::null::by_median;
+use super::null::{by_median, trusted};
 
 /// Null images for each component that is taken out. Fewer components leave natural groups behind, more make the rest of the null images
 /// too quiet. Chosen on CIFAR-10's first batch.
 const IMAGES_PER_COMPONENT: usize = 16;
 
+/// Rows without what null images have in common, twice.
+pub(super) struct Rest {
+    /// As far as any null image has it.
+    pub of_all: Vec<Vec<f64>>,
+    /// As far as the trusted three quarters of them have it: those of the victim's class may have it from the poisons.
+    pub of_trusted: Vec<Vec<f64>>,
+}
+
 /// Rows (suspects first, then null images) without the null images' first principal components, each row's median 0 and median absolute
 /// deviation that of a standard Gaussian before.
-pub(super) fn without_common(rows: &[Vec<f64>], suspects: usize) -> Vec<Vec<f64>> {
+pub(super) fn without_common(rows: &[Vec<f64>], suspects: usize) -> Rest {
     let rows = by_median(rows);
     let (own, null) = rows.split_at(suspects);
     let components = null.len() / IMAGES_PER_COMPONENT;
     if components == 0 {
-        return rows;
+        return Rest { of_all: rows.clone(), of_trusted: rows };
     }
     let products: Vec<Vec<f64>> =
         null.par_iter().map(|row| null.iter().map(|other| product(row, other)).collect()).collect();
     let all: Vec<usize> = (0..null.len()).collect();
-    let Some(of_all) = Components::new(&products, &all, components) else { return rows };
+    let Some(of_all) = Components::new(&products, &all, components) else {
+        return Rest { of_all: rows.clone(), of_trusted: rows };
+    };
     let of_suspects = own.par_iter().map(|row| {
         let along = null.iter().map(|other| product(row, other)).collect::<Vec<_>>();
         of_all.taken_out(row, &along, null)
@@ -43,10 +53,12 @@ pub(super) fn without_common(rows: &[Vec<f64>], suspects: usize) -> Vec<Vec<f64>
         let others: Vec<usize> = all.iter().copied().filter(|&other| other != left_out).collect();
         match Components::new(&products, &others, components) {
             Some(found) => found.taken_out(&null[left_out], &products[left_out], null),
-            None => null[left_out].clone(),
+            None => [null[left_out].clone(), null[left_out].clone()],
         }
     });
-    of_suspects.chain(of_null).collect()
+    let both: Vec<[Vec<f64>; 2]> = of_suspects.chain(of_null).collect();
+    let (of_all, of_trusted) = both.into_iter().map(|[all, trusted]| (all, trusted)).unzip();
+    Rest { of_all, of_trusted }
 }
 
 fn product(a: &[f64], b: &[f64]) -> f64 {
@@ -63,8 +75,9 @@ struct Components {
 struct Component {
     /// Σ⁻¹ U of this component, by row: v = Σ_i weight_i r_i.
     weights: Vec<f64>,
-    /// The lowest and the highest score σ u_i of a row, at most and at least 0.
-    range: (f64, f64),
+    /// The lowest and the highest score σ u_i of a row, at most and at least 0; of all rows, and of the trusted part of them, whose scores
+    /// are the smallest.
+    ranges: [(f64, f64); 2],
 }
 
 impl Components {
@@ -79,27 +92,35 @@ impl Components {
         let first = (size.saturating_sub(count)..size).filter(|&at| values[at] > least);
         let components = first.map(|at| {
             let scale = values[at].sqrt();
-            let scores = (0..size).map(|i| scale * vectors[(i, at)]);
-            let range = scores.fold((0.0, 0.0), |(low, high): (f64, f64), b| (low.min(b), high.max(b)));
-            Component { weights: (0..size).map(|i| vectors[(i, at)] / scale).collect(), range }
+            let scores = || (0..size).map(|i| scale * vectors[(i, at)]);
+            let (low, high) =
+                scores().fold((0.0, 0.0), |(low, high): (f64, f64), b| (low.min(b), high.max(b)));
+            let mut sizes: Vec<f64> = scores().map(f64::abs).collect();
+            sizes.sort_by(f64::total_cmp);
+            let most = sizes[trusted(size) - 1];
+            let ranges = [(low, high), (low.max(-most), high.min(most))];
+            Component { weights: (0..size).map(|i| vectors[(i, at)] / scale).collect(), ranges }
         });
         Some(Self { among: among.to_vec(), components: components.collect() })
     }
 
-    /// `row` less what the rows have of each component at most; `along` holds its products with all of `rows`.
-    fn taken_out(&self, row: &[f64], along: &[f64], rows: &[Vec<f64>]) -> Vec<f64> {
-        let mut weights = vec![0.0; self.among.len()];
-        for Component { weights: own, range: (low, high) } in &self.components {
-            let score: f64 =
-                own.iter().zip(&self.among).map(|(weight, &member)| weight * along[member]).sum();
-            let explained = score.max(*low).min(*high);
-            weights.iter_mut().zip(own).for_each(|(sum, weight)| *sum += explained * weight);
-        }
-        let mut left = row.to_vec();
-        for (weight, &member) in weights.iter().zip(&self.among) {
-            left.iter_mut().zip(&rows[member]).for_each(|(left, value)| *left -= weight * value);
-        }
-        left
+    /// `row` less what the rows have of each component at most, in either range; `along` holds its products with all of `rows`.
+    fn taken_out(&self, row: &[f64], along: &[f64], rows: &[Vec<f64>]) -> [Vec<f64>; 2] {
+        [0, 1].map(|range| {
+            let mut weights = vec![0.0; self.among.len()];
+            for Component { weights: own, ranges } in &self.components {
+                let (low, high) = ranges[range];
+                let score: f64 =
+                    own.iter().zip(&self.among).map(|(weight, &member)| weight * along[member]).sum();
+                let explained = score.max(low).min(high);
+                weights.iter_mut().zip(own).for_each(|(sum, weight)| *sum += explained * weight);
+            }
+            let mut left = row.to_vec();
+            for (weight, &member) in weights.iter().zip(&self.among) {
+                left.iter_mut().zip(&rows[member]).for_each(|(left, value)| *left -= weight * value);
+            }
+            left
+        })
     }
 }
 
@@ -135,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_group_that_null_images_have_goes_and_poisons_stay() {
-        let rows = without_common(&rows(1), 2);
+        let rows = without_common(&rows(1), 2).of_all;
         for suspect in &rows[..2] {
             assert!(mean(&suspect[GROUP]).abs() < 0.6, "{}", mean(&suspect[GROUP]));
         }
@@ -152,7 +173,7 @@ mod tests {
         // Ten times as much of the group as null images typically have: it is no natural group to this suspect.
         let mut rows = rows(3);
         rows[0][GROUP].iter_mut().for_each(|value| *value += 16.0);
-        let left = without_common(&rows, 2);
+        let left = without_common(&rows, 2).of_all;
         assert!(mean(&left[0][GROUP]) > 8.0, "{}", mean(&left[0][GROUP]));
         assert!(mean(&left[1][GROUP]).abs() < 0.6, "{}", mean(&left[1][GROUP]));
     }
@@ -164,7 +185,7 @@ mod tests {
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
         let rows: Vec<Vec<f64>> = (0..80).map(|_| (0..100).map(|_| normal()).collect()).collect();
         let left: Vec<f64> =
-            without_common(&rows, 16).iter().map(|row| product(row, row) / row.len() as f64).collect();
+            without_common(&rows, 16).of_all.iter().map(|row| product(row, row) / row.len() as f64).collect();
         let (own, null) = (mean(&left[..16]), mean(&left[16..]));
         assert!((own / null - 1.0).abs() < 0.08, "{own} of suspects, {null} of null images");
     }
@@ -172,9 +193,25 @@ mod tests {
     #[test]
     fn few_and_equal_rows() {
         let few = vec![vec![1.0, 2.0, 3.0, 5.0]; 5];
-        assert_eq!(without_common(&few, 1).len(), 5);
+        assert_eq!(without_common(&few, 1).of_all.len(), 5);
         let equal = vec![vec![1.0, 2.0, 3.0, 5.0]; 40];
-        assert!(without_common(&equal, 1).iter().flatten().all(|value| value.is_finite()));
-        assert!(without_common(&vec![vec![0.0; 4]; 40], 1).iter().flatten().all(|value| *value == 0.0));
+        assert!(without_common(&equal, 1).of_all.iter().flatten().all(|value| value.is_finite()));
+        assert!(
+            without_common(&vec![vec![0.0; 4]; 40], 1).of_all.iter().flatten().all(|value| *value == 0.0)
+        );
+    }
+
+    #[test]
+    fn what_the_strongest_quarter_of_null_images_has_is_left_where_they_are_not_trusted() {
+        // A fifth of the null images, those of the victim's class, are moved by the poisons as the suspect is.
+        let mut rows = rows(5);
+        for (number, row) in rows.iter_mut().enumerate() {
+            let moved = number == 0 || number >= 2 && number % 5 == 0;
+            row[POISONS].iter_mut().for_each(|value| *value += if moved { 8.0 } else { 0.0 });
+        }
+        let rest = without_common(&rows, 2);
+        let [all, trusted] =
+            [&rest.of_all, &rest.of_trusted].map(|rows| mean(&rows[0][POISONS]) - mean(&rows[0][GROUP]));
+        assert!(all < 1.0 && trusted > 2.0, "{all}, {trusted}");
     }
 }

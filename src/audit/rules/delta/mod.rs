@@ -34,6 +34,11 @@
 //!    that look alike are then sought among those of high z (the module `alike` has the derivation): a third p-value, from the same
 //!    null images, and the group as the finding. The smallest of the three p-values counts, times three.
 //!
+//! 8. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
+//!    are drawn from, and what they have in common may be the poisons. So all tests are made again with no more taken out than the trusted
+//!    three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
+//!    flagged, and the audit says that it can't tell. (Not of combined suspects.)
+//!
 //! The null images take the place of the paper's altered copies: copies of the suspect share its content and often its trigger,
 //! and how many of them do is not known; altered images of other labels share neither. No threshold is set by eye.
 //!
@@ -120,10 +125,38 @@ pub struct DeltaEvidence {
     /// Self-influence of the candidates, layer by layer.
     norms: Scores,
     suspects: usize,
+    tests: Tests,
+    /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
+    doubts: Option<Tests>,
+    class_sum: Option<Queries>,
+}
+
+/// The three looks at the same data.
+#[derive(Clone, Debug)]
+struct Tests {
     views: [View; 2],
     /// By suspect.
     alike: Vec<Alike>,
-    class_sum: Option<Queries>,
+}
+
+impl Tests {
+    fn new(rows: &[Vec<f64>], looks: &[Vec<f64>], suspects: usize) -> Self {
+        let by_median = null::by_median(rows);
+        let alike = alike(looks, &by_median, suspects);
+        let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
+        Self { views, alike }
+    }
+
+    /// The view in which the suspect stands out more.
+    fn view(&self, suspect: usize) -> &View {
+        let [by_median, by_low] = &self.views;
+        if by_low.p_value(suspect) < by_median.p_value(suspect) { by_low } else { by_median }
+    }
+
+    fn p_value(&self, suspect: usize) -> f64 {
+        let influence = self.view(suspect).p_value(suspect);
+        (TESTS * influence.min(self.alike[suspect].p_value)).min(1.0)
+    }
 }
 
 /// What the rule found for one suspect.
@@ -176,16 +209,18 @@ impl Delta {
             (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
         let contrast = null::contrast(&cosines, count);
         // Over several suspects natural groups average out: each has its own.
-        let (rest, count) = match self.combined && count > 1 {
-            true => (null::combined(&contrast, count, seed), 1),
-            false => (common::without_common(&contrast, count), count),
-        };
         let looks = look::looks(source, candidates, influence.device())?;
-        let by_median = null::by_median(&rest);
-        let alike = alike(&looks, &by_median, count);
-        let views = [View::new(by_median, count), View::new(null::by_low_quantiles(&rest), count)];
+        let (tests, doubts, suspects) = match self.combined && count > 1 {
+            true => (Tests::new(&null::combined(&contrast, count, seed), &looks, 1), None, 1),
+            false => {
+                let rest = common::without_common(&contrast, count);
+                let [tests, doubts] =
+                    [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &looks, count));
+                (tests, Some(doubts), count)
+            }
+        };
         let candidates = candidates.to_vec();
-        Ok(DeltaEvidence { candidates, norms, suspects: count, views, alike, class_sum: None })
+        Ok(DeltaEvidence { candidates, norms, suspects, tests, doubts, class_sum: None })
     }
 
     /// What is found for one of the suspects: with `poisoned`, its samples.
@@ -205,18 +240,19 @@ impl Delta {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let [by_median, by_low] = &evidence.views;
+        let [by_median, by_low] = &evidence.tests.views;
         tracing::debug!(
             suspect,
             by_median = by_median.p_value(suspect),
             by_low = by_low.p_value(suspect),
-            look = evidence.alike[suspect].p_value,
+            look = evidence.tests.alike[suspect].p_value,
+            doubt = evidence.doubt(suspect),
             "p-values of the three tests"
         );
         if poisoned && !evidence.is_influence_enough(suspect, self.significance) {
             return Ok(evidence.look(suspect));
         }
-        let view = evidence.view(suspect);
+        let view = evidence.tests.view(suspect);
         let first = match poisoned {
             true => view.discoveries(suspect, self.false_discovery_rate),
             false => Vec::new(),
@@ -261,20 +297,30 @@ impl DeltaEvidence {
 
     /// The probability of a suspect that stands out as much where nothing is wrong.
     pub fn p_value(&self, suspect: usize) -> f64 {
-        let influence = self.view(suspect).p_value(suspect);
-        (TESTS * influence.min(self.alike[suspect].p_value)).min(1.0)
+        self.tests.p_value(suspect)
+    }
+
+    /// The same probability if what only the strongest quarter of the null images has in common were no natural group, but the poison's
+    /// doing; 1 for combined suspects. Between the two lies what can't be told.
+    pub fn doubt(&self, suspect: usize) -> f64 {
+        self.doubts.as_ref().map_or(1.0, |doubts| doubts.p_value(suspect))
+    }
+
+    /// z of every candidate where a doubt remains.
+    pub fn doubted_scores(&self, suspect: usize) -> &[f64] {
+        self.doubts.as_ref().unwrap_or(&self.tests).view(suspect).row(suspect)
     }
 
     /// Whether the suspect stands out by its most influential samples, or by what faintly influential ones look like.
     fn is_influence_enough(&self, suspect: usize, significance: f64) -> bool {
-        let influence = self.view(suspect).p_value(suspect);
-        TESTS * influence <= significance || influence <= self.alike[suspect].p_value
+        let influence = self.tests.view(suspect).p_value(suspect);
+        TESTS * influence <= significance || influence <= self.tests.alike[suspect].p_value
     }
 
     /// The finding of a suspect that is faintly influenced by samples that look alike.
     fn look(&self, suspect: usize) -> DeltaFinding {
-        let Alike { statistic, group, scores, null, .. } = self.alike[suspect].clone();
-        let [by_median, _] = &self.views;
+        let Alike { statistic, group, scores, null, .. } = self.tests.alike[suspect].clone();
+        let [by_median, _] = &self.tests.views;
         DeltaFinding {
             p_value: self.p_value(suspect),
             statistic,
@@ -284,11 +330,5 @@ impl DeltaEvidence {
             by_look: true,
             null_statistics: null,
         }
-    }
-
-    /// The view in which the suspect stands out more.
-    fn view(&self, suspect: usize) -> &View {
-        let [by_median, by_low] = &self.views;
-        if by_low.p_value(suspect) < by_median.p_value(suspect) { by_low } else { by_median }
     }
 }
