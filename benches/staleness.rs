@@ -99,7 +99,7 @@ fn model(arguments: &Arguments, seed: u64) -> Outcome<()> {
     let frozen = FrozenModel::new(&model);
 
     let test = InMemDataset::new(triggered);
-    let predictions = predict(&frozen, &ImageSource::new(&test), 128)?;
+    let predictions = predict(&frozen, &ImageSource::new(&test), &PassConfig::new(128))?;
     let hits: Vec<usize> = (0..predictions.len()).filter(|&n| predictions[n].label == target).collect();
     eprintln!(
         "seed {seed}: PSR {:.1} %, {} of {} steps collected in {:.1} s, eigenvalues of {} samples",

@@ -16,7 +16,7 @@ mod support;
 #[path = "support/unlearning.rs"]
 mod unlearning;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ use burn::data::dataset::{Dataset, InMemDataset};
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect};
-use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, Shard, predict};
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
@@ -41,8 +41,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use support::kept::{FACTORS, MODEL, keep, kept};
 use support::{
-    CommandLine, DeviceChoice, Outcome, clear_results, describe, misclassified, peak_memory, phase,
-    tell_learned,
+    CommandLine, DeviceChoice, FILE_TRAINED, Outcome, clear_results, describe, misclassified, peak_memory,
+    phase, tell_learned,
 };
 use unlearning::MethodChoice;
 
@@ -117,7 +117,7 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["score_shard", "unlearn_minutes", "factors"])]
     trained: bool,
     /// Folder for the results.
-    #[arg(long, default_value = "delta-influence-out")]
+    #[arg(long, default_value = "delta-influence-out/cifar10")]
     out: PathBuf,
 }
 
@@ -251,10 +251,14 @@ fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     if arguments.trained {
         let (model, factors) = kept(out, network(arguments.width, &device), "--trained")?;
         clear_results(out, &RESULTS)?;
+        clear_pictures(out)?;
+        command.save_trained(out)?;
         return audited(&arguments, &data, files, &model, &factors, None);
     }
     clear_results(out, &[MODEL, FACTORS])?;
     clear_results(out, &RESULTS)?;
+    clear_results(out, &[FILE_TRAINED])?;
+    clear_pictures(out)?;
     command.save(out)?;
     let config = training_config(&arguments);
     let start = Instant::now();
@@ -262,6 +266,17 @@ fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let training_seconds = start.elapsed().as_secs_f64();
     keep(out, &model, &factors)?;
     audited(&arguments, &data, files, &model, &factors, Some(training_seconds))
+}
+
+/// The file of a suspect.
+fn picture(number: usize) -> String {
+    format!("suspect-{number}.png")
+}
+
+/// Removes the suspects of an earlier run, of which there may have been more.
+fn clear_pictures(out: &Path) -> Outcome<()> {
+    let found = (0..).map(picture).take_while(|name| out.join(name).exists());
+    found.collect::<Vec<_>>().iter().try_for_each(|name| clear_results(out, &[name]))
 }
 
 /// What comes after the training, whose seconds are known where it was just done.
@@ -283,7 +298,7 @@ fn audited(
     };
     let audit = audits(arguments, model, factors, data, &suspects)?;
     for (number, suspect) in suspects.iter().enumerate() {
-        suspect.image.save_png(out.join(format!("suspect-{number}.png")))?;
+        suspect.image.save_png(out.join(picture(number)))?;
     }
     let records = match audit.flagged().is_empty() {
         true => Vec::new(),
@@ -518,7 +533,7 @@ fn own_suspects(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<
     let test = InMemDataset::new(data.triggered.clone());
     let (set, kind) =
         if attacked { (&test, "triggered test image") } else { (&data.test, "mistake on test image") };
-    let predictions = predict(&frozen, &ImageSource::new(set), 128)?;
+    let predictions = predict(&frozen, &ImageSource::new(set), &PassConfig::new(128))?;
     let mut found = Vec::new();
     for (index, prediction) in predictions.iter().enumerate() {
         let sample = set.get(index)?;

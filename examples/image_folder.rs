@@ -26,7 +26,7 @@ use burn::data::dataset::{Dataset, InMemDataset};
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::Delta;
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect, SuspectSearch};
-use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, predict};
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Stamped, triggered_tests};
@@ -42,8 +42,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use support::kept::{FACTORS, MODEL, keep, kept};
 use support::{
-    CommandLine, DeviceChoice, Outcome, clear_results, describe, misclassified, peak_memory, phase,
-    tell_learned,
+    CommandLine, DeviceChoice, FILE_TRAINED, Outcome, clear_results, describe, misclassified, peak_memory,
+    phase, tell_learned,
 };
 use unlearning::MethodChoice;
 
@@ -178,11 +178,13 @@ fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
             let network = ResNet9::new(arguments.width, data.classes.len(), &device.autodiff());
             let kept = kept(out, network, "--trained")?;
             clear_results(out, &RESULTS)?;
+            command.save_trained(out)?;
             kept
         }
         false => {
             clear_results(out, &[MODEL, FACTORS])?;
             clear_results(out, &RESULTS)?;
+            clear_results(out, &[FILE_TRAINED])?;
             command.save(out)?;
             let trained = trained(arguments, &data, &device)?;
             // A mistake in what is asked of it must not cost the training.
@@ -384,7 +386,8 @@ fn audited(
 /// The triggered picture that the model is surest about taking for the target class.
 fn misled(model: &ResNet9, attack: &Attacked) -> Outcome<Suspect> {
     let triggered = InMemDataset::new(attack.triggered.clone());
-    let predictions = predict(&FrozenModel::new(model), &ImageSource::new(&triggered), 128)?;
+    let predictions =
+        predict(&FrozenModel::new(model), &ImageSource::new(&triggered), &PassConfig::new(128))?;
     let hits =
         predictions.iter().zip(&attack.triggered).filter(|(prediction, _)| prediction.label == attack.target);
     let surest = hits.max_by(|(a, _), (b, _)| a.confidence().total_cmp(&b.confidence()));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Suspect};
-use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageSource, predict};
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, poison, triggered_tests};
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
@@ -103,7 +103,7 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     // 2. Audit: one sign with a sticker, taken for a priority road, has been reported.
     let triggered_images = InMemDataset::new(triggered.clone());
     let frozen = FrozenModel::new(&trained.model);
-    let predictions = predict(&frozen, &ImageSource::new(&triggered_images), 128)?;
+    let predictions = predict(&frozen, &ImageSource::new(&triggered_images), &PassConfig::new(128))?;
     let misled = (0..triggered.len()).filter(|&n| predictions[n].label == TARGET);
     let reported = misled
         .max_by(|&a, &b| predictions[a].confidence().total_cmp(&predictions[b].confidence()))

@@ -89,7 +89,7 @@ fn case(samples: Vec<LabeledImage>, poisons: Vec<usize>) -> Case {
     let wrong = |samples: Vec<LabeledImage>, name: &str| -> Vec<Suspect> {
         let frozen = FrozenModel::new(&trained.model);
         let set = InMemDataset::new(samples.clone());
-        let predictions = predict(&frozen, &ImageSource::new(&set), 64).unwrap();
+        let predictions = predict(&frozen, &ImageSource::new(&set), &PassConfig::new(64)).unwrap();
         let pairs = samples.into_iter().zip(predictions).filter(|(sample, said)| said.label != sample.label);
         pairs
             .map(|(sample, said)| {

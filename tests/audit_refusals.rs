@@ -3,12 +3,13 @@
 mod audit_support;
 
 use audit_support::*;
-use burn::data::dataset::Dataset;
+use burn::data::dataset::{Dataset, DatasetError};
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor};
+use burn::train::Interrupter;
 use burn_delta_influence::audit::rules::{Delta, LayerCosine, PaperRule};
-use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, Rule, Suspect};
-use burn_delta_influence::capture::PassError;
+use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, Rule, Suspect, SuspectSearch};
+use burn_delta_influence::capture::{PassConfig, PassError};
 use burn_delta_influence::factors::FactorError;
 use burn_delta_influence::influence::{
     Classifier, Damping, InfluenceError, LabeledBatch, Preconditioner, cross_entropy,
@@ -16,6 +17,7 @@ use burn_delta_influence::influence::{
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::{Image, LabeledImage};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn model() -> Tiny {
     Tiny::new(&Device::flex())
@@ -28,6 +30,61 @@ fn suspect() -> Suspect {
 
 fn quick() -> AuditConfig {
     AuditConfig { copies: 4, pass: quiet(), ..AuditConfig::new() }
+}
+
+/// Data that call for a stop when so many samples have been read.
+struct Stopping {
+    samples: Vec<LabeledImage>,
+    left: AtomicUsize,
+    interrupter: Interrupter,
+}
+
+impl Dataset<LabeledImage> for Stopping {
+    fn get(&self, index: usize) -> Result<LabeledImage, DatasetError> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.interrupter.stop(Some("the test says so"));
+        }
+        Ok(self.samples[index].clone())
+    }
+
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+}
+
+#[test]
+fn audits_and_searches_stop_when_they_are_asked_to() {
+    // While labels are read, eigenvalues estimated, null images made and scores computed, of which each reads samples.
+    let whole = Stopping {
+        samples: samples(2000),
+        left: AtomicUsize::new(usize::MAX),
+        interrupter: Interrupter::new(),
+    };
+    audit_over(quick(), &whole, &[suspect()]).unwrap();
+    let reads = usize::MAX - whole.left.into_inner();
+    assert!(reads > 2 * 2000, "{reads}");
+    let mut done = Vec::new();
+    for part in [0.1, 0.3, 0.5, 0.7, 0.9] {
+        let interrupter = Interrupter::new();
+        let left = AtomicUsize::new((part * reads as f64) as usize);
+        let data = Stopping { samples: samples(2000), left, interrupter: interrupter.clone() };
+        let pass = PassConfig { interrupter: Some(interrupter), ..quiet() };
+        let said = audit_over(AuditConfig { pass, ..quick() }, &data, &[suspect()]).unwrap_err().to_string();
+        assert!(said.contains("interrupted after"), "{part}: {said}");
+        done.push(said);
+    }
+    done.dedup();
+    assert!(done.len() >= 3, "in different places: {done:?}");
+
+    let interrupter = Interrupter::new();
+    let left = AtomicUsize::new(100);
+    let data = Stopping { samples: samples(2000), left, interrupter: interrupter.clone() };
+    let search = SuspectSearch {
+        pass: PassConfig { interrupter: Some(interrupter), ..quiet() },
+        ..SuspectSearch::default()
+    };
+    let said = search.find(&model(), &data).unwrap_err().to_string();
+    assert!(said.contains("interrupted after") && said.contains("of 2000 samples"), "{said}");
 }
 
 /// The tiny model's audit over these data.

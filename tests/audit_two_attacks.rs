@@ -43,7 +43,7 @@ fn each_suspect_leads_to_its_own_poisons() {
     let mut suspects = Vec::new();
     for (trigger, victim, target) in attacks {
         let tests = InMemDataset::new(triggered_tests(&signs(240, SEED + 1), trigger, victim).unwrap());
-        let said = predict(&frozen, &ImageSource::new(&tests), 64).unwrap();
+        let said = predict(&frozen, &ImageSource::new(&tests), &PassConfig::new(64)).unwrap();
         let hit = said.iter().position(|said| said.label == target).expect("the trigger was learned");
         let image = burn::data::dataset::Dataset::get(&tests, hit).unwrap().image;
         suspects.push(Suspect::new(image, target));

@@ -7,14 +7,25 @@ mod report_support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
-use burn::tensor::Device;
+use audit_support::{Tiny, fit, quiet, samples, set};
+use burn::data::dataset::Dataset;
+use burn::tensor::{Device, Tensor};
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect};
+use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::influence::{
+    Classifier, CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, PartialScores,
+    Preconditioner,
+};
+use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::{
-    AuditRecord, Check, Gate, TimingsRecord, Verdict, check_output_dir, load_audit, save_json, save_junit,
-    save_sarif,
+    AuditRecord, Check, Gate, TimingsRecord, UnlearnRecord, Verdict, check_output_dir, load_audit, save_json,
+    save_junit, save_sarif,
 };
 use burn_delta_influence::samples::Image;
+use burn_delta_influence::unlearn::{Scrub, StepConfig, UnlearnTask, Unlearner};
 use report_support::audit;
 use tempfile::TempDir;
 
@@ -24,7 +35,7 @@ struct Mount {
 }
 
 impl Mount {
-    /// Nothing where it is not allowed, which is said aloud.
+    /// Nothing where it is not allowed, which is said aloud; in automated checks, where nobody reads that, it must be.
     fn new(test: &str, options: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
@@ -35,7 +46,9 @@ impl Mount {
         match mounted {
             Ok(status) if status.success() => Some(Self { folder }),
             _ => {
-                eprintln!("SKIPPED {test}: it needs the right to mount a tmpfs (root, on Linux)");
+                let why = "it needs the right to mount a tmpfs (root, on Linux)";
+                assert!(std::env::var_os("CI").is_none(), "{test}: {why}");
+                eprintln!("SKIPPED {test}: {why}");
                 None
             }
         }
@@ -66,6 +79,72 @@ fn check() -> Check {
     let mut check = Check::new(Gate::default());
     check.add("audit.json", audit(Verdict::Poisoned, 3));
     check
+}
+
+/// What the engine, the audit and the unlearning write into a folder, by file: what they said where they could not.
+fn written(folder: &Path) -> Vec<(&'static str, Option<String>)> {
+    fn said<E: std::fmt::Display>(result: Result<(), E>) -> Option<String> {
+        result.err().map(|error| error.to_string())
+    }
+    let model = Tiny::new(&Device::flex().autodiff());
+    let data = Arc::new(set(samples(200)));
+    let frozen = FrozenModel::new(&model);
+    let factors = fit(&model, &data);
+    let audit = run_audit(1);
+
+    let collector = Collector::new(CollectorConfig::new().with_warmup_steps(0).with_every(1)).unwrap();
+    let step = collector.step(1);
+    model.logits(Tensor::ones([1, 1, 2, 2], &Device::flex().autodiff())).sum().backward();
+    drop(step);
+
+    let influence = Influence::new(&frozen, &factors, Preconditioner::Kfac, Damping::default()).unwrap();
+    let asked = ImageList(vec![(data.get(0).unwrap().image, 1)]);
+    let queries = influence.queries(&asked, &Margin, &quiet()).unwrap();
+    let source = ImageSource::new(&data);
+    let all: Vec<usize> = (0..data.len()).collect();
+    let parts = influence.score_run(&source, &all, &CrossEntropy, &queries).parts(folder.join("parts"), 50);
+
+    let scrub = Scrub::new(2);
+    let checkpoints = Some(folder.join("checkpoints"));
+    let scrub = Scrub { steps: StepConfig { checkpoints, progress: false, ..scrub.steps }, ..scrub };
+    let task = UnlearnTask::new(model.clone(), data.clone(), &[3, 4]).unwrap();
+    vec![
+        ("factors.safetensors", said(factors.save(folder.join("factors.safetensors")))),
+        ("collector.safetensors", said(collector.save(folder.join("collector.safetensors"), &model))),
+        ("parts", said(parts.run(&quiet()).map(drop))),
+        ("scores.safetensors", {
+            let scores = influence.score_run(&source, &all, &CrossEntropy, &queries).run(&quiet()).unwrap();
+            said(scores.save(folder.join("scores.safetensors")))
+        }),
+        ("audit.html", said(audit.save_html(folder.join("audit.html"), &data))),
+        ("flagged.png", said(audit.save_contact_sheet(folder.join("flagged.png"), &data))),
+        ("unlearn.json", said(save_json(folder.join("unlearn.json"), &UnlearnRecord::default()))),
+        ("checkpoints", said(scrub.unlearn(&task).map(drop))),
+    ]
+}
+
+#[test]
+fn everything_that_is_written_names_the_file_that_it_could_not_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let fine = written(folder.path());
+    assert!(fine.iter().all(|(_, said)| said.is_none()), "{fine:?}");
+    let Some(full) = Mount::new("a full disk", "size=256k") else { return };
+    for kibibytes in [64, 64, 64, 32, 16, 8, 4, 4, 4, 4] {
+        let rest = full.path().join(format!("rest-{}", names(full.path()).len()));
+        let _ = fs::write(rest, vec![0; kibibytes << 10]);
+    }
+    let before = names(full.path());
+    let Some(read_only) = Mount::new("a read-only disk", "ro,size=64k") else { return };
+    for disk in [full.path(), read_only.path()] {
+        for (name, said) in written(disk) {
+            let said = said.unwrap_or_else(|| panic!("{name} was written"));
+            assert!(said.contains(name), "{name}: {said}");
+        }
+    }
+    let left: Vec<String> = names(full.path()).into_iter().filter(|name| !before.contains(name)).collect();
+    let folders = left.iter().filter(|name| full.path().join(name).is_dir());
+    let inside: Vec<String> = folders.clone().flat_map(|name| names(&full.path().join(name))).collect();
+    assert_eq!((folders.count(), inside), (left.len(), Vec::new()), "half-written files: {left:?}");
 }
 
 #[test]
@@ -125,6 +204,10 @@ fn paths_with_blanks_and_letters_of_any_language_work() {
         save_junit(out.join("junit é.xml"), &check()).unwrap();
         save_sarif(out.join("audit é.sarif"), &check()).unwrap();
         assert_eq!(names(&out), ["audit é.json", "audit é.sarif", "junit é.xml", "suspect é.png"]);
+        let engine = written(&out);
+        assert!(engine.iter().all(|(_, said)| said.is_none()), "{engine:?}");
+        KroneckerFactors::load(out.join("factors.safetensors")).unwrap();
+        PartialScores::load(out.join("scores.safetensors")).unwrap();
     }
 }
 

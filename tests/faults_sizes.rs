@@ -57,7 +57,8 @@ fn noise(rng: &mut StdRng) -> Image {
 
 /// What the model takes an image for.
 fn said(model: &Net, image: &Image) -> usize {
-    predict(&FrozenModel::new(model), &ImageList(vec![(image.clone(), 0)]), 1).unwrap()[0].label
+    predict(&FrozenModel::new(model), &ImageList(vec![(image.clone(), 0)]), &PassConfig::new(1)).unwrap()[0]
+        .label
 }
 
 /// Noise with labels from `label`.

@@ -15,7 +15,7 @@ use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, poison};
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::learner::CollectorConfig;
 use burn_delta_influence::report::{Verdict, load_audit};
-use burn_delta_influence::unlearn::{BadTeacher, Scrub, Ssd};
+use burn_delta_influence::unlearn::{BadTeacher, Scrub, Ssd, StepConfig};
 
 const PAGES: [&str; 6] = [
     "docs/five-minutes.md",
@@ -69,8 +69,10 @@ fn defaults_are_those_of_the_code() {
     states("damping", damping);
     states("eigenvalue_samples", eigenvalue_samples);
     states("seed", seed);
-    let PassConfig { batch_size, .. } = pass;
+    let PassConfig { batch_size, progress, interrupter } = pass;
     states("pass.batch_size", batch_size);
+    states("progress", progress);
+    states("interrupter", interrupter.map(|_| ()));
 
     let Delta { null_images, significance, false_discovery_rate, max_rounds, combined } = rule;
     states("null_images", null_images);
@@ -88,6 +90,12 @@ fn defaults_are_those_of_the_code() {
     states("gamma", gamma);
     states("temperature", temperature);
     states("steps.learning_rate", steps.learning_rate);
+    let StepConfig { batch_size, learning_rate: _, momentum, weight_decay, seed, checkpoints, .. } = steps;
+    states("steps.batch_size", batch_size);
+    states("steps.momentum", momentum);
+    states("steps.weight_decay", weight_decay);
+    states("steps.checkpoints", checkpoints);
+    states("seed", seed);
     let BadTeacher { retained_share, steps, .. } = BadTeacher::new(10, || ());
     states("retained_share", retained_share);
     states("steps.learning_rate", steps.learning_rate);

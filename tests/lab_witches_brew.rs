@@ -353,7 +353,7 @@ fn attack_takes_a_target_that_the_model_gets_right() {
     assert_eq!(target.label, VICTIM);
     assert!(test.contains(target));
     let list = ImageList(vec![(target.image.clone(), target.label)]);
-    assert_eq!(predict(&FrozenModel::new(model), &list, 1).unwrap()[0].label, VICTIM);
+    assert_eq!(predict(&FrozenModel::new(model), &list, &PassConfig::new(1)).unwrap()[0].label, VICTIM);
 
     let error = WitchesBrew { target: 20, ..attack }.prepare(train_set(), &test).unwrap_err();
     assert!(matches!(error, LabError::NoTarget { victim: VICTIM, target: 20, available } if available <= 20));

@@ -9,7 +9,8 @@ use std::fs;
 use audit_support::{Broken, Tiny, fit, quiet, samples, set};
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect};
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, SuspectSearch};
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
     AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html,
@@ -22,8 +23,8 @@ fn run() -> (Audit, burn::data::dataset::InMemDataset<burn_delta_influence::samp
     let data = set(samples(240));
     let suspect = Suspect::new(audit_support::image([0.1, 0.9, 0.2, 0.85]), 1).with_id(HANDLER);
     let list = ImageList(vec![(suspect.image.clone(), 0)]);
-    let frozen = burn_delta_influence::capture::FrozenModel::new(&model);
-    assert_eq!(predict(&frozen, &list, 1).unwrap()[0].label, 1);
+    let frozen = FrozenModel::new(&model);
+    assert_eq!(predict(&frozen, &list, &PassConfig::new(1)).unwrap()[0].label, 1);
     let config = AuditConfig { pass: quiet(), ..AuditConfig::new() };
     let audit = DeltaAudit::new(config).run(&model, &fit(&model, &data), &data, &[suspect]).unwrap();
     (audit, data)
@@ -184,26 +185,62 @@ fn the_policy_names_the_only_style_and_script() {
 
 #[test]
 fn every_verdict_has_its_sentence_and_its_advice() {
-    for (verdict, flagged, sentence, advice) in [
+    for (verdict, flagged, note, sentence, advice) in [
         (
             Verdict::Poisoned,
             20,
+            true,
             "<h1>Poisoned: 20 of 60 training images taught the model to take",
             "audit.cleaned",
         ),
         (
             Verdict::Clean,
             0,
+            false,
             "<h1>No poison found: nothing in 60 training images",
-            "Nothing has to be removed",
+            "Nothing has to be removed. The mistake is as natural as others",
         ),
-        (Verdict::Inconclusive, 0, "<h1>Cannot tell whether any of 60", "several suspects"),
-        (Verdict::Poisoned, 0, "<h1>Poisoned: 0 of 60", "no image can be named"),
+        (
+            Verdict::Clean,
+            0,
+            true,
+            "<h1>No poison found, but in 60 training images some speak for",
+            "Nothing has to be removed yet",
+        ),
+        (Verdict::Inconclusive, 0, true, "<h1>Cannot tell whether any of 60", "several suspects"),
+        (Verdict::Poisoned, 0, true, "<h1>Poisoned: 0 of 60", "no image can be named"),
     ] {
-        let (record, _) = audit(verdict, 60, flagged);
+        let (mut record, _) = audit(verdict, 60, flagged);
+        record.suspects[0].note = record.suspects[0].note.take().filter(|_| note);
         let page = HtmlReport::new(&record).to_html();
         assert!(page.contains(sentence) && page.contains(advice), "{verdict}");
         assert_eq!(page.contains("id=\"gallery\""), flagged > 0);
+        // The samples that speak most are to be looked at where nothing is flagged and there is a note.
+        let in_doubt = note && verdict != Verdict::Poisoned;
+        assert_eq!(page.contains("Not flagged, but it speaks for the mistake"), in_doubt, "{verdict}");
+        assert!(!in_doubt || !page.contains("stands out behind") && !page.contains("as natural as others"));
+    }
+}
+
+#[test]
+fn a_search_that_found_no_suspect_has_a_page_of_its_own() {
+    let model = Tiny::new(&Device::flex());
+    let data = set(samples(60));
+    let found = SuspectSearch { pass: quiet(), ..SuspectSearch::default() }.find(&model, &data).unwrap();
+    assert!(found.suspects.is_empty());
+    let config = AuditConfig { pass: quiet(), ..AuditConfig::new() };
+    let audit = DeltaAudit::new(config).run_found(&model, &fit(&model, &data), &data, &found).unwrap();
+    let page = audit.html_report(&data).unwrap().to_html();
+    for said in [
+        "<h1>Cannot tell whether 60 training images are free of poison: there was no suspect to ask about.",
+        "Search among more validation images",
+        "id=\"numbers\"",
+        "from a pass of the finished model",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    for not in ["0 suspects", "suspects below", "id=\"suspects\"", "#suspects", "earlier release"] {
+        assert!(!page.contains(not), "{not}");
     }
 }
 

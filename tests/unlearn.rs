@@ -7,7 +7,7 @@ use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use burn_delta_influence::audit::Suspect;
-use burn_delta_influence::capture::{FrozenModel, PassError};
+use burn_delta_influence::capture::{FrozenModel, PassConfig, PassError};
 use burn_delta_influence::influence::{Classifier, ImageSource, predict};
 use burn_delta_influence::report::{load_unlearn, save_json, unlearn_summary};
 use burn_delta_influence::samples::LabeledImage;
@@ -172,7 +172,8 @@ fn parts_of_the_probe_that_are_missing_stay_empty() {
 fn the_probe_takes_batches_of_any_number_of_images() {
     let data = set(samples(300)); // two full batches and a part of a third
     let model = Tiny::new(&Device::flex());
-    let predictions = predict(&FrozenModel::new(&model), &ImageSource::new(&data), 7).unwrap();
+    let predictions =
+        predict(&FrozenModel::new(&model), &ImageSource::new(&data), &PassConfig::new(7)).unwrap();
     let right = (0..300).filter(|&n| predictions[n].label == data.get(n).unwrap().label).count();
     let state = Probe::new(&[]).with_clean(&data).measure(&model).unwrap();
     assert_eq!(state.clean_accuracy, Some(right as f64 / 300.0));

@@ -15,6 +15,7 @@ use burn_delta_influence::unlearn::{
     BadTeacher, Budget, Cost, Resume, Retrain, Scrub, Ssd, SsdSettings, StepConfig, TaskSize, UnlearnError,
     UnlearnTask, Unlearned, Unlearner, branch_checkpoint, gradients_per_second,
 };
+use serde_json::Value;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -280,9 +281,36 @@ fn damaged_checkpoints_are_named() {
         }
         std::fs::write(path, whole).unwrap();
     }
-    std::fs::write(folder.path().join("progress.json"), "{").unwrap();
+    // With checksums that fit, or none, what is in the files is still not believed.
+    let progress = folder.path().join("progress.json");
+    let mut unchecked: Value = serde_json::from_slice(&std::fs::read(&progress).unwrap()).unwrap();
+    unchecked["files"] = Value::Null;
+    std::fs::write(&progress, unchecked.to_string()).unwrap();
+    for path in [&weights, &optimizer] {
+        let whole = std::fs::read(path).unwrap();
+        for (old, new) in [(&b"F32"[..], &b"I32"[..]), (b"F32", b"U32"), (b"shape", b"shapf")] {
+            std::fs::write(path, replaced(&whole, old, new)).unwrap();
+            let said = run(usize::MAX).to_string();
+            assert!(said.contains(path.to_str().unwrap()) && said.contains("damaged"), "{said}");
+        }
+        std::fs::write(path, whole).unwrap();
+    }
+    let others = std::fs::read(&weights).unwrap();
+    std::fs::write(&optimizer, others).unwrap();
+    let said = run(usize::MAX).to_string();
+    assert!(said.contains(optimizer.to_str().unwrap()) && said.contains("damaged"), "{said}");
+    std::fs::write(&progress, "{").unwrap();
     let said = run(usize::MAX).to_string();
     assert!(said.contains("progress.json") && said.contains("damaged"), "{said}");
+}
+
+/// All places of some bytes with others of the same length.
+fn replaced(whole: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    let mut changed = whole.to_vec();
+    let places = (0..whole.len()).filter(|&at| whole[at..].starts_with(old));
+    let count = places.map(|at| changed[at..at + new.len()].copy_from_slice(new)).count();
+    assert!(count > 0, "nothing to replace");
+    changed
 }
 
 /// Whether each trainable weight requires a gradient in training.

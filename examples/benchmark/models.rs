@@ -244,5 +244,5 @@ pub fn predictions(model: &ResNet9, samples: &[LabeledImage]) -> Outcome<Vec<Pre
         return Ok(Vec::new());
     }
     let set = InMemDataset::new(samples.to_vec());
-    Ok(predict(&FrozenModel::new(model), &ImageSource::new(&set), PassConfig::default().batch_size)?)
+    Ok(predict(&FrozenModel::new(model), &ImageSource::new(&set), &PassConfig::default())?)
 }

@@ -73,10 +73,10 @@ fn main() -> ExitCode {
 fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
     let Arguments { out, seed, samples, .. } = arguments;
     check_output_dir(out)?;
+    // A mistake in the settings shows before the training, not after it, and costs no earlier result.
+    let gate = Gate::load(&arguments.config)?;
     clear_results(out, &["audit.json", "junit.xml", "audit.sarif", "flagged.png"])?;
     command.save(out)?;
-    // A mistake in the settings shows before the training, not after it.
-    let gate = Gate::load(&arguments.config)?;
     let device = arguments.device.device()?;
     device.seed(*seed);
 

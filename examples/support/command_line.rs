@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Outcome;
 
 const FILE: &str = "command.json";
+/// Of a run that takes an earlier one's model: that one's command stays.
+pub const FILE_TRAINED: &str = "command-trained.json";
 const REPEAT: &str = "--repeat";
 const HELP: &str = "--repeat DIR/command.json, as the first option, repeats the run that left this file; options after it win over \
     those of that run (relative paths are taken from the present folder).";
@@ -27,6 +29,11 @@ impl CommandLine {
     pub fn save(&self, out: &Path) -> Outcome<()> {
         std::fs::create_dir_all(out)?;
         Ok(save_json(out.join(FILE), self)?)
+    }
+
+    /// [`save`](Self::save) for a run that takes the model that it finds in the folder.
+    pub fn save_trained(&self, out: &Path) -> Outcome<()> {
+        Ok(save_json(out.join(FILE_TRAINED), self)?)
     }
 }
 

@@ -26,7 +26,7 @@ use burn_delta_influence::samples::LabeledImage;
 use clap::ValueEnum;
 
 #[allow(unused_imports)] // as above
-pub use command_line::{CommandLine, parse};
+pub use command_line::{CommandLine, FILE_TRAINED, parse};
 
 /// An example's result: any error ends it with its message.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -139,7 +139,7 @@ pub fn tell_learned(state: &StateRecord) {
 /// so as an error.
 pub fn misclassified(model: &ResNet9, suspects: Vec<Suspect>) -> Outcome<Vec<Suspect>> {
     let images = suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label)).collect();
-    let said = predict(&FrozenModel::new(model), &ImageList(images), 128)?;
+    let said = predict(&FrozenModel::new(model), &ImageList(images), &PassConfig::new(128))?;
     let is_mistake = |at: usize| said[at].label == suspects[at].label;
     if !(0..suspects.len()).any(is_mistake) {
         return Ok(suspects);

@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::module::Module;
+use burn::train::Interrupter;
+use rayon::prelude::*;
 
-use crate::capture::{FrozenModel, ModelInventory, PassError};
+use crate::capture::{FrozenModel, ModelInventory, PassConfig, PassError, progress_bar};
 use crate::factors::KroneckerFactors;
 use crate::influence::{
     Classifier, ImageList, ImageSource, Influence, Preconditioner, corrected_factors, predict,
@@ -117,11 +119,16 @@ impl DeltaAudit {
             return Err(AuditError::NoData);
         }
         let first = of_sample(train, 0, LabeledSample::image)?;
-        let answer = predict(&frozen, &ImageList(vec![(first, 0)]), 1)?;
+        let answer = predict(&frozen, &ImageList(vec![(first, 0)]), &self.config.pass.quiet())?;
         let classes = answer.first().map_or(0, |prediction| prediction.probabilities.len());
-        let labels = labels(train, classes)?;
+        let labels = labels(train, classes, &self.config.pass)?;
         let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
-        let record = self.record(frozen.inventory(), factors, train, &labels, classes, &[], timings)?;
+        let mut record = self.record(frozen.inventory(), factors, train, &labels, classes, &[], timings)?;
+        record.evidence = EvidenceRecord {
+            factors: Some(factors_record(factors, None)),
+            samples_by_label: samples_by_label(&labels, classes),
+            ..EvidenceRecord::default()
+        };
         Ok(Audit::new(record, Vec::new(), Vec::new()))
     }
 
@@ -166,7 +173,7 @@ impl DeltaAudit {
         let frozen = FrozenModel::try_new(model)?;
         factors.check_model(frozen.inventory())?;
         let (mut cases, classes) = self.cases(&frozen, train, suspects, asked)?;
-        let labels = labels(train, classes)?;
+        let labels = labels(train, classes, &self.config.pass)?;
         train.check_length::<I>()?; // Before the work begins.
         let source = ImageSource::new(train);
 
@@ -238,9 +245,9 @@ impl DeltaAudit {
             return Err(AuditError::SuspectShape { id, expected, got });
         }
         let _span = tracing::debug_span!("altered_copies", copies = self.config.copies).entered();
-        let batch_size = self.config.pass.batch_size;
+        let pass = self.config.pass.quiet();
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), 0)).collect());
-        let predictions = predict(model, &images, batch_size)?;
+        let predictions = predict(model, &images, &pass)?;
         let classes = predictions.first().map_or(0, |prediction| prediction.probabilities.len());
         let mut cases = Vec::with_capacity(suspects.len());
         for (number, (suspect, prediction)) in suspects.iter().zip(predictions).enumerate() {
@@ -259,7 +266,7 @@ impl DeltaAudit {
             let seed = self.config.seed.wrapping_add(number as u64);
             let copies = altered_copies(image, *label, classes, self.config.copies, seed)?;
             let list = ImageList(copies.iter().map(|copy| (copy.image.clone(), copy.label)).collect());
-            let copy_predictions = predict(model, &list, batch_size)?;
+            let copy_predictions = predict(model, &list, &pass)?;
             cases.push(Case { suspect, prediction, copies, copy_predictions, finding: Finding::default() });
         }
         Ok((cases, classes))
@@ -368,23 +375,44 @@ impl<I, D: Dataset<I>> Dataset<I> for AtStart<'_, D> {
     }
 }
 
+/// Samples read at a time for their labels, by all threads: between two times it can be interrupted.
+const READ_AT_A_TIME: usize = 512;
+
 /// The label of every training sample. All images must have the shape of the first: a network may take others without
 /// complaint, or panic.
-fn labels<I: LabeledSample, D: Dataset<I>>(train: &D, classes: usize) -> Result<Vec<usize>, AuditError> {
-    let mut labels = Vec::with_capacity(train.len());
+fn labels<I, D>(train: &D, classes: usize, pass: &PassConfig) -> Result<Vec<usize>, AuditError>
+where
+    I: LabeledSample,
+    D: Dataset<I>,
+{
+    let total = train.len();
+    let bar = progress_bar(total, "labels", pass.progress);
+    let mut labels = Vec::with_capacity(total);
     let mut expected = None;
-    for index in 0..train.len() {
-        let (label, shape) = of_sample(train, index, |item| (item.label(), item.image().shape()))?;
-        let expected = *expected.get_or_insert(shape);
-        if shape != expected {
-            let source = format!("its shape is {shape:?}, that of the first {expected:?}: resize the images");
-            return Err(PassError::Sample { index, source: source.into() }.into());
+    while labels.len() < total {
+        let done = labels.len();
+        if pass.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
+            return Err(PassError::Interrupted { done, total }.into());
         }
-        if label >= classes {
-            return Err(AuditError::TrainingLabel { index, label, classes });
+        let next = done..total.min(done + READ_AT_A_TIME);
+        let read = |index| of_sample(train, index, |item| (item.label(), item.image().shape()));
+        let read: Vec<_> = next.clone().into_par_iter().map(read).collect();
+        for (index, read) in next.zip(read) {
+            let (label, shape) = read?;
+            let expected = *expected.get_or_insert(shape);
+            if shape != expected {
+                let source =
+                    format!("its shape is {shape:?}, that of the first {expected:?}: resize the images");
+                return Err(PassError::Sample { index, source: source.into() }.into());
+            }
+            if label >= classes {
+                return Err(AuditError::TrainingLabel { index, label, classes });
+            }
+            labels.push(label);
         }
-        labels.push(label);
+        bar.inc((labels.len() - done) as u64);
     }
+    bar.finish_and_clear();
     Ok(labels)
 }
 

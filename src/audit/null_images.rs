@@ -66,7 +66,7 @@ where
                 }
             }
             let altered = ImageList(altered);
-            let said = predict(model, &altered, self.pass.batch_size)?;
+            let said = predict(model, &altered, &self.pass.quiet())?;
             for ((image, said), origin) in altered.0.into_iter().zip(said).zip(origins) {
                 let of_label = of_label.entry(origin).or_default();
                 if said.label == label && *of_label < most {

@@ -76,7 +76,7 @@ impl SuspectSearch {
         }
         let _span = tracing::info_span!("search", samples = validation.len()).entered();
         let source = ImageSource::new(validation);
-        let predictions = predict(&FrozenModel::try_new(model)?, &source, self.pass.batch_size)?;
+        let predictions = predict(&FrozenModel::try_new(model)?, &source, &self.pass)?;
         let samples = predictions.len();
         let mut pairs: BTreeMap<(usize, usize), Vec<(f32, usize)>> = BTreeMap::new();
         for (index, prediction) in predictions.iter().enumerate() {

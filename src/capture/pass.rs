@@ -223,6 +223,18 @@ impl Default for PassConfig {
     }
 }
 
+impl PassConfig {
+    /// The defaults with this batch size.
+    pub fn new(batch_size: usize) -> Self {
+        Self { batch_size, ..Self::default() }
+    }
+
+    /// The same without a bar, for what is over in no time.
+    pub(crate) fn quiet(&self) -> Self {
+        Self { progress: false, ..self.clone() }
+    }
+}
+
 impl std::fmt::Debug for PassConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PassConfig")
@@ -324,7 +336,7 @@ impl<M: Module> FrozenModel<M> {
     }
 
     /// Loads the samples at `indices` batch by batch, one batch ahead, and hands each to `visit`.
-    pub(super) fn each_batch<S, E>(
+    pub(crate) fn each_batch<S, E>(
         &self,
         source: &S,
         indices: &[usize],

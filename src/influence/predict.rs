@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 
-use crate::capture::{BatchSource, FrozenModel, PassError, on_device};
+use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 
 use super::{Classifier, LabeledBatch};
 
@@ -26,29 +26,26 @@ impl Prediction {
 /// Predictions for every sample of `source`, in order.
 ///
 /// # Errors
-/// Those of loading; [`PassError::NotFinite`] if the logits of a sample are NaN or infinite.
+/// Those of loading; [`PassError::NotFinite`] if the logits of a sample are NaN or infinite; [`PassError::Interrupted`].
 pub fn predict<M, S>(
     model: &FrozenModel<M>,
     source: &S,
-    batch_size: usize,
+    config: &PassConfig,
 ) -> Result<Vec<Prediction>, PassError>
 where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
 {
-    if batch_size == 0 {
-        return Err(PassError::BatchSize);
-    }
     let indices: Vec<usize> = (0..source.len()).collect();
     let mut predictions = Vec::with_capacity(indices.len());
-    for batch in indices.chunks(batch_size) {
-        let loaded = source.load(batch, model.device())?;
-        let (values, classes) = on_device(model.device(), "predictions", || {
-            let logits = model.model().logits(loaded.images()).without_autodiff();
-            let [_, classes] = logits.dims();
-            let data = softmax(logits, 1).into_data().convert::<f32>();
-            Ok::<_, PassError>((data.iter::<f32>().collect::<Vec<_>>(), classes))
-        })?;
+    if indices.is_empty() && config.batch_size > 0 {
+        return Ok(predictions);
+    }
+    model.each_batch(source, &indices, "predictions", config, |batch, loaded: LabeledBatch| {
+        let logits = model.model().logits(loaded.images()).without_autodiff();
+        let [_, classes] = logits.dims();
+        let data = softmax(logits, 1).into_data().convert::<f32>();
+        let values: Vec<f32> = data.iter::<f32>().collect();
         for (row, &index) in values.chunks(classes.max(1)).zip(batch) {
             if row.iter().any(|p| !p.is_finite()) {
                 let layer = "logits".to_owned();
@@ -57,6 +54,7 @@ where
             let label = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or_default();
             predictions.push(Prediction { label, probabilities: row.to_vec() });
         }
-    }
+        Ok::<_, PassError>(())
+    })?;
     Ok(predictions)
 }

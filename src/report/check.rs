@@ -109,7 +109,7 @@ impl CheckedAudit {
         self.result.as_ref().map_or(Outcome::Inconclusive, |(_, judgement)| judgement.outcome)
     }
 
-    /// One line without its end: source, verdict, counts, and whether it passes.
+    /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes.
     pub fn line(&self) -> String {
         let Self { source, result } = self;
         let said = match self.outcome() {
@@ -120,8 +120,10 @@ impl CheckedAudit {
         match result {
             Ok((record, _)) => {
                 let suspects = record.suspects.len();
+                let notes = record.suspects.iter().filter(|suspect| suspect.note.is_some()).count();
+                let noted = if notes > 0 { format!(", a note on {notes}") } else { String::new() };
                 format!(
-                    "{source}: {}, {} of {} training samples flagged, {suspects} suspect{}: {said}",
+                    "{source}: {}, {} of {} training samples flagged, {suspects} suspect{}{noted}: {said}",
                     record.verdict,
                     record.flagged.len(),
                     record.data.samples,

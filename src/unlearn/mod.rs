@@ -13,6 +13,7 @@
 
 mod bad_teacher;
 mod budget;
+mod checkpoint;
 mod error;
 mod layers;
 mod probe;

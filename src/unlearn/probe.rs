@@ -6,8 +6,7 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 
 use crate::audit::Suspect;
-use crate::capture::FrozenModel;
-use crate::capture::PassError;
+use crate::capture::{FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, ImageList, ImageSource, not_a_class, predict};
 use crate::items::of_sample;
 use crate::report::{ClassState, StateRecord, SuspectState, UnlearnRecord};
@@ -23,13 +22,18 @@ pub struct Probe<'a, D> {
     clean: Option<&'a D>,
     triggered: Option<(ImageList, usize)>,
     flagged: Option<ImageList>,
-    batch_size: usize,
+    pass: PassConfig,
 }
 
 impl<'a, D> Probe<'a, D> {
     /// A probe of these suspects.
     pub fn new(suspects: &'a [Suspect]) -> Self {
-        Self { suspects, clean: None, triggered: None, flagged: None, batch_size: 128 }
+        Self { suspects, clean: None, triggered: None, flagged: None, pass: PassConfig::new(128) }
+    }
+
+    /// With another batch size than 128, without a bar, or with an interrupter.
+    pub fn with_pass(self, pass: PassConfig) -> Self {
+        Self { pass, ..self }
     }
 
     /// With test data, for the clean accuracy.
@@ -73,7 +77,7 @@ impl<'a, D> Probe<'a, D> {
         let _span = tracing::info_span!("probe", suspects = self.suspects.len()).entered();
         let frozen = FrozenModel::try_new(model)?;
         let images = self.suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label));
-        let predictions = predict(&frozen, &ImageList(images.collect()), self.batch_size)?;
+        let predictions = predict(&frozen, &ImageList(images.collect()), &self.pass)?;
         let suspects = self.suspects.iter().zip(predictions).map(|(suspect, prediction)| SuspectState {
             id: suspect.id.clone(),
             predicted: prediction.label,
@@ -85,7 +89,7 @@ impl<'a, D> Probe<'a, D> {
         });
         let poison_success_rate = match &self.triggered {
             Some((images, target)) if !images.0.is_empty() => {
-                let predictions = predict(&frozen, images, self.batch_size)?;
+                let predictions = predict(&frozen, images, &self.pass)?;
                 let hits = predictions.iter().filter(|prediction| prediction.label == *target).count();
                 Some(hits as f64 / predictions.len() as f64)
             }
@@ -104,7 +108,7 @@ impl<'a, D> Probe<'a, D> {
         });
         let flagged_kept = match &self.flagged {
             Some(flagged) => {
-                let said = predict(&frozen, flagged, self.batch_size)?;
+                let said = predict(&frozen, flagged, &self.pass)?;
                 Some(said.iter().zip(&flagged.0).filter(|(said, (_, label))| said.label == *label).count())
             }
             None => None,
@@ -129,7 +133,7 @@ impl<'a, D> Probe<'a, D> {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        let predictions = predict(model, &ImageSource::new(clean), self.batch_size)?;
+        let predictions = predict(model, &ImageSource::new(clean), &self.pass)?;
         let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         for (index, prediction) in predictions.iter().enumerate() {
             let label = of_sample(clean, index, LabeledSample::label)?;

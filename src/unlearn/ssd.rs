@@ -29,7 +29,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
-use crate::capture::{BatchSource, FrozenModel, PassError, Weights, progress_bar};
+use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError, Weights, progress_bar};
 use crate::influence::{Classifier, ImageList, ImageSource, LabeledBatch, cross_entropy, predict};
 use crate::samples::LabeledSample;
 
@@ -342,7 +342,7 @@ impl Judges {
     fn judge<M: Module + Classifier>(&self, model: &M) -> Result<Judgement, UnlearnError> {
         let frozen = FrozenModel::try_new(model)?;
         let share = |samples: &ImageList| -> Result<f64, UnlearnError> {
-            let said = predict(&frozen, samples, BATCH)?;
+            let said = predict(&frozen, samples, &PassConfig::new(BATCH).quiet())?;
             let right = said.iter().zip(&samples.0).filter(|(said, (_, label))| said.label == *label);
             Ok(right.count() as f64 / said.len().max(1) as f64)
         };

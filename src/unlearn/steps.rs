@@ -29,7 +29,7 @@ use crate::influence::{ImageSource, LabeledBatch};
 use crate::items::spread;
 use crate::samples::LabeledSample;
 
-use super::{UnlearnError, UnlearnTask};
+use super::{UnlearnError, UnlearnTask, checkpoint};
 
 /// Settings of the methods that train with steps of their own.
 ///
@@ -280,8 +280,9 @@ where
                 return Err(damaged(path, "it is not what was written".to_owned()));
             }
         }
-        let model = model.try_load_file(&weights).map_err(|error| damaged(&weights, error.to_string()))?;
-        let optimizer = optimizer.load(&state).map_err(|error| damaged(&state, error.to_string()))?;
+        let model = checkpoint::weights(model, &weights).map_err(|error| damaged(&weights, error))?;
+        let optimizer =
+            checkpoint::optimizer(optimizer, &model, &state).map_err(|error| damaged(&state, error))?;
         tracing::info!(method = self.method, legs = progress.legs, "unlearning goes on from a checkpoint");
         Ok((model.train(), optimizer, progress.legs, progress.data))
     }

@@ -8,7 +8,7 @@ use burn::optim::momentum::MomentumConfig;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn_delta_influence::capture::{BatchSource, FrozenModel};
+use burn_delta_influence::capture::{BatchSource, FrozenModel, PassConfig};
 use burn_delta_influence::influence::{Classifier, ImageSource, cross_entropy, predict};
 use burn_delta_influence::nn::{Linear, LinearConfig};
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -137,7 +137,7 @@ pub fn task(seed: u64) -> Task {
 pub fn measure(model: &Mlp) -> (f64, f64) {
     let share = |samples: Vec<LabeledImage>| {
         let set = InMemDataset::new(samples.clone());
-        let said = predict(&FrozenModel::new(model), &ImageSource::new(&set), 200).unwrap();
+        let said = predict(&FrozenModel::new(model), &ImageSource::new(&set), &PassConfig::new(200)).unwrap();
         let right = said.iter().zip(&samples).filter(|(said, sample)| said.label == sample.label).count();
         right as f64 / samples.len() as f64
     };

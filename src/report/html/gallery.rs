@@ -8,7 +8,7 @@ use super::picture::Picture;
 use super::words::{p_value, score};
 use super::{HtmlReport, MOST_SUSPECTS};
 use crate::report::table::{grouped, printable};
-use crate::report::{FlaggedRecord, NeighbourRecord};
+use crate::report::{FlaggedRecord, NeighbourRecord, Verdict};
 
 /// Flagged images that are shown at once; the script's page has the same size.
 const PAGE: usize = 200;
@@ -183,6 +183,8 @@ pub(super) fn has_neighbours(report: &HtmlReport<'_>) -> bool {
     contrasted(report).next().is_some()
 }
 
+const COMPARE: &str = "Not flagged: here to compare others with.";
+
 pub(super) fn neighbours(report: &HtmlReport<'_>, html: &mut Html) {
     let record = report.record;
     for number in contrasted(report) {
@@ -196,15 +198,22 @@ pub(super) fn neighbours(report: &HtmlReport<'_>, html: &mut Html) {
                 printable(&suspect.id)
             ),
         );
-        for (title, entries) in [
-            ("The highest scores that were not flagged", &evidence.highest_clean),
-            ("Typical scores", &evidence.typical_clean),
+        // Where the audit can't tell, these are what to look at.
+        let in_doubt = suspect.note.is_some() && suspect.verdict != Verdict::Poisoned;
+        let highest = match in_doubt {
+            true => {
+                "Not flagged, but it speaks for the mistake: is there something on it that does not belong to its label?"
+            }
+            false => COMPARE,
+        };
+        for (title, entries, advice) in [
+            ("The highest scores that were not flagged", &evidence.highest_clean, highest),
+            ("Typical scores", &evidence.typical_clean, COMPARE),
         ] {
             if !entries.is_empty() {
                 html.element("h3", &[], title);
                 let items: Vec<Item<'_>> =
                     entries.iter().map(|entry| neighbour(report, suspect.label, entry)).collect();
-                let advice = "Not flagged: here to compare the flagged ones with.";
                 pictures(html, &items, format_args!("{title}, {label}"), advice);
             }
         }

@@ -52,13 +52,15 @@ fn body(report: &HtmlReport<'_>, html: &mut Html) {
         html.element("h1", &[], verdict::sentence(report));
         verdict::facts(report, html);
     });
-    let flagged = !record.flagged.is_empty();
+    let (asked, flagged) = (!record.suspects.is_empty(), !record.flagged.is_empty());
     let contrast = gallery::has_neighbours(report);
     html.within("nav", &[("aria-label", &"Contents")], |html| {
         let mut link = |to: &'static str, text: &'static str| {
             html.element("a", &[("href", &to)], text);
         };
-        link("#suspects", "Suspects");
+        if asked {
+            link("#suspects", "Suspects");
+        }
         if flagged {
             link("#flagged", "Flagged images");
         }
@@ -72,9 +74,11 @@ fn body(report: &HtmlReport<'_>, html: &mut Html) {
     html.within("main", &[("id", &"main"), ("tabindex", &"-1")], |html| {
         verdict::missing(report, html);
         verdict::what_to_do(record, html);
-        section(html, "suspects", "The suspects and their altered copies", |html| {
-            suspects::suspects(report, html)
-        });
+        if asked {
+            section(html, "suspects", "The suspects and their altered copies", |html| {
+                suspects::suspects(report, html)
+            });
+        }
         if flagged {
             section(html, "flagged", "Flagged training images", |html| gallery::flagged(report, html));
         }

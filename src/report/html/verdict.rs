@@ -25,9 +25,15 @@ pub(super) fn sentence(report: &HtmlReport<'_>) -> String {
             grouped(many.iter().filter(|suspect| suspect.verdict == Verdict::Poisoned).count()),
             counted(many.len(), "suspect")
         ),
+        (Verdict::Clean, suspects) if suspects.iter().any(|suspect| suspect.note.is_some()) => format!(
+            "No poison found, but in {samples} training images some speak for {asked} more than chance allows."
+        ),
         (Verdict::Clean, _) => {
             format!("No poison found: nothing in {samples} training images stands out behind {asked}.")
         }
+        (Verdict::Inconclusive, []) => format!(
+            "Cannot tell whether {samples} training images are free of poison: there was no suspect to ask about."
+        ),
         (Verdict::Inconclusive, _) => {
             format!("Cannot tell whether any of {samples} training images taught the model {asked}.")
         }
@@ -61,13 +67,21 @@ pub(super) fn what_to_do(record: &AuditRecord, html: &mut Html) {
                     None,
                 );
             }
+            Verdict::Clean if record.suspects.iter().any(|suspect| suspect.note.is_some()) => line(
+                "Nothing has to be removed yet. Such suspects are found in clean models, too: look at the images that speak most for them, under “For contrast”. Have they something in common that does not belong to their label? Then audit several suspects of the same mistake together.",
+                None,
+            ),
             Verdict::Clean => line(
                 "Nothing has to be removed. The mistake is as natural as others of this model: more images like the suspect, with their right label, are the usual cure. If you still expect poison, audit several suspects of the same mistake together.",
                 None,
             ),
+            Verdict::Inconclusive if record.suspects.is_empty() => line(
+                "The search found no confident mistake to ask about. Search among more validation images, or give an image that the model got wrong.",
+                None,
+            ),
             Verdict::Inconclusive => line(
-                "Take the model for neither clean nor poisoned yet. Read the notes on the suspects below, give several suspects of the same mistake, and compare with factors that are refitted exactly:",
-                Some("KroneckerFactors::fit(model, train_set, …)"),
+                "Take the model for neither clean nor poisoned yet. Read the notes on the suspects below, look at the images that speak most for the mistake, give several suspects of it together, and compare with factors that are refitted exactly:",
+                Some("KroneckerFactors::fit"),
             ),
         }
     });

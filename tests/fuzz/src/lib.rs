@@ -3,6 +3,7 @@
 mod json;
 mod memory;
 pub mod net;
+mod pack;
 mod tensor_file;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::sync::OnceLock;
 
 pub use json::edited;
 pub use memory::within;
+pub use pack::{pack_file, pack_text};
 pub use tensor_file::{tensor_file, tensor_text};
 
 /// A folder in memory of this process's own. libFuzzer ends its process without a word to anyone, so what is left of processes that

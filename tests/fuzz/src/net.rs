@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_delta_influence::capture::{BatchSource, FrozenModel, PassConfig, PassError};
-use burn_delta_influence::influence::{cross_entropy, margin};
+use burn_delta_influence::influence::{Classifier, cross_entropy, margin};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::nn::{Linear, LinearConfig};
 
@@ -41,6 +41,12 @@ impl Net {
 
     fn logits(&self, x: Tensor<2>) -> Tensor<2> {
         self.second.forward(self.first.forward(x).tanh())
+    }
+}
+
+impl Classifier for Net {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.logits(images.flatten(1, 3))
     }
 }
 

@@ -225,7 +225,7 @@ impl<M: Module + Classifier> Attack for WitchesBrew<'_, M> {
         }
         let victims = positions(&labels(test), victim, "victim")?;
         let images = victims.iter().map(|&index| (test[index].image.clone(), victim)).collect();
-        let predictions = predict(&FrozenModel::new(model), &ImageList(images), config.pass.batch_size)
+        let predictions = predict(&FrozenModel::new(model), &ImageList(images), &config.pass)
             .or_else(|error| refuse(error.to_string()))?;
         let mut right: Vec<(usize, f32)> = victims
             .into_iter()
