@@ -340,9 +340,11 @@ fn an_error_that_stops_training_is_passed_on() {
     let collector = Collector::new(everything()).unwrap();
     let data = Broken { items: items(64, 1), at: 40 };
     let result = train(collector.watch(Net::new(7, &device())), data, single(), None);
-    let error = collector.finish(result).unwrap_err();
-    assert!(matches!(error, FactorError::Training(_)), "{error}");
-    assert!(error.to_string().contains("the disk is on fire"), "{error}");
+    let unfinished = collector.finish(result).unwrap_err();
+    assert!(matches!(unfinished.reason, FactorError::Training(_)), "{unfinished}");
+    assert!(unfinished.to_string().contains("the disk is on fire"), "{unfinished}");
+    // What was trained is not lost with what was collected.
+    assert!(unfinished.model.values().iter().all(|value| value.is_finite()));
 }
 
 /// A model that stops its own training at the third step.

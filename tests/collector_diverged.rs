@@ -5,12 +5,14 @@ mod support_training;
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
 use burn_delta_influence::factors::FactorError;
-use burn_delta_influence::learner::{Collector, CollectorConfig, CollectorMeasure, Trained};
+use burn_delta_influence::learner::{Collector, CollectorConfig, CollectorMeasure, Trained, Unfinished};
 use support_training::warnings::warnings;
 use support_training::*;
 
+type Finished = Result<Trained<Net>, Box<Unfinished<Net>>>;
+
 /// Three epochs of eight steps in burn's own loop, what was warned of, and burn's log of skipped steps in the last one.
-fn run(items: Vec<Item>) -> (Result<Trained<Net>, FactorError>, Vec<String>, String) {
+fn run(items: Vec<Item>) -> (Finished, Vec<String>, String) {
     let folder = tempfile::tempdir().unwrap();
     let config = CollectorConfig::new().with_every(1).with_samples_per_step(0).with_warmup_steps(0);
     let collector = Collector::new(config).unwrap();
@@ -57,7 +59,7 @@ fn a_training_that_is_nan_from_the_start_has_no_factors_and_the_error_says_what_
     data[0].x[0] = f32::NAN;
     let (trained, _, log) = run(data);
     assert!(log.ends_with("24,final\n"), "{log}");
-    let error = trained.unwrap_err();
+    let error = trained.unwrap_err().reason;
     assert!(
         matches!(&error, FactorError::Diverged { skipped: 24, step: 1, layer } if layer == "first"),
         "{error}"

@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Trigger, poison};
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
@@ -58,13 +59,18 @@ fn poisoned_folder() -> (TempDir, Vec<String>) {
 }
 
 fn run(data: &Path, out: &Path, more: &[&str]) -> Output {
+    command(data, out, more).output().unwrap()
+}
+
+fn command(data: &Path, out: &Path, more: &[&str]) -> Command {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let example = profile.join("examples").join(format!("image_folder{}", std::env::consts::EXE_SUFFIX));
     assert!(example.is_file(), "{} is not there: run `cargo build --examples` first", example.display());
     let mut command = Command::new(example);
     command.args(["--device", "cpu", "--data"]).arg(data).arg("--out").arg(out).args(more);
-    command.env_remove("RUST_LOG").output().unwrap()
+    command.env_remove("RUST_LOG");
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -210,4 +216,52 @@ fn traffic_signs_in_gtsrb_s_layout_are_searched_for_suspects() {
     let record = load_audit(out.join("audit.json")).unwrap();
     assert_eq!(record.data.samples, 144);
     assert!(!out.join("unlearn.json").exists());
+}
+
+/// Bytes that a run held at most, as the kernel counts them.
+#[cfg(target_os = "linux")]
+fn peak(mut command: Command) -> usize {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
+        peak = peak.max(kibibytes.unwrap_or_default() << 10);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = child.wait_with_output().unwrap();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(stdout.contains("train, collecting factors"), "{stdout}{stderr}");
+    peak
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn memory_does_not_grow_with_the_folder() {
+    const SIDE: u32 = 128;
+    const COUNTS: [usize; 2] = [200, 800];
+    let folder = tempfile::tempdir().unwrap();
+    let peaks = COUNTS.map(|count| {
+        let data = folder.path().join(count.to_string());
+        for (part, count) in [("train", count), ("val", 16)] {
+            for (number, sample) in signs(count, 1).iter().enumerate() {
+                let path = data.join(part).join(SIGN_NAMES[sample.label]).join(format!("{number}.png"));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                resize(&sample.image.to_rgb8(), SIDE, SIDE, FilterType::Nearest).save(path).unwrap();
+            }
+        }
+        // A few epochs do not teach the trigger, with which the run ends: after all pictures were listed and trained on.
+        let attack = ["--attack", "badnet", "--victim", "stop", "--target", "7", "--poison-rate", "0.02"];
+        let side = SIDE.to_string();
+        let more = ["--width", "1", "--epochs", "4", "--side", &side, "--unlearn", "none"];
+        peak(command(&data, &folder.path().join("out"), &[&attack[..], &more].concat()))
+    });
+    let pictures = (COUNTS[1] - COUNTS[0]) * 3 * (SIDE * SIDE) as usize * size_of::<f32>();
+    assert!(peaks[0] > 1 << 20, "{peaks:?}");
+    assert!(
+        peaks[1] < peaks[0] + pictures / 3,
+        "{peaks:?}, where the pictures themselves take {pictures} bytes"
+    );
 }

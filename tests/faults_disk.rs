@@ -117,7 +117,6 @@ fn written(folder: &Path) -> Vec<(&'static str, Option<String>)> {
             said(scores.save(folder.join("scores.safetensors")))
         }),
         ("audit.html", said(audit.save_html(folder.join("audit.html"), &data))),
-        ("flagged.png", said(audit.save_contact_sheet(folder.join("flagged.png"), &data))),
         ("unlearn.json", said(save_json(folder.join("unlearn.json"), &UnlearnRecord::default()))),
         ("checkpoints", said(scrub.unlearn(&task).map(drop))),
     ]

@@ -235,7 +235,7 @@ fn a_search_that_found_no_suspect_has_a_page_of_its_own() {
         "<h1>Cannot tell whether 60 training images are free of poison: there was no suspect to ask about.",
         "Search among more validation images",
         "id=\"numbers\"",
-        "from a pass of the finished model",
+        "A pass of the finished model over 60",
     ] {
         assert!(page.contains(said), "{said}");
     }

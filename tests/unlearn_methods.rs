@@ -3,7 +3,7 @@
 mod audit_support;
 mod unlearn_support;
 
-use audit_support::{Broken, Tiny, set};
+use audit_support::{Broken, Tiny, samples, set};
 use burn::data::dataset::transform::SelectionDataset;
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::{Module, ModuleVisitor, Param};
@@ -16,7 +16,9 @@ use burn_delta_influence::unlearn::{
     UnlearnTask, Unlearned, Unlearner, branch_checkpoint, gradients_per_second,
 };
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use unlearn_support::*;
@@ -281,24 +283,27 @@ fn damaged_checkpoints_are_named() {
         }
         std::fs::write(path, whole).unwrap();
     }
-    // With checksums that fit, or none, what is in the files is still not believed.
+    // With checksums that fit, what is in the files is still not believed.
     let progress = folder.path().join("progress.json");
-    let mut unchecked: Value = serde_json::from_slice(&std::fs::read(&progress).unwrap()).unwrap();
-    unchecked["files"] = Value::Null;
-    std::fs::write(&progress, unchecked.to_string()).unwrap();
-    for path in [&weights, &optimizer] {
-        let whole = std::fs::read(path).unwrap();
-        for (old, new) in [(&b"F32"[..], &b"I32"[..]), (b"F32", b"U32"), (b"shape", b"shapf")] {
-            std::fs::write(path, replaced(&whole, old, new)).unwrap();
-            let said = run(usize::MAX).to_string();
-            assert!(said.contains(path.to_str().unwrap()) && said.contains("damaged"), "{said}");
-        }
-        std::fs::write(path, whole).unwrap();
+    let forged = |number: usize, path: &Path, bytes: &[u8]| {
+        let whole = [std::fs::read(path).unwrap(), std::fs::read(&progress).unwrap()];
+        std::fs::write(path, bytes).unwrap();
+        let mut named: Value = serde_json::from_slice(&whole[1]).unwrap();
+        let digest = Sha256::digest(bytes);
+        named["files"][number] = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        std::fs::write(&progress, named.to_string()).unwrap();
+        let said = run(usize::MAX).to_string();
+        assert!(said.contains(path.to_str().unwrap()) && said.contains("damaged"), "{said}");
+        std::fs::write(path, &whole[0]).unwrap();
+        std::fs::write(&progress, &whole[1]).unwrap();
+    };
+    let state = std::fs::read(&optimizer).unwrap();
+    for (old, new) in [("F32", "I32"), ("F32", "U32"), ("shape", "shapf")] {
+        forged(0, &weights, &replaced(&whole, old.as_bytes(), new.as_bytes()));
     }
-    let others = std::fs::read(&weights).unwrap();
-    std::fs::write(&optimizer, others).unwrap();
-    let said = run(usize::MAX).to_string();
-    assert!(said.contains(optimizer.to_str().unwrap()) && said.contains("damaged"), "{said}");
+    forged(0, &weights, &state);
+    forged(1, &optimizer, &replaced(&state, b"shape", b"shapf"));
+    forged(1, &optimizer, &whole);
     std::fs::write(&progress, "{").unwrap();
     let said = run(usize::MAX).to_string();
     assert!(said.contains("progress.json") && said.contains("damaged"), "{said}");
@@ -480,6 +485,12 @@ fn a_checkpoint_is_branched_off() {
     assert!(!into.exists());
     std::fs::write(from.join("checkpoint/scheduler-3.bpk"), "s").unwrap();
     branch_checkpoint(&from, 3, &into).unwrap();
+    // Nothing is replaced, least of all a file by itself.
+    for into in [&into, &from] {
+        let said = branch_checkpoint(&from, 3, into).unwrap_err().to_string();
+        assert!(said.contains("model-3.bpk") && said.contains("there already"), "{said}");
+        assert!(std::fs::metadata(from.join("checkpoint/model-3.bpk")).unwrap().len() > 0);
+    }
     assert_eq!(std::fs::read(into.join("checkpoint/model-3.bpk")).unwrap(), b"model-3.bpk");
     assert_eq!(std::fs::read_dir(into.join("checkpoint")).unwrap().count(), 3);
 }
@@ -494,4 +505,26 @@ fn two_samples_will_do() {
         let model = method.unlearn(&task).unwrap().model;
         assert!(values(&model).iter().all(|value| value.is_finite()), "{}", method.name());
     }
+}
+
+#[test]
+fn scrub_s_ascent_moves_a_model_without_batch_statistics() {
+    // Student and teacher are the same at first, where the distance between them has no gradient.
+    let model = Tiny::new(&Device::flex().autodiff());
+    let data = Arc::new(set(samples(40)));
+    let task = UnlearnTask::new(model, data, &[0, 4, 8]).unwrap();
+    let weights = |ascents: usize| {
+        let scrub = Scrub::new(3);
+        // All samples in one step, so that their order does not count.
+        let steps = StepConfig { batch_size: 64, momentum: 0.0, weight_decay: 0.0, ..quiet(scrub.steps) };
+        let scrub = Scrub { ascents, steps: StepConfig { learning_rate: 0.05, ..steps }, ..scrub };
+        values_of(&scrub.unlearn(&task).unwrap().model)
+    };
+    let (with, without) = (weights(1), weights(0));
+    let moved = with.iter().zip(&without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(moved > 1e-4, "{moved}"); // Rounding is 1e-7.
+}
+
+fn values_of(model: &Tiny) -> Vec<f32> {
+    model.head.weight.val().into_data().iter::<f32>().collect()
 }

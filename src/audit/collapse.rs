@@ -3,10 +3,9 @@
 use burn::module::Module;
 
 use crate::capture::{BatchSource, PassConfig};
-use crate::influence::{
-    Classifier, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, ScoreOptions,
-};
+use crate::influence::{Classifier, ImageList, Influence, LabeledBatch, Logit, Margin, ScoreOptions};
 
+use super::AuditError;
 use super::judge::Case;
 
 /// For every altered copy, the flagged samples' influence on its logit z_{y′}, as a share of that on the suspect's: the mean over
@@ -19,7 +18,7 @@ pub(super) fn collapse<M, S>(
     influence: &Influence<'_, M>,
     source: &S,
     config: &PassConfig,
-) -> Result<Option<Vec<f64>>, InfluenceError>
+) -> Result<Option<Vec<f64>>, AuditError>
 where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
@@ -28,8 +27,9 @@ where
         return Ok(None);
     }
     let label = case.suspect.label;
-    let images = std::iter::once(&case.suspect.image).chain(case.copies.iter().map(|copy| &copy.image));
-    let images = ImageList(images.map(|image| (image.clone(), label)).collect());
+    let copies = case.altered_copies()?.into_iter().map(|copy| copy.image);
+    let images = std::iter::once(case.suspect.image.clone()).chain(copies);
+    let images = ImageList(images.map(|image| (image, label)).collect());
     let all: Vec<usize> = (0..images.len()).collect();
     let group = influence.unit_direction(source, &case.finding.flagged, &Margin, config)?;
     let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };

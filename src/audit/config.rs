@@ -13,6 +13,7 @@ use super::rules::{Delta, LayerCosine, PaperRule};
 /// The rule that decides which samples are flagged.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", content = "settings", rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Rule {
     /// Influence within the suspect's label, against null images: the default.
     Delta(Delta),

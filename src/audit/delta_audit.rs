@@ -1,6 +1,6 @@
 //! The audit: from suspects to flagged training samples.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use burn::data::dataset::{Dataset, DatasetError};
@@ -265,9 +265,14 @@ impl DeltaAudit {
             }
             let seed = self.config.seed.wrapping_add(number as u64);
             let copies = altered_copies(image, *label, classes, self.config.copies, seed)?;
-            let list = ImageList(copies.iter().map(|copy| (copy.image.clone(), copy.label)).collect());
+            let told: Vec<_> = copies.iter().map(|copy| (copy.transform.to_string(), copy.label)).collect();
+            let list = ImageList(copies.into_iter().map(|copy| (copy.image, copy.label)).collect());
             let copy_predictions = predict(model, &list, &pass)?;
-            cases.push(Case { suspect, prediction, copies, copy_predictions, finding: Finding::default() });
+            let copies = told.into_iter().zip(copy_predictions).map(|((transform, label), said)| {
+                CopyRecord { transform, label, predicted: said.label, influence: None }
+            });
+            let copies = copies.collect();
+            cases.push(Case { suspect, prediction, seed, classes, copies, finding: Finding::default() });
         }
         Ok((cases, classes))
     }
@@ -287,24 +292,34 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        let flagged: BTreeSet<usize> =
-            cases.iter().flat_map(|case| case.finding.flagged.iter().copied()).collect();
+        // Scores of different suspects may have different units: a sample counts by its rank among those that a suspect flagged.
+        let mut flagged: BTreeMap<usize, Vec<(usize, &Finding)>> = BTreeMap::new();
+        for finding in cases.iter().map(|case| &case.finding) {
+            let mut order = finding.flagged.clone();
+            order.sort_by(|&a, &b| finding.scores[b].total_cmp(&finding.scores[a]));
+            for (rank, index) in order.into_iter().enumerate() {
+                flagged.entry(index).or_default().push((rank, finding));
+            }
+        }
         let mut entries = Vec::with_capacity(flagged.len());
-        for index in flagged {
+        for (index, by) in flagged {
             let id = of_sample(train, index, LabeledSample::id)?;
-            let scores = cases.iter().map(|case| case.finding.scores[index]);
-            let votes = cases.iter().filter_map(|case| case.finding.votes.as_ref().map(|votes| votes[index]));
-            let p_values = cases.iter().filter_map(|case| case.finding.p_values.get(&index).copied());
-            entries.push(FlaggedRecord {
+            let findings = || by.iter().map(|(_, finding)| *finding);
+            let rank = by.iter().map(|(rank, _)| *rank).min().unwrap_or_default();
+            let entry = FlaggedRecord {
                 index,
                 id: id.unwrap_or_else(|| index.to_string()),
                 label: labels[index],
-                score: scores.fold(f64::NEG_INFINITY, f64::max),
-                p_value: p_values.reduce(f64::min),
-                votes: votes.max(),
-            });
+                score: findings().map(|finding| finding.scores[index]).fold(f64::NEG_INFINITY, f64::max),
+                p_value: findings()
+                    .filter_map(|finding| finding.p_values.get(&index).copied())
+                    .reduce(f64::min),
+                votes: findings().filter_map(|finding| Some(finding.votes.as_ref()?[index])).max(),
+            };
+            entries.push((rank, entry));
         }
-        entries.sort_by(|a, b| b.score.total_cmp(&a.score));
+        entries.sort_by(|(rank, a), (other, b)| rank.cmp(other).then(b.score.total_cmp(&a.score)));
+        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
         let verdicts: Vec<Verdict> = cases.iter().map(|case| case.finding.verdict()).collect();
         let verdict = [Verdict::Poisoned, Verdict::Inconclusive, Verdict::Clean]
             .into_iter()
@@ -437,13 +452,8 @@ fn model_record(inventory: &ModelInventory, factors: &KroneckerFactors) -> Model
 fn suspect_record(case: &Case<'_>) -> SuspectRecord {
     let shares = case.finding.collapse.iter().flatten().map(|share| Some(*share));
     let shares = shares.chain(std::iter::repeat(None));
-    let copies = case.copies.iter().zip(&case.copy_predictions).zip(shares);
-    let copies = copies.map(|((copy, prediction), influence)| CopyRecord {
-        transform: copy.transform.to_string(),
-        label: copy.label,
-        predicted: prediction.label,
-        influence,
-    });
+    let copies = case.copies.iter().cloned().zip(shares);
+    let copies = copies.map(|(copy, influence)| CopyRecord { influence, ..copy });
     SuspectRecord {
         id: case.suspect.id.clone(),
         label: case.suspect.label,

@@ -9,13 +9,13 @@ use crate::capture::PassConfig;
 use crate::influence::{
     Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions,
 };
-use crate::report::{NullRecord, Verdict};
+use crate::report::{CopyRecord, NullRecord, Verdict};
 use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
 use super::null_images::NullImages;
 use super::rules::{Delta, DeltaEvidence, DeltaFinding, LayerCosine, PaperRule, benjamini_hochberg};
-use super::transforms::AlteredCopy;
+use super::transforms::{AlteredCopy, CopiesError, altered_copies};
 use super::{AuditError, Rule, Suspect};
 
 /// Fewer samples of a label than this can't be split into two groups that mean anything.
@@ -25,9 +25,20 @@ const FEWEST_CANDIDATES: usize = 8;
 pub(super) struct Case<'a> {
     pub suspect: &'a Suspect,
     pub prediction: Prediction,
-    pub copies: Vec<AlteredCopy>,
-    pub copy_predictions: Vec<Prediction>,
+    /// What makes the copies.
+    pub seed: u64,
+    pub classes: usize,
+    /// What was done, and the model's answers.
+    pub copies: Vec<CopyRecord>,
     pub finding: Finding,
+}
+
+impl Case<'_> {
+    /// The altered copies, made once more: fifty of each suspect need not be kept.
+    pub fn altered_copies(&self) -> Result<Vec<AlteredCopy>, CopiesError> {
+        let Suspect { image, label, .. } = self.suspect;
+        altered_copies(image, *label, self.classes, self.copies.len(), self.seed)
+    }
 }
 
 /// What a rule says of one suspect, over all training samples.
@@ -273,7 +284,7 @@ where
         let mut images = Vec::new();
         for case in &*cases {
             images.push((case.suspect.image.clone(), case.suspect.label));
-            images.extend(case.copies.iter().map(|copy| (copy.image.clone(), copy.label)));
+            images.extend(case.altered_copies()?.into_iter().map(|copy| (copy.image, copy.label)));
         }
         let queries = self.influence.queries(&ImageList(images), &Margin, self.pass)?;
         // As many as there were when the labels were read: a data set may grow meanwhile.

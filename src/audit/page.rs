@@ -46,6 +46,6 @@ impl Audit {
                 .unwrap_or_default(),
             null_images: finding.null_images.clone(),
         });
-        HtmlReport::new(&self.record).with_suspects(pictures.collect())?.with_training_set(train)
+        HtmlReport::new(&self.record).with_suspects(pictures)?.with_training_set(train)
     }
 }

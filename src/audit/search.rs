@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 
-use crate::capture::{FrozenModel, PassConfig, PassError};
-use crate::influence::{Classifier, ImageSource, not_a_class, predict};
+use crate::capture::{FrozenModel, PassConfig};
+use crate::influence::{Classifier, ImageSource, predict_labelled};
 use crate::items::of_sample;
 use crate::samples::LabeledSample;
 
@@ -76,16 +76,11 @@ impl SuspectSearch {
         }
         let _span = tracing::info_span!("search", samples = validation.len()).entered();
         let source = ImageSource::new(validation);
-        let predictions = predict(&FrozenModel::try_new(model)?, &source, &self.pass)?;
+        let predictions = predict_labelled(&FrozenModel::for_answers(model)?, &source, &self.pass)?;
         let samples = predictions.len();
         let mut pairs: BTreeMap<(usize, usize), Vec<(f32, usize)>> = BTreeMap::new();
-        for (index, prediction) in predictions.iter().enumerate() {
-            let label = of_sample(validation, index, LabeledSample::label)?;
-            let classes = prediction.probabilities.len();
-            if label >= classes {
-                let source = not_a_class(label, classes).into();
-                return Err(PassError::Sample { index, source }.into());
-            }
+        for (index, (prediction, label)) in predictions.iter().enumerate() {
+            let label = *label;
             if label != prediction.label {
                 let mistakes = pairs.entry((label, prediction.label)).or_default();
                 mistakes.push((prediction.confidence(), index));

@@ -34,6 +34,12 @@ pub struct ModelInventory {
 }
 
 impl ModelInventory {
+    /// Nothing: for passes that ask for no parameter.
+    pub(super) fn unread() -> Self {
+        let (architecture, fingerprint) = (String::new(), String::new());
+        Self { parameters: Vec::new(), architecture, fingerprint, dtype: DType::F32 }
+    }
+
     /// Reads every value of the model once.
     pub fn of<M: Module>(model: &M) -> Self {
         let mut visitor = InventoryVisitor {
@@ -156,7 +162,8 @@ impl ModuleVisitor for InventoryVisitor {
     }
 
     fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        let dims = param.val().dims();
-        self.note("bool", &dims);
+        let value = param.val();
+        self.note("bool", &value.dims());
+        self.values.update(value.into_data().as_bytes());
     }
 }

@@ -285,6 +285,16 @@ impl<M: Module> FrozenModel<M> {
         on_device(&device, "reading the model's weights", || Ok(Self::new(model)))
     }
 
+    /// [`try_new`](Self::try_new) without the parameters' names and fingerprint, for which all weights would be read: enough for the
+    /// model's answers.
+    pub(crate) fn for_answers(model: &M) -> Result<Self, PassError> {
+        let device = model.devices().into_iter().next().unwrap_or_default().inner();
+        on_device(&device, "copying the model", || {
+            let (inventory, names) = (ModelInventory::unread(), HashMap::new());
+            Ok(Self { model: model.valid(), inventory, names, device: device.clone() })
+        })
+    }
+
     /// A copy on another device.
     pub(crate) fn on(&self, device: &Device) -> Self {
         let device = device.clone().inner();

@@ -13,6 +13,7 @@ use super::{FactorError, MatrixStack};
 /// Where factors come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FactorSource {
     /// Collected while the model was being trained: older steps saw older weights, and batch statistics couple the samples.
     Training,

@@ -25,6 +25,7 @@ pub(crate) use correct::corrected_factors;
 pub use engine::{Influence, ScoreOptions};
 pub use error::InfluenceError;
 pub use precondition::{Damping, Preconditioner};
+pub(crate) use predict::predict_labelled;
 pub use predict::{Prediction, predict};
 pub use queries::Queries;
 pub use score_file::{PartialScores, ScoreFileError, ScoreOrigin};

@@ -11,6 +11,7 @@ use super::InfluenceError;
 /// Which eigenvalues stand for the curvature.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Preconditioner {
     /// The identity: P(G) = G. Needs no factors.
     Identity,
@@ -24,6 +25,7 @@ pub enum Preconditioner {
 /// What is added to the eigenvalues before they are inverted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Damping {
     /// d, the same for every layer.
     Constant(f64),

@@ -5,7 +5,7 @@ use burn::tensor::activation::softmax;
 
 use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 
-use super::{Classifier, LabeledBatch};
+use super::{Classifier, LabeledBatch, not_a_class};
 
 /// A model's answer for one image.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,25 +36,65 @@ where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
 {
+    let mut predictions = Vec::with_capacity(source.len());
+    each_prediction(model, source, config, |prediction, _| predictions.push(prediction))?;
+    Ok(predictions)
+}
+
+/// [`predict`] with each sample's label, which is read with its image.
+///
+/// # Errors
+/// Also where a label is no class of the model.
+pub(crate) fn predict_labelled<M, S>(
+    model: &FrozenModel<M>,
+    source: &S,
+    config: &PassConfig,
+) -> Result<Vec<(Prediction, usize)>, PassError>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    let mut said = Vec::with_capacity(source.len());
+    each_prediction(model, source, config, |prediction, label| said.push((prediction, label)))?;
+    let wrong = said.iter().position(|(prediction, label)| *label >= prediction.probabilities.len());
+    match wrong {
+        Some(index) => {
+            let source = not_a_class(said[index].1, said[index].0.probabilities.len()).into();
+            Err(PassError::Sample { index, source })
+        }
+        None => Ok(said),
+    }
+}
+
+fn each_prediction<M, S>(
+    model: &FrozenModel<M>,
+    source: &S,
+    config: &PassConfig,
+    mut visit: impl FnMut(Prediction, usize),
+) -> Result<(), PassError>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
     let indices: Vec<usize> = (0..source.len()).collect();
-    let mut predictions = Vec::with_capacity(indices.len());
     if indices.is_empty() && config.batch_size > 0 {
-        return Ok(predictions);
+        return Ok(());
     }
     model.each_batch(source, &indices, "predictions", config, |batch, loaded: LabeledBatch| {
         let logits = model.model().logits(loaded.images()).without_autodiff();
         let [_, classes] = logits.dims();
         let data = softmax(logits, 1).into_data().convert::<f32>();
         let values: Vec<f32> = data.iter::<f32>().collect();
-        for (row, &index) in values.chunks(classes.max(1)).zip(batch) {
+        let labels: Vec<usize> =
+            loaded.labels().into_data().iter::<i64>().map(|label| label as usize).collect();
+        for ((row, &index), label) in values.chunks(classes.max(1)).zip(batch).zip(labels) {
             if row.iter().any(|p| !p.is_finite()) {
                 let layer = "logits".to_owned();
                 return Err(PassError::NotFinite { layer, first: index, last: index });
             }
-            let label = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or_default();
-            predictions.push(Prediction { label, probabilities: row.to_vec() });
+            let largest = (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or_default();
+            visit(Prediction { label: largest, probabilities: row.to_vec() }, label);
         }
-        Ok::<_, PassError>(())
-    })?;
-    Ok(predictions)
+        Ok(())
+    })
 }

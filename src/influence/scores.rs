@@ -75,6 +75,13 @@ impl Scores {
         Self::from_parts(samples, queries, values, [own, norms])
     }
 
+    /// Gives the memory of all scores back, and keeps the samples' self-influence.
+    pub(crate) fn forget_queries(&mut self) {
+        let layers = self.layers.iter_mut().map(|(_, layer)| &mut layer.values);
+        layers.chain([&mut self.values]).for_each(|values| *values = Vec::new());
+        self.queries = 0;
+    }
+
     /// All values, `[queries, samples]`.
     pub fn values(&self) -> &[f64] {
         &self.values

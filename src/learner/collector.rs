@@ -51,6 +51,46 @@ impl<M: std::fmt::Debug> std::fmt::Debug for Trained<M> {
     }
 }
 
+/// A watched training without factors, or one that ended with an error. The model is not lost: a pass over the training data
+/// ([`KroneckerFactors::fit`]) makes factors for it.
+pub struct Unfinished<M> {
+    /// Why there are no factors.
+    pub reason: FactorError,
+    /// The trained model, in validation mode, as `Learner` returns it.
+    pub model: M,
+    /// What collecting took.
+    pub stats: CollectorStats,
+    /// The stop that ended training early, if there was one.
+    pub interrupted: Option<Interruption>,
+    /// The renderer, for follow-up training and evaluation.
+    pub renderer: Box<dyn MetricsRenderer>,
+}
+
+impl<M> std::fmt::Display for Unfinished<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} (the trained model is in this error's field `model`)", self.reason)
+    }
+}
+
+// The model is not printed where an error is.
+impl<M> std::fmt::Debug for Unfinished<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unfinished").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl<M> std::error::Error for Unfinished<M> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.reason)
+    }
+}
+
+impl<M> From<Box<Unfinished<M>>> for FactorError {
+    fn from(unfinished: Box<Unfinished<M>>) -> Self {
+        unfinished.reason
+    }
+}
+
 impl Collector {
     /// A collector that has gathered nothing.
     ///
@@ -88,21 +128,23 @@ impl Collector {
     /// The plain model and its factors from the result of a watched training.
     ///
     /// # Errors
-    /// [`FactorError::Training`] if training ended with an error (an interruption is none), else those of
-    /// [`factors`](Self::factors).
-    pub fn finish<M: Module>(&self, result: LearningResult<Watched<M>>) -> Result<Trained<M>, FactorError> {
-        if let Some(error) = &result.error {
-            return Err(FactorError::Training(error.to_string()));
+    /// [`Unfinished`], with the model: [`FactorError::Training`] if training ended with an error (an interruption is none), else those
+    /// of [`factors`](Self::factors).
+    pub fn finish<M: Module>(
+        &self,
+        result: LearningResult<Watched<M>>,
+    ) -> Result<Trained<M>, Box<Unfinished<M>>> {
+        let LearningResult { model, renderer, interrupted, error } = result;
+        let model = model.into_inner();
+        let factors = match error {
+            Some(error) => Err(FactorError::Training(error.to_string())),
+            None => self.factors(&model),
+        };
+        let stats = self.stats();
+        match factors {
+            Ok(factors) => Ok(Trained { model, factors, stats, interrupted, renderer }),
+            Err(reason) => Err(Box::new(Unfinished { reason, model, stats, interrupted, renderer })),
         }
-        let model = result.model.into_inner();
-        let factors = self.factors(&model)?;
-        Ok(Trained {
-            model,
-            factors,
-            stats: self.stats(),
-            interrupted: result.interrupted,
-            renderer: result.renderer,
-        })
     }
 
     /// Counts a step and opens a scope if it is one to collect. Without a batch size the first layer's batch is taken.

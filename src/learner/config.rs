@@ -7,6 +7,7 @@ use thiserror::Error;
 /// How the training loss is reduced over the batch. The collector undoes it: factors are those of the summed loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LossReduction {
     /// The loss is the mean over the batch (burn's `CrossEntropyLoss`).
     Mean,

@@ -32,7 +32,7 @@ mod stats;
 mod watched;
 
 pub use checkpoint::{CheckpointError, CollectorCheckpoints};
-pub use collector::{Collector, StepGuard, Trained};
+pub use collector::{Collector, StepGuard, Trained, Unfinished};
 pub use config::{CollectorConfig, CollectorError, LossReduction};
 pub use metrics::{CollectorMeasure, CollectorMetric};
 pub use stats::CollectorStats;

@@ -15,7 +15,7 @@ type Problem = Option<&'static str>;
 /// The check as JUnit test suites, one for each audit: a test case `verdict` for the whole audit, then one per suspect.
 ///
 /// Poisoned is a failure; an audit that could not tell, is not enough for the gate, or can't be read is an error. If the gate lets a
-/// record pass, none of its test cases fails: the file and the exit code agree.
+/// record pass, none of its test cases fails. (What else makes the exit code 2, a check of no audit or a file that could not be written, is no test case.)
 pub fn junit_xml(check: &Check) -> String {
     let suites: Vec<Suite<'_>> = check.audits().iter().map(Suite::new).collect();
     let mut total = Counts::default();

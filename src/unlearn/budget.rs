@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::BatchSource;
+use crate::capture::{BatchSource, PassError, on_device};
 use crate::influence::{Classifier, ImageSource, cross_entropy};
 use crate::samples::LabeledSample;
 
@@ -23,6 +23,7 @@ const TRUST: [&str; 5] = ["retrain", "resume", "scrub", "bad-teacher", "ssd"];
 /// What unlearning may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Budget {
     /// So many gradient evaluations.
     Gradients(f64),
@@ -139,19 +140,25 @@ where
     let model = task.model().valid().train();
     let device = model.devices().into_iter().next().unwrap_or_default().inner();
     let positions: Vec<usize> = (0..task.data().len()).collect();
+    let synced = || device.sync().map_err(|error| UnlearnError::Training(format!("{error:?}").into()));
     let (mut done, mut start) = (0, Instant::now());
     for (number, batch) in positions.chunks(batch_size).cycle().take(1 + TIMED).enumerate() {
         if number == 1 {
+            synced()?; // What the first batch compiles and tunes is no part of the speed.
             (done, start) = (0, Instant::now());
         }
         let loaded = source.load(batch, &device)?;
-        let logits = model.logits(loaded.images().autodiff());
-        let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
-        let value = loss.clone().into_scalar::<f64>();
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
-        tracing::trace!(value, parameters = gradients.len(), "timed batch");
+        on_device(&device, "timing of gradients", || {
+            let logits = model.logits(loaded.images().autodiff());
+            loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
+            let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
+            let value = loss.clone().into_scalar::<f64>();
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            tracing::trace!(value, parameters = gradients.len(), "timed batch");
+            Ok::<_, PassError>(())
+        })?;
         done += batch.len();
     }
-    device.sync().map_err(|error| UnlearnError::Training(format!("{error:?}").into()))?;
+    synced()?;
     Ok(done as f64 / start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE))
 }

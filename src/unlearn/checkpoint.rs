@@ -1,5 +1,5 @@
 //! Weights and optimizer of a checkpoint, taken back so that whatever is in the files is an error and no panic: burn checks the
-//! containers and the shapes of weights, but neither kinds of values nor that an optimizer's state fits the weights that it is for.
+//! containers and the shapes of weights, but neither kinds of values nor that an optimizer's state is one for these weights.
 
 use std::path::Path;
 
@@ -34,13 +34,32 @@ pub(super) fn optimizer<M: Module>(
         let model = model.clone().train();
         let mut still = Still::default();
         model.visit(&mut still);
-        let stepped = optimizer.clone().step(0.0, model.clone(), still.gradients);
-        match kinds(&stepped) == kinds(&model) {
+        let mut stepped = optimizer.clone();
+        let after = stepped.step(0.0, model.clone(), still.gradients);
+        // burn leaves out what it can't make a state of, keeps states of weights that are not there, and begins missing ones anew.
+        let states = |optimizer: &ModuleOptimizer| optimizer.to_record().len();
+        match kinds(&after) == kinds(&model) && states(&stepped) == states(&optimizer) {
             true => Ok(optimizer),
-            false => Err("it is the state for another model".to_owned()),
+            false => Err("it is not the state for this model's weights".to_owned()),
         }
     });
     tried.and_then(|result| result)
+}
+
+/// Whether no weight is NaN or infinite.
+pub(super) fn is_finite<M: Module>(model: &M) -> bool {
+    let mut finite = Finite(true);
+    model.visit(&mut finite);
+    finite.0
+}
+
+struct Finite(bool);
+
+impl ModuleVisitor for Finite {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // An infinity or NaN stays one in the mean of what is 0 or not a number.
+        self.0 = self.0 && param.val().inner().mul_scalar(0.0).sum().into_scalar::<f64>() == 0.0;
+    }
 }
 
 /// Shape and kind of all parameters, in the model's order.

@@ -6,9 +6,8 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 
 use crate::audit::Suspect;
-use crate::capture::{FrozenModel, PassConfig, PassError};
-use crate::influence::{Classifier, ImageList, ImageSource, not_a_class, predict};
-use crate::items::of_sample;
+use crate::capture::{FrozenModel, PassConfig};
+use crate::influence::{Classifier, ImageList, ImageSource, predict, predict_labelled};
 use crate::report::{ClassState, StateRecord, SuspectState, UnlearnRecord};
 use crate::samples::{Image, LabeledSample};
 
@@ -75,7 +74,7 @@ impl<'a, D> Probe<'a, D> {
         D: Dataset<I>,
     {
         let _span = tracing::info_span!("probe", suspects = self.suspects.len()).entered();
-        let frozen = FrozenModel::try_new(model)?;
+        let frozen = FrozenModel::for_answers(model)?;
         let images = self.suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label));
         let predictions = predict(&frozen, &ImageList(images.collect()), &self.pass)?;
         let suspects = self.suspects.iter().zip(predictions).map(|(suspect, prediction)| SuspectState {
@@ -133,15 +132,9 @@ impl<'a, D> Probe<'a, D> {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        let predictions = predict(model, &ImageSource::new(clean), &self.pass)?;
+        let predictions = predict_labelled(model, &ImageSource::new(clean), &self.pass)?;
         let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
-        for (index, prediction) in predictions.iter().enumerate() {
-            let label = of_sample(clean, index, LabeledSample::label)?;
-            let classes = prediction.probabilities.len();
-            if label >= classes {
-                let source = not_a_class(label, classes).into();
-                return Err(PassError::Sample { index, source }.into());
-            }
+        for (prediction, label) in predictions {
             let (samples, right) = counts.entry(label).or_default();
             *samples += 1;
             *right += usize::from(prediction.label == label);

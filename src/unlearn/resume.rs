@@ -117,7 +117,8 @@ where
 /// their share in it.
 ///
 /// # Errors
-/// [`UnlearnError::Checkpoint`] where one of the three files is missing, [`UnlearnError::Write`].
+/// [`UnlearnError::Checkpoint`] where one of the three files is missing, or there is such a file in the new folder already (nothing
+/// is replaced); [`UnlearnError::Write`].
 pub fn branch_checkpoint(
     from: impl AsRef<Path>,
     epoch: usize,
@@ -131,10 +132,17 @@ pub fn branch_checkpoint(
             .to_owned();
         return Err(UnlearnError::Checkpoint { path: missing, detail });
     }
+    if let Some(there) = names.iter().map(|name| into.join(name)).find(|path| path.exists()) {
+        let detail = "it is there already: give the folder of a new training, or remove it".to_owned();
+        return Err(UnlearnError::Checkpoint { path: there, detail });
+    }
     let failed = |source| UnlearnError::Write { path: into.clone(), source };
     std::fs::create_dir_all(&into).map_err(failed)?;
     for name in &names {
-        std::fs::copy(from.join(name), into.join(name)).map_err(failed)?;
+        // Whole or not at all.
+        let copy = tempfile::NamedTempFile::new_in(&into).map_err(failed)?;
+        std::fs::copy(from.join(name), copy.path()).map_err(failed)?;
+        copy.persist_noclobber(into.join(name)).map_err(|error| failed(error.error))?;
     }
     Ok(())
 }

@@ -44,6 +44,7 @@ const BATCH: usize = 128;
 
 /// α and λ.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum SsdSettings {
     /// These, as they are: the source's are α = 10, λ = 1.
     Fixed {
@@ -303,7 +304,10 @@ impl Ssd {
                 continue;
             }
             // Weights that were dampened too much may give infinities: no candidate, then.
-            let Ok(found) = judges.judge(&candidate) else { continue };
+            let found = match judges.judge(&candidate) {
+                Err(UnlearnError::Pass(PassError::NotFinite { .. })) => continue,
+                judged => judged?,
+            };
             tracing::debug!(alpha, lambda, count, found.accuracy, found.remembered, "dampened");
             let is_better = (found.remembered, -found.accuracy) < (best.remembered, -best.accuracy);
             if found.accuracy >= least && is_better {
@@ -340,7 +344,7 @@ struct Judgement {
 
 impl Judges {
     fn judge<M: Module + Classifier>(&self, model: &M) -> Result<Judgement, UnlearnError> {
-        let frozen = FrozenModel::try_new(model)?;
+        let frozen = FrozenModel::for_answers(model)?;
         let share = |samples: &ImageList| -> Result<f64, UnlearnError> {
             let said = predict(&frozen, samples, &PassConfig::new(BATCH).quiet())?;
             let right = said.iter().zip(&samples.0).filter(|(said, (_, label))| said.label == *label);

@@ -162,9 +162,8 @@ struct Progress {
     data: Option<String>,
     /// Complete legs.
     legs: usize,
-    /// SHA-256 of the files of weights and optimizer; none in what was written before it was introduced.
-    #[serde(default)]
-    files: Option<[String; 2]>,
+    /// SHA-256 of the files of weights and optimizer.
+    files: [String; 2],
 }
 
 const PROGRESS: &str = "progress.json";
@@ -221,18 +220,20 @@ where
                 step += 1;
                 bar.inc(1);
             }
+            // The loss does not show what its last step did.
+            if !checkpoint::is_finite(&student) {
+                return Err(UnlearnError::Diverged { method, step: step.saturating_sub(1), value: f64::NAN });
+            }
             let legs_done = number + 1;
             if config.checkpoints.is_some() && legs_done < legs.len() {
                 if legs_done == 1 {
                     data = self.data(None)?; // Not to be stopped: the pass would be lost.
                 }
-                let progress =
-                    Progress { run: run.clone(), data: data.clone(), legs: legs_done, files: None };
-                self.keep(progress, &student, &optimizer)?;
+                self.keep(&run, data.clone(), legs_done, &student, &optimizer)?;
             }
         }
         bar.finish_and_clear();
-        self.clear()?;
+        self.clear(&run)?;
         Ok(student.valid())
     }
 
@@ -276,7 +277,7 @@ where
         let found = [&weights, &state].map(|path| digest(path));
         for (at, (path, found)) in [&weights, &state].into_iter().zip(found).enumerate() {
             let found = found.map_err(|error| damaged(path, error.to_string()))?;
-            if progress.files.as_ref().is_some_and(|files| files[at] != found) {
+            if progress.files[at] != found {
                 return Err(damaged(path, "it is not what was written".to_owned()));
             }
         }
@@ -292,10 +293,21 @@ where
     }
 
     /// Keeps weights and optimizer. The file that names them is the last to be written, and the first to be complete.
-    fn keep(&self, progress: Progress, student: &M, optimizer: &ModuleOptimizer) -> Result<(), UnlearnError> {
+    fn keep(
+        &self,
+        run: &str,
+        data: Option<String>,
+        legs: usize,
+        student: &M,
+        optimizer: &ModuleOptimizer,
+    ) -> Result<(), UnlearnError> {
         let Some(folder) = &self.config.checkpoints else { return Ok(()) };
+        if belongs_to_another(folder, run) {
+            let detail =
+                "another run began to keep its checkpoints there: give each a folder of its own".to_owned();
+            return Err(UnlearnError::Checkpoint { path: folder.clone(), detail });
+        }
         let failed = |path: &Path, source| UnlearnError::Write { path: path.to_path_buf(), source };
-        let legs = progress.legs;
         let [weights, state] = self.files(folder, legs);
         student
             .valid()
@@ -306,7 +318,7 @@ where
             digest(&weights).map_err(|source| failed(&weights, source))?,
             digest(&state).map_err(|source| failed(&state, source))?,
         ];
-        let progress = json!(Progress { files: Some(digests), ..progress }).to_string();
+        let progress = json!(Progress { run: run.to_owned(), data, legs, files: digests }).to_string();
         let path = folder.join(PROGRESS);
         write_whole(&path, progress.as_bytes()).map_err(|source| failed(&path, source))?;
         self.files(folder, legs - 1).iter().for_each(|old| _ = std::fs::remove_file(old));
@@ -314,8 +326,11 @@ where
     }
 
     /// A complete run leaves no checkpoint: the next one starts anew.
-    fn clear(&self) -> Result<(), UnlearnError> {
-        let Some(folder) = &self.config.checkpoints else { return Ok(()) };
+    fn clear(&self, run: &str) -> Result<(), UnlearnError> {
+        let Some(folder) = self.config.checkpoints.as_ref().filter(|folder| !belongs_to_another(folder, run))
+        else {
+            return Ok(());
+        };
         let path = folder.join(PROGRESS);
         if path.exists() {
             std::fs::remove_file(&path).map_err(|source| UnlearnError::Write { path, source })?;
@@ -363,6 +378,13 @@ where
         });
         Ok(hexadecimal(&Sha256::digest(run.to_string())))
     }
+}
+
+/// Whether the checkpoint in a folder is known to be that of another run.
+fn belongs_to_another(folder: &Path, run: &str) -> bool {
+    let progress = std::fs::read(folder.join(PROGRESS)).ok();
+    let progress: Option<Progress> = progress.and_then(|text| serde_json::from_slice(&text).ok());
+    progress.is_some_and(|progress| progress.run != run)
 }
 
 /// Whether the file has one of these names, or the name of one that burn had begun to write there.

@@ -26,6 +26,7 @@ use super::otsu::otsu;
 
 /// Settings of the layer-cosine rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LayerCosine {
     /// Smallest separation D of the two groups at which samples are flagged. 3.5 lies between clean queries (3.22 at most in
     /// first trials) and attacked ones (4.00 at least); it was set by eye and awaits a calibration.

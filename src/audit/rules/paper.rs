@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Settings of the published rule. The paper chose them per setting, beside the ground truth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PaperRule {
     /// η: a copy votes against a sample whose δ lies below it.
     pub eta: f64,

@@ -24,7 +24,6 @@ use burn::train::{
     SupervisedTraining, TrainStep,
 };
 
-use crate::factors::FactorError;
 use crate::influence::LabeledBatch;
 use crate::learner::{Collector, Trained};
 use crate::report::check_output_dir;
@@ -152,7 +151,7 @@ where
     D: Dataset<I> + 'static,
 {
     let result = launch(collector.watch(model), data, config)?;
-    collector.finish(result).map_err(|error: FactorError| LabError::Training(error.to_string()))
+    collector.finish(result).map_err(|unfinished| LabError::Training(unfinished.reason.to_string()))
 }
 
 /// Batches that burn's loader makes ahead, at most, for each worker.

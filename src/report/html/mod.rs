@@ -134,8 +134,12 @@ impl<'a> HtmlReport<'a> {
     }
 
     /// The same with pictures of the suspects, in the record's order.
-    pub(crate) fn with_suspects(mut self, suspects: Vec<SuspectPictures>) -> Result<Self, ReportError> {
-        let shown = suspects.iter().take(MOST_SUSPECTS).enumerate().map(|(number, images)| {
+    pub(crate) fn with_suspects(
+        mut self,
+        suspects: impl IntoIterator<Item = SuspectPictures>,
+    ) -> Result<Self, ReportError> {
+        // As many as are shown are made.
+        let shown = suspects.into_iter().take(MOST_SUSPECTS).enumerate().map(|(number, images)| {
             let suspect = || format!("suspect {number}");
             let small = |images: &[Image]| -> Result<Vec<Picture>, ReportError> {
                 images.iter().map(|image| Picture::new(image, COPY_SIDE, suspect)).collect()

@@ -164,7 +164,11 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
     if grade == Grade::Unknown {
         texts.insert(
             0,
-            "Nothing was compared: too few training images, or a record of an earlier release.".to_owned(),
+            match record.suspects.is_empty() {
+                true => "Nothing was compared: there was no suspect.",
+                false => "Nothing was compared: too few training images, or a record of an earlier release.",
+            }
+            .to_owned(),
         );
     }
     (grade, texts)

@@ -119,13 +119,19 @@ pub(super) fn alike(looks: &[Vec<f64>], z: &[Vec<f64>], suspects: usize) -> Vec<
     let Some(ridge) = ridge else { return (0..suspects).map(|_| nothing()).collect() };
     let of_null: BTreeSet<Vec<usize>> =
         z[suspects..].iter().filter_map(|row| Some(ridge.group(row)?.0)).collect();
+    let sums: Vec<f64> = z.iter().map(|row| row.iter().sum()).collect();
+    let strengths_of = |row: usize| -> Vec<f64> {
+        of_null.iter().map(|group| strength(&z[row], sums[row], group)).collect()
+    };
+    let null_strengths: Vec<Vec<f64>> = (suspects..z.len()).map(strengths_of).collect();
     let judged = (0..suspects).map(|suspect| {
         let Some((own, scores)) = ridge.group(&z[suspect]) else { return nothing() };
-        let mut groups: Vec<&Vec<usize>> = of_null.iter().collect();
-        groups.push(&own);
-        let rows = std::iter::once(&z[suspect]).chain(&z[suspects..]);
-        let strengths: Vec<Vec<f64>> =
-            rows.map(|row| groups.iter().map(|group| strength(row, group)).collect()).collect();
+        let rows = std::iter::once(suspect).chain(suspects..z.len());
+        let mut strengths: Vec<Vec<f64>> =
+            std::iter::once(strengths_of(suspect)).chain(null_strengths.iter().cloned()).collect();
+        for (row, strengths) in rows.zip(&mut strengths) {
+            strengths.push(strength(&z[row], sums[row], &own));
+        }
         let standing = contrast(&strengths, 1);
         let largest = |row: &Vec<f64>| row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let null: Vec<f64> = standing[1..].iter().map(largest).collect();
@@ -136,10 +142,10 @@ pub(super) fn alike(looks: &[Vec<f64>], z: &[Vec<f64>], suspects: usize) -> Vec<
     judged.collect()
 }
 
-/// S: the group's mean z less that of the others.
-fn strength(z: &[f64], group: &[usize]) -> f64 {
+/// S: the group's mean z less that of the others, from all z and their sum.
+fn strength(z: &[f64], sum: f64, group: &[usize]) -> f64 {
     let inside: f64 = group.iter().map(|&sample| z[sample]).sum();
-    let outside = z.iter().sum::<f64>() - inside;
+    let outside = sum - inside;
     inside / group.len() as f64 - outside / (z.len() - group.len()).max(1) as f64
 }
 

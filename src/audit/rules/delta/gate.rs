@@ -4,6 +4,8 @@ use super::null::{trusted, trusted_moments};
 
 /// Mean z below which groups are all alike, so that its logarithm exists.
 const FLOOR: f64 = 0.1;
+/// Deviations of a logarithm below this are rounding.
+const ROUNDING: f64 = 1e-9;
 
 /// T of every row. Rows from `suspects` on are null images, by which the sizes are made comparable.
 pub(super) fn scan(rows: &[Vec<f64>], suspects: usize) -> Vec<f64> {
@@ -15,7 +17,7 @@ pub(super) fn scan(rows: &[Vec<f64>], suspects: usize) -> Vec<f64> {
     for size in 0..sizes.len() {
         let (mean, deviation) = trusted_moments(null.iter().map(|top| top[size]).collect());
         for (statistic, top) in statistics.iter_mut().zip(&tops) {
-            let standing = if deviation > 0.0 { (top[size] - mean) / deviation } else { 0.0 };
+            let standing = if deviation > ROUNDING { (top[size] - mean) / deviation } else { 0.0 };
             *statistic = statistic.max(standing);
         }
     }

@@ -83,6 +83,7 @@ pub use gate::benjamini_hochberg;
 /// | `max_rounds` | 10 |
 /// | `combined` | false |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Delta {
     /// Harmless mistakes with which a suspect is compared, at least [`FEWEST_NULL_IMAGES`](Self::FEWEST_NULL_IMAGES).
     pub null_images: usize,
@@ -204,9 +205,10 @@ impl Delta {
         let asked = ImageList(suspects.0.iter().chain(&null_images.0).cloned().collect());
         let queries = influence.queries(&asked, &Logit, config)?;
         let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
-        let norms = influence.scores(source, candidates, &Margin, &queries, options, config)?;
+        let mut norms = influence.scores(source, candidates, &Margin, &queries, options, config)?;
         let cosines: Vec<Vec<f64>> =
             (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
+        norms.forget_queries(); // Refinement needs self-influence alone.
         let contrast = null::contrast(&cosines, count);
         // Over several suspects natural groups average out: each has its own.
         let looks = look::looks(source, candidates, influence.device())?;
@@ -329,6 +331,31 @@ impl DeltaEvidence {
             p_values: by_median.sample_p_values(suspect),
             by_look: true,
             null_statistics: null,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{Tests, null};
+
+    #[test]
+    fn as_many_harmless_suspects_as_null_images_do_not_stand_out_together() {
+        const NULL: usize = 24;
+        for suspects in [2, NULL - 1, NULL, 2 * NULL] {
+            let p_values = (0..40).map(|seed| {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+                let rows: Vec<Vec<f64>> =
+                    (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
+                let looks = vec![Vec::new(); 150];
+                Tests::new(&null::combined(&rows, suspects, seed), &looks, 1).p_value(0)
+            });
+            let alarms = p_values.filter(|&p| p <= 0.01).count();
+            assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects");
         }
     }
 }

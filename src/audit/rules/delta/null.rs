@@ -1,8 +1,7 @@
 //! What null images say of the training samples, and how a suspect differs.
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::seq::index::sample;
+use rand::{RngExt, SeedableRng};
 
 use super::gate::{Gumbel, scan};
 
@@ -152,7 +151,8 @@ impl LeftOut {
     }
 }
 
-/// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs, drawn at random.
+/// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs, drawn at random with
+/// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding.
 pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, seed: u64) -> Vec<Vec<f64>> {
     let (own, null) = rows.split_at(suspects);
     let mean = |rows: &[&Vec<f64>]| {
@@ -163,8 +163,8 @@ pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, seed: u64) -> Vec<Vec
     let mut rng = StdRng::seed_from_u64(seed);
     let mut means = vec![mean(&own.iter().collect::<Vec<_>>())];
     means.extend(null.iter().map(|_| {
-        let drawn = sample(&mut rng, null.len(), suspects.min(null.len()));
-        mean(&drawn.into_iter().map(|index| &null[index]).collect::<Vec<_>>())
+        let drawn = (0..suspects).map(|_| &null[rng.random_range(0..null.len())]);
+        mean(&drawn.collect::<Vec<_>>())
     }));
     means
 }
@@ -283,9 +283,9 @@ mod tests {
         assert_eq!(means.len(), 10);
         assert_eq!(means[0], [7.0 / 3.0, 1.0]);
         for row in &means[1..] {
-            // Powers of two: three different ones, none of them a suspect's.
+            // Three powers of two, of which some may be the same; none of them a suspect's.
             let sum = (3.0 * row[0]).round() as u32;
-            assert_eq!((sum.count_ones(), sum & 7), (3, 0));
+            assert!(sum.count_ones() <= 3 && sum & 7 == 0 && sum >= 24, "{sum}");
         }
         assert_eq!(combined(&rows, 3, 9), means);
     }
