@@ -17,8 +17,9 @@ use burn_delta_influence::learner::CollectorConfig;
 use burn_delta_influence::report::{Verdict, load_audit};
 use burn_delta_influence::unlearn::{BadTeacher, Scrub, Ssd, StepConfig};
 
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "docs/five-minutes.md",
+    "docs/burn-examples.md",
     "docs/how-it-works.md",
     "docs/settings.md",
     "docs/reading-the-report.md",
