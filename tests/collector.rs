@@ -344,7 +344,7 @@ fn an_error_that_stops_training_is_passed_on() {
     assert!(matches!(unfinished.reason, FactorError::Training(_)), "{unfinished}");
     assert!(unfinished.to_string().contains("the disk is on fire"), "{unfinished}");
     // What was trained is not lost with what was collected.
-    assert!(unfinished.model.values().iter().all(|value| value.is_finite()));
+    assert!(unfinished.into_model().values().iter().all(|value| value.is_finite()));
 }
 
 /// A model that stops its own training at the third step.

@@ -225,6 +225,8 @@ note      α = 10
 audit of the new model, from the same suspects: clean
 ";
     assert_eq!(text, expected, "\n{text}");
+    let kept = UnlearnRecord { removed: 41, after: state(41, 0.85), ..Default::default() };
+    assert!(unlearn_summary(&kept).starts_with("Not unlearned: "), "{}", unlearn_summary(&kept));
 }
 
 #[test]

@@ -56,8 +56,8 @@ impl<M: std::fmt::Debug> std::fmt::Debug for Trained<M> {
 pub struct Unfinished<M> {
     /// Why there are no factors.
     pub reason: FactorError,
-    /// The trained model, in validation mode, as `Learner` returns it.
-    pub model: M,
+    // An error that goes from thread to thread must be `Sync`, which a model need not be.
+    model: Mutex<M>,
     /// What collecting took.
     pub stats: CollectorStats,
     /// The stop that ended training early, if there was one.
@@ -66,9 +66,16 @@ pub struct Unfinished<M> {
     pub renderer: Box<dyn MetricsRenderer>,
 }
 
+impl<M> Unfinished<M> {
+    /// The trained model, in validation mode, as `Learner` returns it.
+    pub fn into_model(self) -> M {
+        self.model.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl<M> std::fmt::Display for Unfinished<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (the trained model is in this error's field `model`)", self.reason)
+        write!(f, "{} (the trained model is not lost: `Unfinished::into_model`)", self.reason)
     }
 }
 
@@ -143,7 +150,10 @@ impl Collector {
         let stats = self.stats();
         match factors {
             Ok(factors) => Ok(Trained { model, factors, stats, interrupted, renderer }),
-            Err(reason) => Err(Box::new(Unfinished { reason, model, stats, interrupted, renderer })),
+            Err(reason) => {
+                let model = Mutex::new(model);
+                Err(Box::new(Unfinished { reason, model, stats, interrupted, renderer }))
+            }
         }
     }
 

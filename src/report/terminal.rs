@@ -265,13 +265,16 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
     let (samples, method) = (counted(record.removed, "training sample"), printable(&record.method));
     let seconds = duration(record.seconds);
     let mut out = match (record.still_wrong(), record.after.suspects.len()) {
-        (0, 0) if record.after.flagged_kept.is_some_and(|kept| kept > 0 && kept >= record.removed) => {
-            format!(
+        (0, 0) => match record.after.flagged_kept {
+            Some(kept) if kept > 0 && kept >= record.removed => format!(
                 "Not unlearned: after {method} without {samples} ({seconds}) the model still gives all of them their label.\n\
-             Train it anew without them (`retrain`), or for longer.\n\n"
-            )
-        }
-        (0, 0) => format!("{method} without {samples} took {seconds}; no suspect was asked about.\n\n"),
+                 Train it anew without them (`retrain`), or for longer.\n\n"
+            ),
+            Some(_) => format!("Unlearned {samples} by {method} in {seconds}.\n\n"),
+            None => format!(
+                "Unlearned {samples} by {method} in {seconds}, as far as is known: no suspect was asked.\n\n"
+            ),
+        },
         (0, _) => format!("Unlearned {samples} by {method} in {seconds}.\n\n"),
         (wrong, all) => format!(
             "Not unlearned: after {method} without {samples} ({seconds}) the model still gives the wrong answer on {wrong} of {}.\n\
