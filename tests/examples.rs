@@ -439,3 +439,26 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
         record.suspects[0].copies.iter().map(|copy| copy.transform.as_str()).collect();
     assert!(page.matches("<img").count() > record.flagged.len() + copies.len());
 }
+
+#[test]
+#[ignore = "a minute: trains the quickstart's own network on fewer data"]
+fn quickstart_on_few_signs_whose_poisons_move_harmless_images_too_does_not_say_clean() {
+    let place = Place::new();
+    let few = ["--samples", "1200", "--epochs", "10", "--seed", "0"];
+    let run = run("quickstart", &[&["--device", "cpu", "--out", &place.text("out")], &few[..]].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    // On a CPU that rounds otherwise another network is trained, which may be easier to tell.
+    assert_ne!(record.verdict, Verdict::Clean, "{}", run.stdout);
+    if record.verdict == Verdict::Inconclusive {
+        let note = record.suspects[0].note.as_ref().unwrap();
+        assert!(note.contains("more than chance allows") && run.stdout.contains(note), "{}", run.stdout);
+        assert!(run.stdout.contains("nothing is flagged behind stop sign with sticker"), "{}", run.stdout);
+        // What it says to look at are poisons, most of them.
+        assert!(record.truth.unwrap().average_precision.unwrap() > 0.5, "{}", run.stdout);
+        let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
+        assert!(
+            page.contains("<h1>Cannot tell") && page.contains("Not flagged, but it speaks for the mistake")
+        );
+    }
+}
