@@ -10,6 +10,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use burn::train::Interrupter;
 use burn_delta_influence::capture::PassError;
+use burn_delta_influence::influence::Classifier;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
     BadTeacher, Budget, Cost, Resume, Retrain, Scrub, Ssd, SsdSettings, StepConfig, TaskSize, UnlearnError,
@@ -527,4 +528,36 @@ fn scrub_s_ascent_moves_a_model_without_batch_statistics() {
 
 fn values_of(model: &Tiny) -> Vec<f32> {
     model.head.weight.val().into_data().iter::<f32>().collect()
+}
+
+/// A model that fails on batches of five, as one does whose device has no memory left.
+#[derive(Module, Debug)]
+struct Failing {
+    tiny: Tiny,
+}
+
+impl Classifier for Failing {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        assert!(images.dims()[0] != 5, "out of memory");
+        self.tiny.logits(images)
+    }
+}
+
+#[test]
+fn a_device_that_fails_is_an_error_of_each_method_that_steps() {
+    let model = Failing { tiny: Tiny::new(&Device::flex().autodiff()) };
+    let task = UnlearnTask::new(model.clone(), Arc::new(set(samples(40))), &[0, 4, 8, 12, 16]).unwrap();
+    let steps = |steps| StepConfig { batch_size: 5, ..quiet(steps) };
+    let scrub = Scrub::new(2);
+    let scrub = Scrub { steps: steps(scrub.steps.clone()), ..scrub };
+    let bad_teacher = BadTeacher::new(2, move || model.clone());
+    let bad_teacher = BadTeacher { steps: steps(bad_teacher.steps.clone()), ..bad_teacher };
+    let ssd = Ssd { importance_batch: 5, ..ssd() };
+    let methods: [&dyn Unlearner<Failing, _, LabeledImage>; 3] = [&scrub, &bad_teacher, &ssd];
+    for method in methods {
+        let error = method.unlearn(&task).unwrap_err();
+        assert!(matches!(error, UnlearnError::Pass(PassError::Device { .. })), "{}: {error}", method.name());
+        assert!(error.to_string().contains("out of memory"), "{error}");
+    }
+    assert!(matches!(gradients_per_second(&task, 5), Err(UnlearnError::Pass(PassError::Device { .. }))));
 }

@@ -10,8 +10,9 @@
 //! in turn: a pass over the flagged samples F that ascends d, then one over the others that descends the rest; after `ascents` such
 //! turns the second kind alone, which repairs what the ascent broke.
 //!
-//! Unlike the source it begins with a pass that descends, where there are passes left for that: at first student and teacher are the same,
-//! and d has no gradient there, unless batch statistics tell them apart (as in the source's networks, by their batch norms).
+//! At first student and teacher are the same, and d has no gradient there, unless batch statistics tell them apart (the student trains with
+//! them, the teacher keeps its running ones, as in the source's networks). A model that keeps no running statistics therefore begins
+//! with a pass that descends, where there is one left for that.
 //!
 //! Settings that are not the source's follow the corrective-unlearning benchmark (arXiv 2402.14015), with its names for them: learning
 //! rate 0.0025, a tenth of that of its training, T = 4, γ = 1, α from a grid of 0.001 … 10, and ascents (`msteps`) in the first tenth of
@@ -22,7 +23,7 @@
 use std::time::Instant;
 
 use burn::data::dataset::Dataset;
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, softmax};
 use serde_json::json;
@@ -47,7 +48,8 @@ use super::{Cost, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Un
 pub struct Scrub {
     /// Passes over the samples that are kept.
     pub epochs: usize,
-    /// How many of them follow on a pass over the flagged samples: those after the first, or the first ones where all do.
+    /// How many of them, the first ones, follow on a pass over the flagged samples; of a model without running statistics those after the
+    /// first.
     pub ascents: usize,
     /// Weight of the distance to the teacher on samples that are kept.
     pub alpha: f64,
@@ -117,7 +119,7 @@ where
         self.validate()?;
         let start = Instant::now();
         let mut legs = Vec::new();
-        let first = usize::from(self.ascents < self.epochs);
+        let first = usize::from(self.ascents < self.epochs && !has_running_statistics(task.model()));
         for epoch in 0..self.epochs {
             if (first..first + self.ascents).contains(&epoch) {
                 legs.push(Leg { samples: task.flagged().to_vec(), kind: Turn::Ascend });
@@ -147,6 +149,19 @@ where
     }
 }
 
+/// Whether the model holds values that are not trained, as batch norms do.
+fn has_running_statistics<M: Module>(model: &M) -> bool {
+    struct Untrained(bool);
+    impl ModuleVisitor for Untrained {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 |= !param.is_require_grad();
+        }
+    }
+    let mut untrained = Untrained(false);
+    model.valid().train().visit(&mut untrained);
+    untrained.0
+}
+
 /// T² KL(p_T ‖ q_T), the mean over the batch. Shapes: `[batch, classes]` both.
 fn distance(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
     let [batch, _] = student.dims();
@@ -154,4 +169,33 @@ fn distance(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<
     let said = log_softmax(student.div_scalar(temperature), 1);
     let divergence = softmax(taught.clone(), 1) * (log_softmax(taught, 1) - said);
     divergence.sum().mul_scalar(temperature * temperature / batch as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::nn::{BatchNorm, BatchNormConfig, LayerNormConfig};
+    use burn::tensor::Device;
+
+    use super::has_running_statistics;
+
+    #[derive(Module, Debug)]
+    struct Normed {
+        linear: burn::nn::Linear,
+        norm: Option<BatchNorm>,
+        layer: burn::nn::LayerNorm,
+    }
+
+    #[test]
+    fn batch_norms_are_known_by_what_they_keep() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            let model = |norm: Option<BatchNorm>| Normed {
+                linear: burn::nn::LinearConfig::new(2, 3).init(&device),
+                norm,
+                layer: LayerNormConfig::new(3).init(&device),
+            };
+            assert!(has_running_statistics(&model(Some(BatchNormConfig::new(3).init(&device)))));
+            assert!(!has_running_statistics(&model(None)));
+        }
+    }
 }

@@ -29,7 +29,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
-use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError, Weights, progress_bar};
+use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError, Weights, on_device, progress_bar};
 use crate::influence::{Classifier, ImageList, ImageSource, LabeledBatch, cross_entropy, predict};
 use crate::samples::LabeledSample;
 
@@ -179,12 +179,15 @@ impl Ssd {
                 let (done, total) = (number * self.importance_batch, positions.len());
                 return Err(PassError::Interrupted { done, total }.into());
             }
-            let loaded = source.load(batch, &weights.device())?;
-            let logits = tracked.logits(loaded.images().autodiff());
-            loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
-            let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
-            let gradient = Weights::gradient(&tracked, &loss.backward());
-            sum = sum + gradient.square();
+            let device = weights.device();
+            let loaded = source.load(batch, &device)?;
+            sum = on_device(&device, purpose, || {
+                let logits = tracked.logits(loaded.images().autodiff());
+                loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
+                let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
+                let gradient = Weights::gradient(&tracked, &loss.backward());
+                Ok::<_, PassError>(sum + gradient.square())
+            })?;
             bar.inc(batch.len() as u64);
         }
         bar.finish_and_clear();

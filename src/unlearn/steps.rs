@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::capture::{BatchSource, FrozenModel, PassError, progress_bar};
+use crate::capture::{BatchSource, FrozenModel, PassError, on_device, progress_bar};
 use crate::files::{hexadecimal, write_whole};
 use crate::influence::{ImageSource, LabeledBatch};
 use crate::items::spread;
@@ -207,16 +207,18 @@ where
                     return Err(UnlearnError::Interrupted { method, done: step, total, resumes });
                 }
                 let batch = source.load(samples, &device)?;
-                let loss = loss(&student, batch, samples, leg.kind)?;
-                if step.is_multiple_of(LOOK) || step + 1 == total {
-                    let value = loss.clone().into_scalar::<f64>();
-                    if !value.is_finite() {
-                        return Err(UnlearnError::Diverged { method, step, value });
+                student = on_device(&device, method, || {
+                    let loss = loss(&student, batch, samples, leg.kind)?;
+                    if step.is_multiple_of(LOOK) || step + 1 == total {
+                        let value = loss.clone().into_scalar::<f64>();
+                        if !value.is_finite() {
+                            return Err(UnlearnError::Diverged { method, step, value });
+                        }
+                        tracing::debug!(step, loss = value, "unlearning step");
                     }
-                    tracing::debug!(step, loss = value, "unlearning step");
-                }
-                let gradients = GradientsParams::from_grads(loss.backward(), &student);
-                student = optimizer.step(config.rate(step, total), student, gradients);
+                    let gradients = GradientsParams::from_grads(loss.backward(), &student);
+                    Ok(optimizer.step(config.rate(step, total), student, gradients))
+                })?;
                 step += 1;
                 bar.inc(1);
             }
