@@ -101,8 +101,15 @@ fn a_resumed_training_agrees_to_rounding_with_one_whose_epochs_were_never_kept()
 fn time_goes_on_from_that_of_the_first_run() {
     let folder = tempfile::tempdir().unwrap();
     let before = run(config(), folder.path(), None, 2).stats;
+    // What the checkpoint holds: without the factors that the run ended with.
+    let collector = Collector::new(config()).unwrap();
+    let training = kept_training(&collector, folder.path(), 4, data());
+    let _resumed = collector.resume(training, folder.path(), 2, &Net::new(8, &device())).unwrap();
+    let kept = collector.stats();
+    assert!(!kept.elapsed.is_zero() && kept.elapsed <= before.elapsed, "{kept:?} {before:?}");
+    assert!(!kept.training.is_zero() && kept.training <= before.training, "{kept:?} {before:?}");
     let after = run(config(), folder.path(), Some(2), 4).stats;
-    assert!(after.elapsed > before.elapsed && after.training > before.training);
+    assert!(after.elapsed > kept.elapsed && after.training > kept.training, "{after:?} {kept:?}");
     assert!(after.share() > 0.0 && after.share() < 1.0, "{}", after.share());
 }
 

@@ -313,6 +313,27 @@ fn a_run_is_repeated_from_its_own_output() {
 }
 
 #[test]
+fn two_runs_at_once_in_one_folder_leave_whole_results() {
+    let place = Place::new();
+    let few = ["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"];
+    let runs = std::thread::scope(|threads| {
+        let place = &place;
+        let runs = ["3", "4"]
+            .map(|seed| threads.spawn(move || place.cifar10(&[&few[..], &["--seed", seed]].concat())));
+        runs.map(|run| run.join().unwrap())
+    });
+    // Each has results, or says in a line what became of them.
+    for run in runs.iter().filter(|run| run.code != Some(0)) {
+        assert_error(run, &[]);
+    }
+    assert!(runs.iter().any(|run| run.code == Some(0)), "{}{}", runs[0].stderr, runs[1].stderr);
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    assert!([3, 4].contains(&record.seed) && record.contradiction().is_none());
+    let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
+    assert!(page.contains("<h1>Cannot tell") && page.ends_with("</html>\n"));
+}
+
+#[test]
 fn shards_of_an_earlier_run_are_scored_and_merged() {
     let place = Place::new();
     let network = ["--limit", "65", "--width", "2"];
