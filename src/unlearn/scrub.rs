@@ -149,7 +149,8 @@ where
     }
 }
 
-/// Whether the model holds values that are not trained, as batch norms do.
+/// Whether the model holds values that are not trained, as batch norms do. (Weights that the user froze are such values, too: then it begins
+/// as the source does.)
 fn has_running_statistics<M: Module>(model: &M) -> bool {
     struct Untrained(bool);
     impl ModuleVisitor for Untrained {

@@ -20,7 +20,9 @@ use burn::train::Interrupter;
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{Scrub, StepConfig, UnlearnError, UnlearnTask, Unlearner};
 use burn_delta_influence_fuzz::net::Net;
-use burn_delta_influence_fuzz::{edited, pack_file, pack_text, parts, scratch, within, write_seeds};
+use burn_delta_influence_fuzz::{
+    edited, edited_values, pack_file, pack_text, parts, scratch, within, write_seeds,
+};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -87,17 +89,7 @@ fn changed(which: usize, edits: &[u8]) -> Vec<u8> {
         return edited(progress, edits).to_string().into_bytes();
     }
     let (metadata, mut values) = pack_text(&sound()[which]);
-    let mut of_metadata = Vec::new();
-    for edit in edits.chunks_exact(4).take(32) {
-        match edit {
-            [255, at @ .., value] => {
-                let at = usize::from(u16::from_le_bytes([at[0], at[1]])) % (values.len() / 4);
-                let value = VALUES[usize::from(*value) % VALUES.len()];
-                values[4 * at..4 * (at + 1)].copy_from_slice(&value.to_le_bytes());
-            }
-            edit => of_metadata.extend(edit),
-        }
-    }
+    let of_metadata = edited_values(&mut values, edits, &VALUES.map(f32::to_le_bytes));
     pack_file(edited(metadata, &of_metadata), &values).unwrap_or_default()
 }
 
@@ -121,7 +113,8 @@ fn goes_on(which: usize, bytes: Vec<u8>) {
         Ok(()) => assert!(!folder.join("progress.json").exists(), "a complete run leaves no checkpoint"),
         Err(UnlearnError::Checkpoint { path, detail }) => {
             let said = UnlearnError::Checkpoint { path: path.clone(), detail }.to_string();
-            let about = path == folder || NAMES.iter().any(|name| path == folder.join(name)) || which == PROGRESS;
+            let about =
+                path == folder || NAMES.iter().any(|name| path == folder.join(name)) || which == PROGRESS;
             assert!(about && said.contains("checkpoints"), "the error does not name the file: {said}");
         }
         // Weights that are NaN.

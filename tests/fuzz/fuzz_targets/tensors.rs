@@ -20,7 +20,7 @@ use burn_delta_influence::influence::{Damping, Influence, PartialScores, Precond
 use burn_delta_influence::learner::Collector;
 use burn_delta_influence_fuzz::net::{Net, Points, collector, frozen, loss, margin_of, pass, step};
 use burn_delta_influence_fuzz::{
-    edited, file, names, parts, scratch, tensor_file, tensor_text, within, write_seeds,
+    edited, edited_values, file, names, parts, scratch, tensor_file, tensor_text, within, write_seeds,
 };
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::Value;
@@ -80,17 +80,7 @@ fn changed(kind: u8, edits: &[u8]) -> Vec<u8> {
         [f64::NAN, f64::INFINITY, f64::MAX, f64::MIN, 0.0, -0.0, 1.0, -1.0, f64::MIN_POSITIVE, 1e200];
     let sound = SOUND.get_or_init(|| sound().iter().map(|whole| tensor_text(whole)).collect());
     let (header, mut values) = sound[usize::from(kind)].clone();
-    let mut of_header = Vec::new();
-    for edit in edits.chunks_exact(4).take(32) {
-        match edit {
-            [255, at @ .., value] => {
-                let at = usize::from(u16::from_le_bytes([at[0], at[1]])) % (values.len() / 8);
-                let value = VALUES[usize::from(*value) % VALUES.len()];
-                values[8 * at..8 * (at + 1)].copy_from_slice(&value.to_le_bytes());
-            }
-            edit => of_header.extend(edit),
-        }
-    }
+    let of_header = edited_values(&mut values, edits, &VALUES.map(f64::to_le_bytes));
     tensor_file(edited(header, &of_header), &values).unwrap_or_default()
 }
 

@@ -5,6 +5,7 @@ mod memory;
 pub mod net;
 mod pack;
 mod tensor_file;
+mod values;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ pub use json::edited;
 pub use memory::within;
 pub use pack::{pack_file, pack_text};
 pub use tensor_file::{tensor_file, tensor_text};
+pub use values::edited_values;
 
 /// A folder in memory of this process's own. libFuzzer ends its process without a word to anyone, so what is left of processes that
 /// are gone is removed by the next one.

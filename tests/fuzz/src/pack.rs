@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
+use crate::values::{MOST_BYTES, append, stated_size};
+
 const MAGIC: [u8; 4] = *b"NRUB";
 const VERSION: [u8; 2] = [1, 0];
 const ALIGNMENT: usize = 256;
-/// Tensors beyond this are left out, and the file is not as long as it says.
-const MOST_BYTES: u64 = 1 << 16;
 
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT)
@@ -22,18 +22,11 @@ pub fn pack_file(mut metadata: Value, values: &[u8]) -> Option<Vec<u8>> {
         let Some(tensor) = tensor.as_object_mut() else { continue };
         let shape = tensor.get("shape").and_then(Value::as_array);
         let shape: Vec<u64> = shape.into_iter().flatten().filter_map(Value::as_u64).collect();
-        let item: u64 = match tensor.get("dtype").and_then(Value::as_str) {
-            Some("F64" | "I64" | "U64") => 8,
-            Some("F32" | "Flex32" | "I32" | "U32") => 4,
-            Some("F16" | "BF16" | "I16" | "U16") => 2,
-            _ => 1,
-        };
-        let size = shape.iter().try_fold(item, |size, length| size.checked_mul(*length)).unwrap_or(0);
+        let size = stated_size(tensor.get("dtype").and_then(Value::as_str), &shape);
         let start = aligned(data.len());
         if size <= MOST_BYTES {
             data.resize(start, 0);
-            let from = data.len() % (values.len() + 8);
-            data.extend(values.iter().chain([&0_u8; 8]).cycle().skip(from).take(size as usize));
+            append(&mut data, values, size);
         }
         tensor.insert("data_offsets".to_owned(), json!([start, (start as u64).saturating_add(size)]));
     }

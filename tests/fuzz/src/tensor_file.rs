@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::values::{MOST_BYTES, append, stated_size};
+
 const METADATA: &str = "__metadata__";
 const CHECKSUM: &str = "sha256";
-/// Values beyond this are left out, and the file is not as long as it says.
-const MOST_BYTES: u64 = 1 << 16;
 
 /// A file from a header as [`tensor_text`] gives it and bytes for the values, which are repeated as often as it takes. `None` where
 /// the header is no object.
@@ -23,18 +23,10 @@ pub fn tensor_file(header: Value, values: &[u8]) -> Option<Vec<u8>> {
             Some(shape) => shape.iter().filter_map(Value::as_u64).collect(),
             None => continue,
         };
-        let item: u64 = match tensor.get("dtype").and_then(Value::as_str) {
-            Some("F64" | "I64" | "U64") => 8,
-            Some("F32" | "I32" | "U32") => 4,
-            Some("F16" | "BF16" | "I16" | "U16") => 2,
-            _ => 1,
-        };
-        let size = shape.iter().try_fold(item, |size, length| size.checked_mul(*length)).unwrap_or(0);
+        let size = stated_size(tensor.get("dtype").and_then(Value::as_str), &shape);
         let start = data.len();
         if size <= MOST_BYTES {
-            data.extend(
-                values.iter().chain([&0_u8; 8]).cycle().skip(start % (values.len() + 8)).take(size as usize),
-            );
+            append(&mut data, values, size);
         }
         parts.insert(name.clone(), (format!("{shape:?}"), start..data.len()));
         tensor.insert("data_offsets".to_owned(), json!([start, (start as u64).saturating_add(size)]));
