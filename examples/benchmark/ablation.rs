@@ -74,7 +74,7 @@ impl Ablation {
             ("damping 0.01 × mean", damped(0.01), bench.factors.clone()),
             ("damping 1 × mean", damped(1.0), bench.factors.clone()),
             ("16 null images", delta(|rule| rule.null_images = 16), bench.factors.clone()),
-            ("128 null images", delta(|rule| rule.null_images = 128), bench.factors.clone()),
+            ("64 null images", delta(|rule| rule.null_images = 64), bench.factors.clone()),
             ("no refinement", delta(|rule| rule.max_rounds = 0), bench.factors.clone()),
             (
                 "false discovery rate 0.1",

@@ -104,26 +104,39 @@ struct Known {
     attacked: bool,
 }
 
-/// Audits one trained model. Lines appear as they are known.
-pub fn audit(cell: &TrainedCell, mut line: impl FnMut(CellRecord) -> Outcome<()>) -> Outcome<()> {
-    let bench = Bench::new(cell)?;
-    let suspects = suspects(cell)?;
-    for known in &suspects {
-        bench.rules(known, &mut line)?;
-    }
-    let attacked: Vec<&Known> = suspects.iter().filter(|known| known.attacked).collect();
-    if !attacked.is_empty() {
-        bench.influence(&attacked, &mut line)?;
-        bench.baselines(&attacked, &mut line)?;
-    }
-    Ok(())
+/// The detectors to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// The rule `delta` alone.
+    Delta,
 }
 
-/// Audits one trained model with the rule `delta` alone.
-pub fn audit_by_delta(cell: &TrainedCell, mut line: impl FnMut(CellRecord) -> Outcome<()>) -> Outcome<()> {
+/// Audits one trained model, from attacked suspects and, if asked for, from `natural` mistakes. Lines appear as they are known.
+pub fn audit(
+    cell: &TrainedCell,
+    which: Which,
+    natural: bool,
+    mut line: impl FnMut(CellRecord) -> Outcome<()>,
+) -> Outcome<()> {
     let bench = Bench::new(cell)?;
-    for known in &suspects(cell)? {
-        bench.rule(known, Rule::Delta(Delta::default()), "delta", &mut line)?;
+    let attacked = attacked_suspects(cell)?;
+    let mut suspects: Vec<Known> =
+        attacked.into_iter().map(|suspect| Known { suspect, attacked: true }).collect();
+    if natural {
+        let mistakes = natural_mistakes(cell)?;
+        suspects.extend(mistakes.into_iter().map(|suspect| Known { suspect, attacked: false }));
+    }
+    for known in &suspects {
+        match which {
+            Which::All => bench.rules(known, &mut line)?,
+            Which::Delta => bench.rule(known, Rule::Delta(Delta::default()), "delta", &mut line)?,
+        }
+    }
+    let attacked: Vec<&Known> = suspects.iter().filter(|known| known.attacked).collect();
+    if which == Which::All && !attacked.is_empty() {
+        bench.influence(&attacked, &mut line)?;
+        bench.baselines(&attacked, &mut line)?;
     }
     Ok(())
 }
@@ -298,10 +311,8 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Attacked test images that get the wanted label, and natural mistakes drawn at random.
-fn suspects(cell: &TrainedCell) -> Outcome<Vec<Known>> {
-    let mut suspects: Vec<Known> =
-        attacked_suspects(cell)?.into_iter().map(|suspect| Known { suspect, attacked: true }).collect();
+/// Mistakes of the model's own, drawn at random.
+fn natural_mistakes(cell: &TrainedCell) -> Outcome<Vec<Suspect>> {
     let wanted = cell.record.wanted;
     let said = predictions(&cell.model, &cell.test)?;
     let mistakes: Vec<usize> = (0..said.len())
@@ -310,10 +321,10 @@ fn suspects(cell: &TrainedCell) -> Outcome<Vec<Known>> {
     let count = if wanted.is_some() { MISTAKES } else { MISTAKES_OF_CLEAN };
     let mut rng = StdRng::seed_from_u64(cell.record.cell.seed);
     let drawn = sample(&mut rng, mistakes.len(), count.min(mistakes.len()));
-    let drawn = drawn.into_iter().map(|k| mistakes[k]);
-    let natural = drawn.map(|k| suspect(&cell.test[k], said[k].label, "mistake"));
-    suspects.extend(natural.map(|suspect| Known { suspect, attacked: false }));
-    Ok(suspects)
+    Ok(drawn
+        .into_iter()
+        .map(|k| suspect(&cell.test[mistakes[k]], said[mistakes[k]].label, "mistake"))
+        .collect())
 }
 
 /// The first attacked test images that get the wanted label.

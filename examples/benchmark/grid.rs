@@ -35,6 +35,21 @@ pub struct ModelCell {
     /// Which trigger of its kind: 0 is the one that statistics and defaults were chosen on.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub variant: usize,
+    /// Further attacks on the same training images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<FurtherAttack>,
+}
+
+/// An attack on images that were attacked already. It takes none of the images that another one relabelled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherAttack {
+    pub attack: AttackChoice,
+    pub victim: usize,
+    pub target: usize,
+    pub rate: f64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub variant: usize,
 }
 
 /// Training and test images.
@@ -115,10 +130,23 @@ impl ModelCell {
         }
     }
 
+    /// The cell as each of its further attacks has it: with the others beside it.
+    pub fn further(&self) -> Vec<Self> {
+        let &Self { attack, victim, target, rate, variant, .. } = self;
+        let first = FurtherAttack { attack, victim, target, rate, variant };
+        let cells = self.also.iter().enumerate().map(|(number, further)| {
+            let &FurtherAttack { attack, victim, target, rate, variant } = further;
+            let mut also = self.also.clone();
+            also[number] = first.clone();
+            Self { attack, victim, target, rate, variant, also, ..self.clone() }
+        });
+        cells.collect()
+    }
+
     /// The clean model that Witches' Brew is made against: of the attacker's own training, with another seed.
     pub fn surrogate(&self) -> Self {
         let (attack, seed) = (AttackChoice::None, self.seed + 1000);
-        Self { attack, seed, victim: 0, target: 0, rate: 0.0, variant: 0, ..self.clone() }
+        Self { attack, seed, victim: 0, target: 0, rate: 0.0, variant: 0, also: Vec::new(), ..self.clone() }
     }
 }
 
@@ -134,6 +162,12 @@ impl fmt::Display for ModelCell {
         }
         if self.variant > 0 {
             write!(f, "-variant{}", self.variant)?;
+        }
+        for FurtherAttack { attack, victim, target, rate, variant } in &self.also {
+            write!(f, "-and-{}-{victim}to{target}-{:.1}%", name(attack), 100.0 * rate)?;
+            if *variant > 0 {
+                write!(f, "-variant{variant}")?;
+            }
         }
         write!(f, "-seed{}", self.seed)
     }

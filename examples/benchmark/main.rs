@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use support::{DeviceChoice, Outcome};
 
+use audits::Which;
 use data::Folders;
 use grid::ModelCell;
 use models::Models;
@@ -125,7 +126,7 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
         if arguments.redo_delta { results::read(out, std::slice::from_ref(cell))? } else { Vec::new() };
     let mut results = results::Writer::new(out, cell)?;
     kept.iter().filter(|record| record.detector != "delta").try_for_each(|record| results.add(record))?;
-    let line = |record: audits::CellRecord| {
+    let mut line = |record: audits::CellRecord| {
         eprintln!(
             "  {}, {}: {} flagged, F1 {:.3}{}, {:.1} s",
             record.suspect,
@@ -137,9 +138,11 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
         );
         results.add(&record)
     };
-    match arguments.redo_delta {
-        true => audits::audit_by_delta(&trained, line)?,
-        false => audits::audit(&trained, line)?,
+    let which = if arguments.redo_delta { Which::Delta } else { Which::All };
+    audits::audit(&trained, which, true, &mut line)?;
+    for further in trained.further()? {
+        // The model's natural mistakes are audited already.
+        audits::audit(&further, which, false, &mut line)?;
     }
     results.finish()
 }

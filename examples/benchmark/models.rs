@@ -49,6 +49,14 @@ pub struct ModelRecord {
     pub seconds: f64,
 }
 
+/// What a further attack did.
+struct Further {
+    cell: ModelCell,
+    poisons: Vec<usize>,
+    attacked: Vec<LabeledImage>,
+    wanted: Option<usize>,
+}
+
 /// A model with everything that an audit of it needs.
 pub struct TrainedCell {
     pub record: ModelRecord,
@@ -58,9 +66,35 @@ pub struct TrainedCell {
     pub test: Vec<LabeledImage>,
     pub attacked: Vec<LabeledImage>,
     pub classes: usize,
+    further: Vec<Further>,
 }
 
 impl TrainedCell {
+    /// The same model as each of its further attacks has it: with its poisons and its suspects.
+    pub fn further(&self) -> Outcome<Vec<Self>> {
+        let sides = self.further.iter().map(|further| {
+            let Further { cell, poisons, attacked, wanted } = further;
+            let record = ModelRecord {
+                cell: cell.clone(),
+                poisons: poisons.clone(),
+                wanted: *wanted,
+                poison_success_rate: success_rate(&self.model, attacked, *wanted)?,
+                ..self.record.clone()
+            };
+            Ok(Self {
+                record,
+                model: self.model.clone(),
+                factors: self.factors.clone(),
+                train: self.train.clone(),
+                test: self.test.clone(),
+                attacked: attacked.clone(),
+                classes: self.classes,
+                further: Vec::new(),
+            })
+        });
+        sides.collect()
+    }
+
     /// Training images.
     pub fn train_len(&self) -> usize {
         self.train.len()
@@ -123,14 +157,15 @@ impl Models<'_> {
         if record.cell != *cell {
             return Err(format!("{}: made from another grid, remove it", folder.display()).into());
         }
-        let Prepared { poisoned, attacked, .. } = match cell.attack() {
+        let Prepared { mut poisoned, attacked, .. } = match cell.attack() {
             Some(attack) => attack.prepare(train, &test)?,
             None => stored(folder, &record, train, &test)?,
         };
+        let further = attack_further(cell, &mut poisoned, &test)?;
         let model = self.network(classes).try_load_file(folder.join(MODEL))?.valid();
         let factors = KroneckerFactors::load(folder.join(FACTORS))?;
         let train = Arc::new(InMemDataset::new(poisoned.samples));
-        Ok(TrainedCell { record, model, factors, train, test, attacked, classes })
+        Ok(TrainedCell { record, model, factors, train, test, attacked, classes, further })
     }
 
     fn train(
@@ -143,10 +178,11 @@ impl Models<'_> {
     ) -> Outcome<TrainedCell> {
         std::fs::create_dir_all(folder)?;
         let start = Instant::now();
-        let Prepared { poisoned, attacked, wanted } = match cell.attack() {
+        let Prepared { mut poisoned, attacked, wanted } = match cell.attack() {
             Some(attack) => attack.prepare(train, &test)?,
             None => self.brew(cell, folder, train, &test)?,
         };
+        let further = attack_further(cell, &mut poisoned, &test)?;
         self.device.seed(cell.seed);
         let config = training_config(cell, folder.join("training"));
         let collector = Collector::new(CollectorConfig::new())?;
@@ -158,8 +194,6 @@ impl Models<'_> {
 
         let said = predictions(&model, &test)?;
         let right = said.iter().zip(&test).filter(|(said, sample)| said.label == sample.label).count();
-        let said = predictions(&model, &attacked)?;
-        let hits = said.iter().filter(|said| Some(said.label) == wanted).count();
         let aimed_at = match cell.attack {
             AttackChoice::WitchesBrew => positions(&attacked, &test),
             _ => Vec::new(),
@@ -170,12 +204,13 @@ impl Models<'_> {
             aimed_at,
             wanted,
             accuracy: right as f64 / test.len().max(1) as f64,
-            poison_success_rate: wanted.map(|_| hits as f64 / attacked.len().max(1) as f64),
+            poison_success_rate: success_rate(&model, &attacked, wanted)?,
             seconds: start.elapsed().as_secs_f64(),
         };
         save_json(folder.join(RECORD), &record)?;
         let train = Arc::new(InMemDataset::new(poisoned.samples));
-        Ok(TrainedCell { record, model, factors: trained.factors, train, test, attacked, classes })
+        let factors = trained.factors;
+        Ok(TrainedCell { record, model, factors, train, test, attacked, classes, further })
     }
 
     /// Witches' Brew against the surrogate; its poisons are kept as pictures, which rounds them to bytes as any file would.
@@ -211,6 +246,26 @@ impl Models<'_> {
         }
         Ok(prepared)
     }
+}
+
+/// Makes the cell's further attacks on the samples, one after the other.
+fn attack_further(cell: &ModelCell, poisoned: &mut Poisoned, test: &[LabeledImage]) -> Outcome<Vec<Further>> {
+    let mut all = Vec::new();
+    for cell in cell.further() {
+        let attack = cell.attack().ok_or("a further attack can't be made against a model")?;
+        let samples = std::mem::take(&mut poisoned.samples);
+        let Prepared { poisoned: with, attacked, wanted } = attack.prepare(samples, test)?;
+        poisoned.samples = with.samples;
+        all.push(Further { cell, poisons: with.indices, attacked, wanted });
+    }
+    Ok(all)
+}
+
+/// Share of the attacked images that get the wanted label; none without an attack.
+fn success_rate(model: &ResNet9, attacked: &[LabeledImage], wanted: Option<usize>) -> Outcome<Option<f64>> {
+    let said = predictions(model, attacked)?;
+    let hits = said.iter().filter(|said| Some(said.label) == wanted).count();
+    Ok(wanted.map(|_| hits as f64 / attacked.len().max(1) as f64))
 }
 
 fn poison_file(folder: &Path, index: usize) -> PathBuf {

@@ -73,11 +73,9 @@ pub fn markdown(cells: &[ModelCell], records: &[CellRecord]) -> String {
 fn models(cells: &[ModelCell], records: &[CellRecord]) -> String {
     let mut out =
         String::from("| model | accuracy | PSR | F1 of `delta`, by suspect |\n| --- | --- | --- | --- |\n");
-    for cell in cells {
-        let mine: Vec<_> = records
-            .iter()
-            .filter(|record| record.model == *cell && record.detector == DETECTORS[0])
-            .collect();
+    for cell in cells.iter().flat_map(|cell| std::iter::once(cell.clone()).chain(cell.further())) {
+        let mine: Vec<_> =
+            records.iter().filter(|record| record.model == cell && record.detector == DETECTORS[0]).collect();
         let Some(first) = mine.first() else {
             let _ = writeln!(out, "| {cell} | not yet | | |");
             continue;
