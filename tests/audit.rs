@@ -11,8 +11,8 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect}
 use burn_delta_influence::capture::{FrozenModel, ModelInventory, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, SampledCrossEntropy,
-    ScoreOptions, predict,
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, QueryStorage,
+    SampledCrossEntropy, ScoreOptions, predict,
 };
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, poison, triggered_tests};
 use burn_delta_influence::lab::data::signs;
@@ -149,6 +149,17 @@ fn a_poisoned_model_is_caught_from_one_suspect() {
     let lowest = case.poisons.iter().map(|&n| audit.scores()[n]).fold(f64::INFINITY, f64::min);
     let above = audit.scores().iter().filter(|&&score| score >= lowest).count();
     assert!(above as f64 <= 1.1 * case.poisons.len() as f64, "{above} scores above the lowest poison's");
+}
+
+#[test]
+fn queries_in_half_the_memory_find_the_same() {
+    let case = &TRAINED.poisoned;
+    let config = AuditConfig { query_storage: QueryStorage::Bf16, ..config() };
+    let audit = case.audit(config, &case.triggered[..1]);
+    assert_eq!((audit.verdict(), audit.flagged()), (Verdict::Poisoned, AUDIT.flagged()));
+    let [rounded, full] = [&audit, &*AUDIT].map(|audit| audit.record.suspects[0].separation.unwrap());
+    assert!(rounded != full && (rounded / full - 1.0).abs() < 0.02, "{rounded} and {full}");
+    assert_eq!(audit.record.rule.settings["query_storage"], "bf16");
 }
 
 #[test]

@@ -62,13 +62,14 @@ fn defaults_are_those_of_the_code() {
     states("reduction", reduction);
     states("max_eigen_size", max_eigen_size);
 
-    let AuditConfig { rule, copies, preconditioner, damping, eigenvalue_samples, seed, pass } =
+    let AuditConfig { rule, copies, preconditioner, damping, eigenvalue_samples, query_storage, seed, pass } =
         AuditConfig::new();
     let Rule::Delta(rule) = rule else { panic!("settings.md says that `Delta` is the default") };
     states("copies", copies);
     states("preconditioner", preconditioner);
     states("damping", damping);
     states("eigenvalue_samples", eigenvalue_samples);
+    states("query_storage", query_storage);
     states("seed", seed);
     let PassConfig { batch_size, progress, interrupter } = pass;
     states("pass.batch_size", batch_size);
@@ -86,7 +87,8 @@ fn defaults_are_those_of_the_code() {
     states("most", most);
     states("least_confidence", least_confidence);
 
-    let Scrub { alpha, gamma, temperature, steps, .. } = Scrub::new(10);
+    let Scrub { alpha, gamma, temperature, steps, ascent_batch_size, .. } = Scrub::new(10);
+    states("ascent_batch_size", ascent_batch_size);
     states("alpha", alpha);
     states("gamma", gamma);
     states("temperature", temperature);

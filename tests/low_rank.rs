@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, Influence, Margin, Preconditioner, Queries, ScoreOptions,
+    CrossEntropy, Damping, ImageList, Influence, Margin, Preconditioner, Queries, QueryStorage, ScoreOptions,
 };
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::samples::Image;
@@ -154,4 +154,25 @@ fn in_bfloat16_they_take_half_the_memory_again() {
     assert_eq!(other.bytes(), half.bytes());
     let lost = |approximation: &Queries| exact.truncation(approximation).into_iter().fold(0.0, f64::max);
     assert!((lost(&other) - lost(&low)).abs() < 0.01);
+}
+
+#[test]
+fn an_engine_that_keeps_them_smaller_makes_the_same() {
+    let setting = Setting::new();
+    let exact = setting.queries(20); // Two batches.
+    let after = [
+        (QueryStorage::Full, exact.clone()),
+        (QueryStorage::Bf16, exact.clone().in_bf16()),
+        (QueryStorage::LowRank(4), exact.low_rank(4)),
+    ];
+    let mut sizes = Vec::new();
+    for (storage, after) in after {
+        let influence = setting.influence().with_query_storage(storage);
+        let kept = influence.queries(&images(20, 2), &Margin, &config()).unwrap();
+        assert_eq!(kept.bytes(), after.bytes(), "{storage:?}");
+        let (a, b) = (setting.scores(&kept), setting.scores(&after));
+        assert!(distance(&a[0], &b[0]) < 1e-4 && distance(&a[1], &b[1]) < 1e-4, "{storage:?}");
+        sizes.push(kept.bytes());
+    }
+    assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
 }

@@ -373,6 +373,7 @@ fn bad_settings_are_named() {
     let named = [
         (bad(Scrub { epochs: 0, ..scrub(1) }), "epochs"),
         (bad(Scrub { ascents: 3, ..scrub(2) }), "ascents"),
+        (bad(Scrub { ascent_batch_size: 0, ..scrub(2) }), "ascent_batch_size"),
         (bad(Scrub { alpha: f64::NAN, ..scrub(2) }), "alpha"),
         (bad(Scrub { temperature: 0.0, ..scrub(2) }), "temperature"),
         (steps(|steps| steps.batch_size = 0), "batch_size"),

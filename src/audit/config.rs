@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::capture::PassConfig;
-use crate::influence::{Damping, Preconditioner};
+use crate::influence::{Damping, Preconditioner, QueryStorage};
 use crate::report::AuditRecord;
 
 use super::AuditError;
@@ -38,6 +38,7 @@ impl Default for Rule {
 /// | `preconditioner` | EK-FAC |
 /// | `damping` | 0.1 × mean eigenvalue of each layer |
 /// | `eigenvalue_samples` | 2,048 (the eigenvalues are corrected on so many samples where the factors have none; 0: on all) |
+/// | `query_storage` | in full |
 /// | `seed` | 0 |
 /// | `pass` | batches of 64, a progress bar |
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct AuditConfig {
     pub damping: Damping,
     /// Samples on which EK-FAC eigenvalues are estimated, where the factors have none; 0 for all.
     pub eigenvalue_samples: usize,
+    /// How the gradients of suspects, altered copies and null images are kept: most of an audit's memory.
+    pub query_storage: QueryStorage,
     /// Altered copies, the eigenvalues' samples and their labels depend on it.
     pub seed: u64,
     /// How passes over the data run.
@@ -66,6 +69,7 @@ impl Default for AuditConfig {
             preconditioner: Preconditioner::default(),
             damping: Damping::default(),
             eigenvalue_samples: 2048,
+            query_storage: QueryStorage::default(),
             seed: 0,
             pass: PassConfig::default(),
         }
@@ -96,6 +100,9 @@ impl AuditConfig {
         let refuse = |setting, detail: &str| Err(AuditError::Setting { setting, detail: detail.to_owned() });
         if self.pass.batch_size == 0 {
             return refuse("pass.batch_size", "it is 0: set it to 1 or more");
+        }
+        if self.query_storage == QueryStorage::LowRank(0) {
+            return refuse("query_storage", "its rank is 0: set it to 1 or more, or keep queries in full");
         }
         let (Damping::Constant(damping) | Damping::RelativeToMean(damping)) = self.damping;
         if !(damping.is_finite() && damping >= 0.0) {
@@ -145,10 +152,12 @@ impl AuditConfig {
         let rule = json!({ "name": record.rule.name, "settings": settings["rule"] });
         let rule = Rule::deserialize(rule).map_err(|error| refuse(format!("rule: {error}")))?;
         let rest = Recorded::deserialize(settings).map_err(|error| refuse(error.to_string()))?;
-        let Recorded { copies, preconditioner, damping, eigenvalue_samples, batch_size } = rest;
+        let Recorded { copies, preconditioner, damping, eigenvalue_samples, query_storage, batch_size } =
+            rest;
         let pass = PassConfig { batch_size, ..PassConfig::default() };
+        let seed = record.seed;
         let config =
-            Self { rule, copies, preconditioner, damping, eigenvalue_samples, seed: record.seed, pass };
+            Self { rule, copies, preconditioner, damping, eigenvalue_samples, query_storage, seed, pass };
         config.validate()?;
         Ok(config)
     }
@@ -166,6 +175,7 @@ impl AuditConfig {
             "preconditioner": self.preconditioner,
             "damping": self.damping,
             "eigenvalue_samples": self.eigenvalue_samples,
+            "query_storage": self.query_storage,
             "batch_size": self.pass.batch_size,
         })
     }
@@ -178,6 +188,9 @@ struct Recorded {
     preconditioner: Preconditioner,
     damping: Damping,
     eigenvalue_samples: usize,
+    /// Absent in records of earlier versions.
+    #[serde(default)]
+    query_storage: QueryStorage,
     batch_size: usize,
 }
 
@@ -193,12 +206,13 @@ mod tests {
 
     #[test]
     fn settings_come_back_from_the_record() {
+        let storages = [QueryStorage::Full, QueryStorage::Bf16, QueryStorage::LowRank(16)];
         let rules = [
             ("delta", Rule::Delta(Delta { significance: 0.03, combined: true, ..Delta::default() })),
             ("layer-cosine", Rule::LayerCosine(LayerCosine::default())),
             ("paper", Rule::Paper(PaperRule::cifar100_frequency())),
         ];
-        for (name, rule) in rules {
+        for ((name, rule), query_storage) in rules.into_iter().zip(storages) {
             let pass = PassConfig { batch_size: 33, ..PassConfig::default() };
             let config = AuditConfig {
                 rule,
@@ -206,6 +220,7 @@ mod tests {
                 preconditioner: Preconditioner::Kfac,
                 damping: Damping::Constant(1e-3),
                 eigenvalue_samples: 77,
+                query_storage,
                 seed: 5,
                 pass,
             };

@@ -1,27 +1,26 @@
 //! The audit: from suspects to flagged training samples.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use burn::data::dataset::{Dataset, DatasetError};
+use burn::data::dataset::Dataset;
 use burn::module::Module;
-use burn::train::Interrupter;
-use rayon::prelude::*;
 
-use crate::capture::{FrozenModel, ModelInventory, PassConfig, PassError, progress_bar};
+use crate::capture::FrozenModel;
 use crate::factors::KroneckerFactors;
 use crate::influence::{
     Classifier, ImageList, ImageSource, Influence, Preconditioner, corrected_factors, predict,
 };
 use crate::items::of_sample;
 use crate::report::{
-    AuditRecord, CopyRecord, DataRecord, EvidenceRecord, FlaggedRecord, ModelRecord, RuleRecord,
-    SearchRecord, SuspectRecord, TimingsRecord, Verdict,
+    AuditRecord, CopyRecord, DataRecord, EvidenceRecord, ModelRecord, RuleRecord, SearchRecord, TimingsRecord,
 };
 use crate::samples::LabeledSample;
 
+use super::at_start::AtStart;
 use super::evidence::{factors_record, samples_by_label, suspects_evidence};
 use super::judge::{Case, Finding, Judge};
+use super::labels::labels;
+use super::record::{flagged_records, model_record, suspect_record, verdict};
 use super::transforms::altered_copies;
 use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
 
@@ -123,7 +122,8 @@ impl DeltaAudit {
         let classes = answer.first().map_or(0, |prediction| prediction.probabilities.len());
         let labels = labels(train, classes, &self.config.pass)?;
         let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
-        let mut record = self.record(frozen.inventory(), factors, train, &labels, classes, &[], timings)?;
+        let model = model_record(frozen.inventory(), factors);
+        let mut record = self.record(model, train, &labels, classes, &[], timings)?;
         record.evidence = EvidenceRecord {
             factors: Some(factors_record(factors, None)),
             samples_by_label: samples_by_label(&labels, classes),
@@ -190,7 +190,8 @@ impl DeltaAudit {
             corrected.as_ref().unwrap_or(factors),
             self.config.preconditioner,
             self.config.damping,
-        )?;
+        )?
+        .with_query_storage(self.config.query_storage);
         let factor_seconds = factor_start.elapsed().as_secs_f64();
 
         let score_start = Instant::now();
@@ -209,8 +210,8 @@ impl DeltaAudit {
             scores: score_start.elapsed().as_secs_f64(),
             total: start.elapsed().as_secs_f64(),
         };
-        let mut record =
-            self.record(frozen.inventory(), factors, train, &labels, classes, &cases, timings)?;
+        let model = model_record(frozen.inventory(), factors);
+        let mut record = self.record(model, train, &labels, classes, &cases, timings)?;
         let flagged = record.flagged.iter().map(|entry| entry.index).collect();
         record.evidence = EvidenceRecord {
             factors: Some(factors_record(factors, corrected.as_ref())),
@@ -276,12 +277,10 @@ impl DeltaAudit {
         }
         Ok((cases, classes))
     }
-
-    #[allow(clippy::too_many_arguments)]
+    /// All of the record but the evidence.
     fn record<I, D>(
         &self,
-        inventory: &ModelInventory,
-        factors: &KroneckerFactors,
+        model: ModelRecord,
         train: &D,
         labels: &[usize],
         classes: usize,
@@ -292,39 +291,6 @@ impl DeltaAudit {
         I: LabeledSample,
         D: Dataset<I>,
     {
-        // Scores of different suspects may have different units: a sample counts by its rank among those that a suspect flagged.
-        let mut flagged: BTreeMap<usize, Vec<(usize, &Finding)>> = BTreeMap::new();
-        for finding in cases.iter().map(|case| &case.finding) {
-            let mut order = finding.flagged.clone();
-            order.sort_by(|&a, &b| finding.scores[b].total_cmp(&finding.scores[a]));
-            for (rank, index) in order.into_iter().enumerate() {
-                flagged.entry(index).or_default().push((rank, finding));
-            }
-        }
-        let mut entries = Vec::with_capacity(flagged.len());
-        for (index, by) in flagged {
-            let id = of_sample(train, index, LabeledSample::id)?;
-            let findings = || by.iter().map(|(_, finding)| *finding);
-            let rank = by.iter().map(|(rank, _)| *rank).min().unwrap_or_default();
-            let entry = FlaggedRecord {
-                index,
-                id: id.unwrap_or_else(|| index.to_string()),
-                label: labels[index],
-                score: findings().map(|finding| finding.scores[index]).fold(f64::NEG_INFINITY, f64::max),
-                p_value: findings()
-                    .filter_map(|finding| finding.p_values.get(&index).copied())
-                    .reduce(f64::min),
-                votes: findings().filter_map(|finding| Some(finding.votes.as_ref()?[index])).max(),
-            };
-            entries.push((rank, entry));
-        }
-        entries.sort_by(|(rank, a), (other, b)| rank.cmp(other).then(b.score.total_cmp(&a.score)));
-        let entries = entries.into_iter().map(|(_, entry)| entry).collect();
-        let verdicts: Vec<Verdict> = cases.iter().map(|case| case.finding.verdict()).collect();
-        let verdict = [Verdict::Poisoned, Verdict::Inconclusive, Verdict::Clean]
-            .into_iter()
-            .find(|verdict| verdicts.contains(verdict))
-            .unwrap_or_default(); // nothing was asked
         let name = match self.config.rule {
             Rule::Delta(_) => "delta",
             Rule::LayerCosine(_) => "layer-cosine",
@@ -332,138 +298,14 @@ impl DeltaAudit {
         };
         Ok(AuditRecord {
             seed: self.config.seed,
-            verdict,
-            model: model_record(inventory, factors),
+            verdict: verdict(cases),
+            model,
             data: DataRecord { samples: labels.len(), classes },
             rule: RuleRecord { name: name.to_owned(), settings: self.config.to_json() },
             suspects: cases.iter().map(suspect_record).collect(),
-            flagged: entries,
+            flagged: flagged_records(cases, train, labels)?,
             timings_s,
             ..AuditRecord::default()
         })
-    }
-}
-
-/// The training data as long as they were when the audit began: what grows behind its back is not looked at.
-struct AtStart<'a, D> {
-    data: &'a D,
-    length: usize,
-}
-
-impl<'a, D> AtStart<'a, D> {
-    /// The audit of the samples that are there now.
-    fn of<I>(data: &'a D, audit: impl FnOnce(&Self) -> Result<Audit, AuditError>) -> Result<Audit, AuditError>
-    where
-        D: Dataset<I>,
-    {
-        let first = Self { data, length: data.len() };
-        let result = audit(&first);
-        // Rather than that some sample could not be loaded.
-        first.check_length::<I>()?;
-        let (before, after) = (first.length, data.len());
-        if after > before {
-            tracing::warn!(before, after, "the training set grew: the audit is of the samples it began with");
-        }
-        result
-    }
-
-    /// Refuses data that shrank: it can't be told which samples are gone, and positions mean nothing any more.
-    fn check_length<I>(&self) -> Result<(), AuditError>
-    where
-        D: Dataset<I>,
-    {
-        let (before, after) = (self.length, self.data.len());
-        match after < before {
-            true => Err(AuditError::DataChanged { before, after }),
-            false => Ok(()),
-        }
-    }
-}
-
-impl<I, D: Dataset<I>> Dataset<I> for AtStart<'_, D> {
-    fn get(&self, index: usize) -> Result<I, DatasetError> {
-        self.data.get(index)
-    }
-
-    fn len(&self) -> usize {
-        self.length
-    }
-}
-
-/// Samples read at a time for their labels, by all threads: between two times it can be interrupted.
-const READ_AT_A_TIME: usize = 512;
-
-/// The label of every training sample. All images must have the shape of the first: a network may take others without
-/// complaint, or panic.
-fn labels<I, D>(train: &D, classes: usize, pass: &PassConfig) -> Result<Vec<usize>, AuditError>
-where
-    I: LabeledSample,
-    D: Dataset<I>,
-{
-    let total = train.len();
-    let bar = progress_bar(total, "labels", pass.progress);
-    let mut labels = Vec::with_capacity(total);
-    let mut expected = None;
-    while labels.len() < total {
-        let done = labels.len();
-        if pass.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-            return Err(PassError::Interrupted { done, total }.into());
-        }
-        let next = done..total.min(done + READ_AT_A_TIME);
-        let read = |index| of_sample(train, index, |item| (item.label(), item.image().shape()));
-        let read: Vec<_> = next.clone().into_par_iter().map(read).collect();
-        for (index, read) in next.zip(read) {
-            let (label, shape) = read?;
-            let expected = *expected.get_or_insert(shape);
-            if shape != expected {
-                let source =
-                    format!("its shape is {shape:?}, that of the first {expected:?}: resize the images");
-                return Err(PassError::Sample { index, source: source.into() }.into());
-            }
-            if label >= classes {
-                return Err(AuditError::TrainingLabel { index, label, classes });
-            }
-            labels.push(label);
-        }
-        bar.inc((labels.len() - done) as u64);
-    }
-    bar.finish_and_clear();
-    Ok(labels)
-}
-
-fn model_record(inventory: &ModelInventory, factors: &KroneckerFactors) -> ModelRecord {
-    let covered = |path: &str| {
-        path.rsplit_once('.').is_some_and(|(layer, name)| {
-            factors
-                .layer(layer)
-                .is_some_and(|factors| name == "weight" || (name == "bias" && factors.shape().bias))
-        })
-    };
-    let (inside, outside): (Vec<_>, Vec<_>) =
-        inventory.parameters.iter().partition(|parameter| covered(&parameter.path));
-    ModelRecord {
-        fingerprint: inventory.fingerprint.clone(),
-        parameters: inventory.total(),
-        covered_parameters: inside.iter().map(|parameter| parameter.elements).sum(),
-        not_covered: outside.iter().map(|parameter| parameter.path.clone()).collect(),
-    }
-}
-
-fn suspect_record(case: &Case<'_>) -> SuspectRecord {
-    let shares = case.finding.collapse.iter().flatten().map(|share| Some(*share));
-    let shares = shares.chain(std::iter::repeat(None));
-    let copies = case.copies.iter().cloned().zip(shares);
-    let copies = copies.map(|(copy, influence)| CopyRecord { influence, ..copy });
-    SuspectRecord {
-        id: case.suspect.id.clone(),
-        label: case.suspect.label,
-        predicted: case.prediction.label,
-        confidence: f64::from(case.prediction.confidence()),
-        verdict: case.finding.verdict(),
-        flagged: case.finding.flagged.len(),
-        note: case.finding.note.clone(),
-        separation: case.finding.separation,
-        p_value: case.finding.p_value,
-        copies: copies.collect(),
     }
 }

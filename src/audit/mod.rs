@@ -3,15 +3,18 @@
 //! Suspects are checked against the model's prediction, their altered copies made ([`transforms`]), scores taken from the
 //! influence engine, and a rule ([`rules`]) says which samples are flagged.
 
+mod at_start;
 mod collapse;
 mod config;
 mod delta_audit;
 mod error;
 mod evidence;
 mod judge;
+mod labels;
 mod null_images;
 mod outcome;
 mod page;
+mod record;
 pub mod rules;
 mod search;
 pub(crate) mod spectrum;

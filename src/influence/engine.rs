@@ -20,7 +20,7 @@ use crate::capture::{
 use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
 
 use super::precondition::LayerPreconditioner;
-use super::queries::{LayerRows, Queries};
+use super::queries::{LayerRows, Queries, QueryStorage};
 use super::scores::{LayerScores, Scores};
 use super::{Damping, InfluenceError, Preconditioner};
 
@@ -31,6 +31,7 @@ pub struct Influence<'a, M> {
     /// By path; `None`: the identity on every captured layer.
     pub(super) layers: Option<BTreeMap<String, LayerPreconditioner>>,
     pub(super) identity: LayerPreconditioner,
+    pub(super) storage: QueryStorage,
 }
 
 /// What a scoring pass returns beside the scores.
@@ -55,8 +56,8 @@ impl Default for ScoreOptions {
     }
 }
 
-/// Of one layer: its shape, and of each batch of queries the rows and ⟨G, P(G)⟩.
-type QueryParts = ([usize; 3], Vec<Tensor<2>>, Vec<f64>);
+/// Of one layer and each batch of queries: the rows and ⟨G, P(G)⟩.
+type QueryParts = (Vec<LayerRows>, Vec<f64>);
 
 /// Where the products of each layer are taken, found out when it is first seen: with queries that are rotated back into the
 /// layer's own coordinates, once, or in the eigenbasis, into which every sample is rotated then.
@@ -121,12 +122,19 @@ impl<'a, M: Module> Influence<'a, M> {
             });
             layers.collect::<Result<_, InfluenceError>>()
         })?;
-        Ok(Self { model, layers: Some(layers), identity: LayerPreconditioner::default() })
+        let identity = LayerPreconditioner::default();
+        Ok(Self { model, layers: Some(layers), identity, storage: QueryStorage::default() })
     }
 
     /// Plain inner products of gradients, over every captured layer.
     pub fn identity(model: &'a FrozenModel<M>) -> Self {
-        Self { model, layers: None, identity: LayerPreconditioner::default() }
+        let (identity, storage) = (LayerPreconditioner::default(), QueryStorage::default());
+        Self { model, layers: None, identity, storage }
+    }
+
+    /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's.
+    pub fn with_query_storage(self, storage: QueryStorage) -> Self {
+        Self { storage, ..self }
     }
 
     /// Where the model is.
@@ -155,7 +163,8 @@ impl<'a, M: Module> Influence<'a, M> {
         })
     }
 
-    /// Preconditioned gradients of `measurement` for every sample of `source`.
+    /// Preconditioned gradients of `measurement` for every sample of `source`, kept as
+    /// [`with_query_storage`](Self::with_query_storage) says.
     ///
     /// # Errors
     /// Those of the pass; [`InfluenceError::NoLayer`].
@@ -182,9 +191,9 @@ impl<'a, M: Module> Influence<'a, M> {
                     let own = (chunk * row.clone()).reshape([samples, parameters]).sum_dim(1);
                     let shape = gradients.shape;
                     let shape = [shape.groups, shape.outputs, shape.width()];
-                    let part = parts.entry(layer.clone()).or_insert((shape, Vec::new(), Vec::new()));
-                    let (_, rows, own_values) = part;
-                    rows.push(row.reshape([samples, parameters]));
+                    let row = QueryRows::Dense(row.reshape([samples, parameters]));
+                    let (rows, own_values) = parts.entry(layer.clone()).or_default();
+                    rows.push(LayerRows { shape, rows: row }.stored(self.storage));
                     own_values.extend(own.into_data().convert::<f64>().iter::<f64>());
                 }
             }
@@ -194,13 +203,12 @@ impl<'a, M: Module> Influence<'a, M> {
             return Err(InfluenceError::NoLayer);
         }
         let mut queries = Queries { count: indices.len(), ..Queries::default() };
-        for (layer, (shape, rows, own)) in parts {
+        for (layer, (rows, own)) in parts {
             if own.iter().any(|value| !value.is_finite()) {
                 let (first, last) = (0, indices.len() - 1);
                 return Err(PassError::NotFinite { layer, first, last }.into());
             }
-            let rows = QueryRows::Dense(Tensor::cat(rows, 0));
-            queries.rows.insert(layer.clone(), LayerRows { shape, rows });
+            queries.rows.insert(layer.clone(), LayerRows::concat(&rows));
             queries.self_influence.insert(layer, own);
         }
         Ok(queries)

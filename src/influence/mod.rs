@@ -27,7 +27,7 @@ pub use error::InfluenceError;
 pub use precondition::{Damping, Preconditioner};
 pub(crate) use predict::predict_labelled;
 pub use predict::{Prediction, predict};
-pub use queries::Queries;
+pub use queries::{Queries, QueryStorage};
 pub use score_file::{PartialScores, ScoreFileError, ScoreOrigin};
 pub use score_run::{ScoreRun, Shard};
 pub use scores::{LayerScores, Scores};

@@ -3,10 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::capture::{QueryRows, Rotation};
 
 use super::low_rank::low_rank;
+
+/// How query gradients are kept while training samples are scored with them: queries × parameters are most of an audit's memory.
+///
+/// | | memory of a layer `[o, D]` | error |
+/// | --- | --- | --- |
+/// | [`Full`](Self::Full) | o·D values of the model's precision | none |
+/// | [`Bf16`](Self::Bf16) | half of that in f32 | up to 2⁻⁹ of each entry |
+/// | [`LowRank(r)`](Self::LowRank) | r·(o + D) values, where that is less | what is beyond rank r, see [`Queries::truncation`] |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum QueryStorage {
+    /// As they are computed.
+    #[default]
+    Full,
+    /// In bfloat16, see [`Queries::in_bf16`].
+    Bf16,
+    /// Each layer's matrix as a product of this rank, see [`Queries::low_rank`].
+    LowRank(usize),
+}
 
 /// Preconditioned gradients in the eigenbasis, one row per query.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +59,35 @@ impl LayerRows {
             QueryRows::LowRank(left, right) => QueryRows::LowRank(f(left.clone()), f(right.clone())),
         };
         Self { shape: self.shape, rows }
+    }
+
+    /// As they are to be kept.
+    pub fn stored(self, storage: QueryStorage) -> Self {
+        match storage {
+            QueryStorage::Full => self,
+            QueryStorage::Bf16 => self.like(DType::BF16),
+            QueryStorage::LowRank(rank) => self.low_rank(rank),
+        }
+    }
+
+    /// Of this rank, where it makes them smaller.
+    fn low_rank(&self, rank: usize) -> Self {
+        let low = match &self.rows {
+            QueryRows::Dense(dense) if rank > 0 => {
+                // Gram matrices need more digits than bfloat16 has.
+                let dense = if dense.dtype() == DType::BF16 {
+                    dense.clone().cast(FloatDType::F32)
+                } else {
+                    dense.clone()
+                };
+                low_rank(&dense, self.shape, rank)
+            }
+            _ => None,
+        };
+        match low {
+            Some(rows) => Self { shape: self.shape, rows }.like(self.dtype()),
+            None => self.clone(),
+        }
     }
 
     pub fn dtype(&self) -> DType {
@@ -86,7 +136,10 @@ impl LayerRows {
     }
 
     /// Of several, one after the other: low rank if all are, of the largest rank among them.
-    fn concat(parts: &[Self]) -> Self {
+    pub fn concat(parts: &[Self]) -> Self {
+        if let [only] = parts {
+            return only.clone();
+        }
         let pairs = parts.iter().map(|part| match &part.rows {
             QueryRows::LowRank(left, right) => Some((left.clone(), right.clone())),
             QueryRows::Dense(_) => None,
@@ -143,25 +196,7 @@ impl Queries {
     /// lots and [`join`](Self::join) them once each is of low rank.
     pub fn low_rank(&self, rank: usize) -> Self {
         let _span = tracing::info_span!("low_rank", rank, queries = self.count).entered();
-        let rows = self.rows.iter().map(|(layer, rows)| {
-            let low = match &rows.rows {
-                QueryRows::Dense(dense) if rank > 0 => {
-                    // Gram matrices need more digits than bfloat16 has.
-                    let dense = if dense.dtype() == DType::BF16 {
-                        dense.clone().cast(FloatDType::F32)
-                    } else {
-                        dense.clone()
-                    };
-                    low_rank(&dense, rows.shape, rank)
-                }
-                _ => None,
-            };
-            let rows = match low {
-                Some(low) => LayerRows { shape: rows.shape, rows: low }.like(rows.dtype()),
-                None => rows.clone(),
-            };
-            (layer.clone(), rows)
-        });
+        let rows = self.rows.iter().map(|(layer, rows)| (layer.clone(), rows.low_rank(rank)));
         Self { rows: rows.collect(), ..self.clone() }
     }
 

@@ -234,11 +234,11 @@ where
         let copies = copies.collect::<Result<Vec<_>, _>>()?;
         std::thread::scope(|threads| {
             for (device, ((model, layers), queries)) in copies {
-                let (open, results, bar) = (&open, &results, &bar);
+                let (open, results, bar, storage) = (&open, &results, &bar, self.influence.storage);
                 let (work, origin, config) = (&work, &origin, &config);
                 threads.spawn(move || {
                     let identity = LayerPreconditioner::default();
-                    let influence = Influence { model: &model, layers, identity };
+                    let influence = Influence { model: &model, layers, identity, storage };
                     // Of the whole run's samples: every part and shard takes the same way, and gives the same bits.
                     let mut directions = Directions::new(work.indices.len());
                     loop {

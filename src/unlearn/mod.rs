@@ -21,6 +21,7 @@ mod resume;
 mod retrain;
 mod scrub;
 mod ssd;
+mod step_config;
 mod steps;
 mod task;
 
@@ -32,5 +33,5 @@ pub use resume::{Resume, SHARE, branch_checkpoint, resume};
 pub use retrain::{Retrain, retrain};
 pub use scrub::Scrub;
 pub use ssd::{Ssd, SsdSettings};
-pub use steps::StepConfig;
+pub use step_config::StepConfig;
 pub use task::{Cost, TaskSize, UnlearnTask, Unlearned, Unlearner};

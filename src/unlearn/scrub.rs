@@ -40,6 +40,7 @@ use super::{Cost, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Un
 /// | --- | --- |
 /// | `epochs` | given: a quarter of the original training's |
 /// | `ascents` | a tenth of `epochs`, at least 1 |
+/// | `ascent_batch_size` | 512 |
 /// | `alpha` | 0.001: of the descent alone |
 /// | `gamma` | 1 |
 /// | `temperature` | 4 |
@@ -51,6 +52,9 @@ pub struct Scrub {
     /// How many of them, the first ones, follow on a pass over the flagged samples; of a model without running statistics those after the
     /// first.
     pub ascents: usize,
+    /// Flagged samples per ascending step: few steps, since nothing bounds how far each goes. 512 as in the source, which descends in batches of
+    /// 256.
+    pub ascent_batch_size: usize,
     /// Weight of the distance to the teacher on samples that are kept.
     pub alpha: f64,
     /// Weight of the cross-entropy on them.
@@ -67,6 +71,7 @@ impl Scrub {
         Self {
             epochs,
             ascents: epochs.div_ceil(10),
+            ascent_batch_size: 512,
             alpha: 0.001,
             gamma: 1.0,
             temperature: 4.0,
@@ -81,6 +86,9 @@ impl Scrub {
                 "epochs",
                 "it must be 1 or more, and at least as large as `ascents`",
             );
+        }
+        if self.ascent_batch_size == 0 {
+            return UnlearnError::setting("ascent_batch_size", "it is 0: set it to 1 or more");
         }
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             return UnlearnError::setting("temperature", "it must be a finite number above 0");
@@ -122,11 +130,13 @@ where
         let first = usize::from(self.ascents < self.epochs && !has_running_statistics(task.model()));
         for epoch in 0..self.epochs {
             if (first..first + self.ascents).contains(&epoch) {
-                legs.push(Leg { samples: task.flagged().to_vec(), kind: Turn::Ascend });
+                let (samples, batch_size) = (task.flagged().to_vec(), self.ascent_batch_size);
+                legs.push(Leg { samples, batch_size, kind: Turn::Ascend });
             }
-            legs.push(Leg { samples: task.retained().to_vec(), kind: Turn::Descend });
+            let (samples, batch_size) = (task.retained().to_vec(), self.steps.batch_size);
+            legs.push(Leg { samples, batch_size, kind: Turn::Descend });
         }
-        let Self { alpha, gamma, temperature, epochs, ascents, .. } = *self;
+        let Self { alpha, gamma, temperature, epochs, ascents, ascent_batch_size, .. } = *self;
         let teacher = task.model().valid();
         let loss = |student: &M, batch: LabeledBatch, samples: &[usize], turn: Turn| {
             let taught = teacher.logits(batch.images());
@@ -142,7 +152,14 @@ where
             })
         };
         let method = Unlearner::<M, D, I>::name(self);
-        let settings = json!({ "epochs": epochs, "ascents": ascents, "alpha": alpha, "gamma": gamma, "temperature": temperature });
+        let settings = json!({
+            "epochs": epochs,
+            "ascents": ascents,
+            "ascent_batch_size": ascent_batch_size,
+            "alpha": alpha,
+            "gamma": gamma,
+            "temperature": temperature,
+        });
         let model = Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;
         let cost = Some(Unlearner::<M, D, I>::cost(self, task.size()));
         Ok(Unlearned { model, method, seconds: start.elapsed().as_secs_f64(), cost, note: None })

@@ -47,7 +47,7 @@ pub(super) fn optimizer<M: Module>(
 }
 
 /// Whether no weight is NaN or infinite.
-pub(super) fn is_finite<M: Module>(model: &M) -> bool {
+pub(in crate::unlearn) fn is_finite<M: Module>(model: &M) -> bool {
     let mut finite = Finite(true);
     model.visit(&mut finite);
     finite.0

@@ -1,0 +1,7 @@
+//! Checkpoints of methods that train with steps of their own.
+
+mod run;
+mod values;
+
+pub(super) use run::RunCheckpoint;
+pub(super) use values::is_finite;
