@@ -194,6 +194,25 @@ fn parts_of_other_queries_or_another_model_are_refused() {
 }
 
 #[test]
+fn parts_that_are_cut_otherwise_are_refused_and_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frozen, factors) = problem();
+    let first = influence(&frozen, &factors);
+    in_parts(&first, &train(), folder.path());
+    let before = files(folder.path());
+    let (source, queries) = (train(), queries(&first, 2));
+    let all = source.items.all();
+    let run = first.score_run(&source, &all, &loss, &queries).parts(folder.path(), PART + 1);
+    let error = run.run(&in_batches(PART)).unwrap_err().to_string();
+    assert!(error.contains("same size of parts") && error.contains("part-"), "{error}");
+    assert_eq!((files(folder.path()), source.loaded.load(Ordering::Relaxed)), (before, 0));
+    // Shards of whole parts find theirs.
+    let half = first.score_run(&source, &all, &loss, &queries).shard(Shard::new(1, 2).unwrap());
+    half.parts(folder.path(), PART).run(&in_batches(PART)).unwrap();
+    assert!(source.loaded.load(Ordering::Relaxed) < SAMPLES / 2, "it only looks at some of them again");
+}
+
+#[test]
 fn shards_merge_into_the_whole() {
     let folder = tempfile::tempdir().unwrap();
     let (frozen, factors) = problem();

@@ -180,6 +180,67 @@ fn bad_teacher_is_its_equation() {
     }
 }
 
+/// Three steps from W, descent, ascent and descent: the gradients of T² KL(p_T ‖ q_T) and of the cross-entropy by the logits are T (q_T − p_T) and q − y.
+#[test]
+fn scrub_is_its_equation() {
+    const RATE: f64 = 0.4;
+    const ALPHA: f64 = 0.3;
+    const GAMMA: f64 = 0.7;
+    const T: f64 = 4.0;
+    let samples = audit_support::samples(12);
+    let model =
+        Tiny::with_weights((0..16).map(|k| 0.3 * (k % 5) as f32).collect(), &Device::flex().autodiff());
+    let teacher: Vec<f64> = vector(model.head.weight.val().inner()).into_iter().map(f64::from).collect();
+    let flagged = [0, 5, 7];
+    let soft = |weight: &[f64], pixels: &[f32], temperature: f64| -> [f64; 4] {
+        let logits: [f64; 4] = std::array::from_fn(|class| {
+            (0..4).map(|k| weight[4 * k + class] * f64::from(pixels[k])).sum::<f64>() / temperature
+        });
+        let exponentials = logits.map(f64::exp);
+        let sum: f64 = exponentials.iter().sum();
+        exponentials.map(|value| value / sum)
+    };
+    let mut expected = teacher.clone();
+    for (step, ascends) in [false, true, false].into_iter().enumerate() {
+        let batch: Vec<usize> = (0..12).filter(|n| flagged.contains(n) == ascends).collect();
+        let mut gradient = [0.0; 16];
+        for &n in &batch {
+            let pixels = samples[n].image.pixels();
+            let (said, taught) = (soft(&expected, pixels, T), soft(&teacher, pixels, T));
+            let sharp = soft(&expected, pixels, 1.0);
+            for (at, gradient) in gradient.iter_mut().enumerate() {
+                let class = at % 4;
+                let distance = T * (said[class] - taught[class]);
+                let error = sharp[class] - f64::from(u8::from(samples[n].label == class));
+                let by_logit = if ascends { -distance } else { ALPHA * distance + GAMMA * error };
+                *gradient += f64::from(pixels[at / 4]) * by_logit / batch.len() as f64;
+            }
+        }
+        let rate = RATE * (1.0 - step as f64 / (1.25 * 3.0));
+        expected.iter_mut().zip(gradient).for_each(|(weight, gradient)| *weight -= rate * gradient);
+        let moved = gradient.iter().map(|g| g.abs()).fold(0.0, f64::max);
+        assert!(moved > 1e-3, "step {step} does something");
+    }
+    let steps = StepConfig {
+        batch_size: 12,
+        momentum: 0.0,
+        weight_decay: 0.0,
+        progress: false,
+        ..StepConfig::new(RATE)
+    };
+    let method = Scrub { ascents: 1, alpha: ALPHA, gamma: GAMMA, temperature: T, steps, ..Scrub::new(2) };
+    let task = UnlearnTask::new(model, Arc::new(set(samples)), &flagged).unwrap();
+    let unlearned = method.unlearn(&task).unwrap();
+    for (got, expected) in values_of(&unlearned.model).into_iter().zip(&expected) {
+        assert!((f64::from(got) - expected).abs() < 1e-5, "{got}, not {expected}");
+    }
+    assert_eq!(unlearned.note, None);
+    // With one epoch there is no descent before the ascent, which has no gradient then, and says so.
+    let steps = StepConfig { progress: false, ..StepConfig::new(RATE) };
+    let note = Scrub { steps, ..Scrub::new(1) }.unlearn(&task).unwrap().note;
+    assert!(note.is_some_and(|note| note.contains("no effect")));
+}
+
 /// A data set that calls for a stop when a number of samples have been read.
 #[derive(Clone)]
 struct Stopping {

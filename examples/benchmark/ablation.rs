@@ -9,8 +9,8 @@ use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::capture::PassConfig;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, SampledCrossEntropy,
-    ScoreOptions,
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, QueryStorage,
+    SampledCrossEntropy, ScoreOptions,
 };
 
 use crate::audits::Bench;
@@ -62,6 +62,7 @@ impl Ablation {
         };
         let default = || delta(|_| {});
         let damped = |damping| AuditConfig { damping: Damping::RelativeToMean(damping), ..default() };
+        let stored = |query_storage| AuditConfig { query_storage, ..default() };
         let metric = |preconditioner| AuditConfig { preconditioner, ..default() };
         let layers: Vec<&str> = bench.factors.layers().map(|(layer, _)| layer).collect();
         let half = layers.len() / 2;
@@ -75,6 +76,9 @@ impl Ablation {
             ("damping 1 × mean", damped(1.0), bench.factors.clone()),
             ("16 null images", delta(|rule| rule.null_images = 16), bench.factors.clone()),
             ("64 null images", delta(|rule| rule.null_images = 64), bench.factors.clone()),
+            ("queries in bfloat16", stored(QueryStorage::Bf16), bench.factors.clone()),
+            ("queries of rank 8", stored(QueryStorage::LowRank(8)), bench.factors.clone()),
+            ("queries of rank 2", stored(QueryStorage::LowRank(2)), bench.factors.clone()),
             ("no refinement", delta(|rule| rule.max_rounds = 0), bench.factors.clone()),
             (
                 "false discovery rate 0.1",
@@ -110,11 +114,11 @@ impl Ablation {
         let step = (others.len() / rule.null_images).max(1);
         let null = ImageList(others.into_iter().step_by(step).take(rule.null_images).collect());
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), label)).collect());
-        let mut evidence = rule.evidence(&influence, &source, &all, &images, &null, 0, pass)?;
+        let evidence = rule.evidence(&influence, &source, &all, &images, &null, 0, pass)?;
         for suspect in 0..suspects.len() {
             let p_value = evidence.p_value(suspect);
             let poisoned = p_value <= rule.significance;
-            let found = rule.finding(&mut evidence, suspect, poisoned, &influence, &source, pass)?;
+            let found = rule.finding(&evidence, suspect, poisoned, &influence, &source, pass)?;
             self.add("no restriction to the suspect's label", bench.f1(&found.flagged)?, Some(p_value));
         }
         Ok(())

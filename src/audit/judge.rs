@@ -193,13 +193,13 @@ where
             .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.doubt(suspect)))
             .collect();
         let mut doubted = benjamini_hochberg(&doubts, rule.significance).into_iter();
-        for (candidates, numbers, mut evidence, null_images) in evidence {
+        for (candidates, numbers, evidence, null_images) in evidence {
             let mut findings = Vec::with_capacity(evidence.suspects());
             for suspect in 0..evidence.suspects() {
                 let poisoned = poisoned.next().unwrap_or_default();
                 let doubted = doubted.next().unwrap_or_default() && !poisoned;
                 let (influence, source) = (self.influence, self.source);
-                let found = rule.finding(&mut evidence, suspect, poisoned, influence, source, self.pass)?;
+                let found = rule.finding(&evidence, suspect, poisoned, influence, source, self.pass)?;
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));

@@ -298,7 +298,9 @@ impl<M: Module> FrozenModel<M> {
     /// A copy on another device.
     pub(crate) fn on(&self, device: &Device) -> Self {
         let device = device.clone().inner();
-        Self { model: self.model.clone().to_device(&device), device, ..self.clone() }
+        // burn's clones share batch norms' running statistics, and would take the original's to the device as well.
+        let model = self.model.valid().to_device(&device);
+        Self { model, device, ..self.clone() }
     }
 
     /// The model, in evaluation mode and without autodiff.
@@ -442,5 +444,31 @@ pub(crate) fn progress_bar(length: usize, purpose: &str, shown: bool) -> Progres
     match ProgressStyle::with_template("{msg:>24} {wide_bar} {pos}/{len} {per_sec} {eta}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::nn::{BatchNorm, BatchNormConfig};
+    use burn::tensor::Device;
+
+    use super::FrozenModel;
+
+    #[derive(Module, Debug)]
+    struct Normed {
+        norm: BatchNorm,
+    }
+
+    #[test]
+    fn a_copy_on_a_device_shares_no_running_statistics_with_the_model() {
+        let device = Device::flex();
+        let frozen = FrozenModel::new(&Normed { norm: BatchNormConfig::new(2).init(&device) });
+        let copy = frozen.on(&device);
+        let [ours, copied] = [&frozen, &copy].map(|frozen| &frozen.model().norm.running_mean);
+        // burn writes them through every clone.
+        copied.update(copied.value() + 3.0);
+        let means = [copied.value_sync(), ours.value()].map(|mean| mean.mean().into_scalar::<f32>());
+        assert_eq!(means, [3.0, 0.0]);
     }
 }

@@ -146,7 +146,7 @@ impl<'a, M: Module> Influence<'a, M> {
         self.model.device()
     }
 
-    fn preconditioner(&self, layer: &str) -> Option<&LayerPreconditioner> {
+    pub(super) fn preconditioner(&self, layer: &str) -> Option<&LayerPreconditioner> {
         match &self.layers {
             Some(layers) => layers.get(layer),
             None => Some(&self.identity),
@@ -154,7 +154,7 @@ impl<'a, M: Module> Influence<'a, M> {
     }
 
     /// Refuses factors that are not of the sizes of the layers seen.
-    fn check_dims(&self, batch: &BatchGradients<'_>) -> Result<(), FactorError> {
+    pub(super) fn check_dims(&self, batch: &BatchGradients<'_>) -> Result<(), FactorError> {
         batch.layers.iter().try_for_each(|(layer, gradients)| {
             match self.preconditioner(layer).and_then(|preconditioner| preconditioner.shape) {
                 Some(shape) => LayerFactors::check_dims(layer, shape, gradients.shape),
@@ -272,20 +272,11 @@ impl<'a, M: Module> Influence<'a, M> {
         let mut pending = Pending::default();
         self.model.pass(source, indices, objective, "influence scores", config, |batch| {
             self.check_dims(&batch)?;
-            let (layers, columns) = match options.self_influence {
+            let columns = match options.self_influence {
                 false => self.products(&batch, queries, directions),
                 true => self.products_and_norms(&batch, queries),
             };
-            if columns.is_empty() {
-                return Err(InfluenceError::NoLayer);
-            }
-            if pending.samples.len() >= PENDING_SAMPLES || pending.layers != layers {
-                pending.fetch(&mut scores)?;
-            }
-            pending.layers = layers;
-            pending.samples.extend_from_slice(batch.indices);
-            pending.rows.push(Tensor::cat(columns, 1));
-            Ok(())
+            pending.push(batch.indices, columns, &mut scores)
         })?;
         on_device(self.device(), "influence scores", || pending.fetch(&mut scores))?;
         Ok(scores)
@@ -356,7 +347,7 @@ impl<'a, M: Module> Influence<'a, M> {
         S: BatchSource,
         O: Objective<M, S::Batch>,
     {
-        let mut rows: BTreeMap<String, LayerRows> = BTreeMap::new();
+        let mut sum = UnitSum::default();
         self.model.pass(source, indices, objective, "group directions", config, |batch| {
             self.check_dims(&batch)?;
             for (layer, gradients) in &batch.layers {
@@ -366,26 +357,51 @@ impl<'a, M: Module> Influence<'a, M> {
                     let [samples, ..] = chunk.dims();
                     let row = preconditioner.apply(chunk.clone()).reshape([samples, parameters]);
                     let own = (chunk.reshape([samples, parameters]) * row.clone()).sum_dim(1);
-                    let weights = own.clamp_min(f32::MIN_POSITIVE).sqrt().recip(); // [samples, 1]
-                    let sum = weights.transpose().matmul(row); // [1, parameters]
-                    let sum = match rows.get(layer) {
-                        Some(total) => total.rows.dense() + sum,
-                        None => sum,
-                    };
-                    let shape = gradients.shape;
-                    let shape = [shape.groups, shape.outputs, shape.width()];
-                    rows.insert(layer.clone(), LayerRows { shape, rows: QueryRows::Dense(sum) });
+                    sum.add(layer, gradients, row, own);
                 }
             }
             Ok::<_, InfluenceError>(())
         })?;
-        Ok(Queries { count: 1, rows, self_influence: BTreeMap::new() })
+        Ok(sum.into_query())
     }
+}
+
+/// Σ P^½(G_n) / ‖P^½(G_n)‖ in the eigenbasis, by layer.
+#[derive(Default)]
+pub(super) struct UnitSum {
+    rows: BTreeMap<String, LayerRows>,
+}
+
+impl UnitSum {
+    /// Adds some samples: their rows P(G), `[samples, parameters]`, and ⟨G, P(G)⟩, `[samples, 1]`.
+    pub(super) fn add(&mut self, layer: &str, gradients: &LayerGradients, row: Tensor<2>, own: Tensor<2>) {
+        let weights = own.clamp_min(f32::MIN_POSITIVE).sqrt().recip(); // [samples, 1]
+        let sum = weights.transpose().matmul(row); // [1, parameters]
+        let sum = match self.rows.get(layer) {
+            Some(total) => total.rows.dense() + sum,
+            None => sum,
+        };
+        let shape = gradients.shape;
+        let shape = [shape.groups, shape.outputs, shape.width()];
+        self.rows.insert(layer.to_owned(), LayerRows { shape, rows: QueryRows::Dense(sum) });
+    }
+
+    pub(super) fn into_query(self) -> Queries {
+        Queries { count: 1, rows: self.rows, self_influence: BTreeMap::new() }
+    }
+}
+
+/// What takes the results of a pass, sample by sample and layer by layer.
+pub(super) trait Sink {
+    /// One layer's columns of the next sample of the pass.
+    fn add(&mut self, layer: &str, row: &[f64]);
+    /// All layers of the sample have been added.
+    fn advance(&mut self);
 }
 
 /// Results that are still on the device.
 #[derive(Default)]
-struct Pending {
+pub(super) struct Pending {
     /// In the order of the columns.
     layers: Vec<String>,
     samples: Vec<usize>,
@@ -394,8 +410,27 @@ struct Pending {
 }
 
 impl Pending {
+    /// Takes a batch's columns, `[samples, columns]` by layer.
+    pub(super) fn push(
+        &mut self,
+        samples: &[usize],
+        (layers, columns): (Vec<String>, Vec<Tensor<2>>),
+        sink: &mut impl Sink,
+    ) -> Result<(), InfluenceError> {
+        if columns.is_empty() {
+            return Err(InfluenceError::NoLayer);
+        }
+        if self.samples.len() >= PENDING_SAMPLES || self.layers != layers {
+            self.fetch(sink)?;
+        }
+        self.layers = layers;
+        self.samples.extend_from_slice(samples);
+        self.rows.push(Tensor::cat(columns, 1));
+        Ok(())
+    }
+
     /// Moves the results to the host in one transfer.
-    fn fetch(&mut self, scores: &mut Scores) -> Result<(), InfluenceError> {
+    pub(super) fn fetch(&mut self, sink: &mut impl Sink) -> Result<(), InfluenceError> {
         let Self { layers, samples, rows } = std::mem::take(self);
         if rows.is_empty() {
             return Ok(());
@@ -412,15 +447,15 @@ impl Pending {
         }
         for row in values.chunks(width * layers.len()) {
             for (layer, row) in layers.iter().zip(row.chunks(width)) {
-                scores.add(layer, row);
+                sink.add(layer, row);
             }
-            scores.advance();
+            sink.advance();
         }
         Ok(())
     }
 }
 
-fn rotated<'g>(
+pub(super) fn rotated<'g>(
     gradients: &'g LayerGradients,
     preconditioner: &'g LayerPreconditioner,
 ) -> impl Iterator<Item = Tensor<4>> + 'g {

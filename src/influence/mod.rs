@@ -10,6 +10,7 @@
 //! [`BatchSource`](crate::capture::BatchSource); for image classification they are here.
 
 mod correct;
+mod cosines;
 mod engine;
 mod error;
 mod low_rank;
@@ -22,6 +23,7 @@ mod scores;
 mod task;
 
 pub(crate) use correct::corrected_factors;
+pub(crate) use cosines::{Cosines, SampleNorms};
 pub use engine::{Influence, ScoreOptions};
 pub use error::InfluenceError;
 pub use precondition::{Damping, Preconditioner};

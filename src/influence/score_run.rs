@@ -156,7 +156,7 @@ where
 
     /// Keeps every `samples` samples as a file in `folder` (made if it is not there). A run over the same model, queries and
     /// samples that finds files there goes on after them; parts of another model, other queries or other data are refused, and never
-    /// replaced (damaged ones are). The objective is code and can't be compared: give each one a folder of its own.
+    /// replaced (damaged ones are), as are those that were cut otherwise (another size, other shards). The objective is code and can't be compared: give each one a folder of its own.
     ///
     /// What tells the data are [digests](BatchSource::digests) of the samples, made while they are loaded to be scored. Of each complete
     /// part four, from its first sample to its last, are read again: that notices another data set or another order, but not one image
@@ -213,6 +213,9 @@ where
         };
         let pieces = range.clone().step_by(size).map(|first| first..(first + size).min(range.end));
         let pieces: Vec<Range<usize>> = pieces.collect();
+        if let Some((folder, _)) = &self.parts {
+            refuse_other_cuts(folder, &range, &pieces)?;
+        }
         let single = self.devices.len() < 2 && pieces.len() < 2;
         let bar = progress_bar(range.len(), "influence scores", config.progress && !single);
         let (done, open) = work.done_and_open(pieces, &origin, &bar, config.interrupter.as_ref())?;
@@ -480,6 +483,36 @@ impl<M: Module> Influence<'_, M> {
         });
         (self.model.on(device), layers)
     }
+}
+
+/// Refuses a folder with parts of these samples that begin or end elsewhere: nobody would look at them again.
+fn refuse_other_cuts(
+    folder: &Path,
+    range: &Range<usize>,
+    pieces: &[Range<usize>],
+) -> Result<(), InfluenceError> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        let Some(part) = part_range(&path) else { continue };
+        let overlaps = part.start < range.end && range.start < part.end;
+        if overlaps && !pieces.contains(&part) {
+            let Range { start, end } = part;
+            let detail = format!(
+                "it holds the scores of samples {start} to {end} of the run, which is cut otherwise now: give the same size of parts and \
+                 the same shards as before, or another folder"
+            );
+            return Err(other_run(&path, detail));
+        }
+    }
+    Ok(())
+}
+
+/// The samples of a part, from its file's name.
+fn part_range(path: &Path) -> Option<Range<usize>> {
+    let name = path.file_name()?.to_str()?;
+    let (start, length) = name.strip_prefix("part-")?.strip_suffix(".safetensors")?.split_once('-')?;
+    let (start, length): (usize, usize) = (start.parse().ok()?, length.parse().ok()?);
+    Some(start..start.checked_add(length)?)
 }
 
 fn part_path(folder: &Path, piece: &Range<usize>) -> PathBuf {

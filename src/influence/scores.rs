@@ -1,5 +1,6 @@
 //! Scores: what a pass over the training data returns.
 
+use super::engine::Sink;
 use super::{Queries, ScoreOptions};
 
 /// Scores of all queries with the samples of one pass.
@@ -75,13 +76,6 @@ impl Scores {
         Self::from_parts(samples, queries, values, [own, norms])
     }
 
-    /// Gives the memory of all scores back, and keeps the samples' self-influence.
-    pub(crate) fn forget_queries(&mut self) {
-        let layers = self.layers.iter_mut().map(|(_, layer)| &mut layer.values);
-        layers.chain([&mut self.values]).for_each(|values| *values = Vec::new());
-        self.queries = 0;
-    }
-
     /// All values, `[queries, samples]`.
     pub fn values(&self) -> &[f64] {
         &self.values
@@ -101,14 +95,15 @@ impl Scores {
     pub fn layers(&self) -> impl ExactSizeIterator<Item = (&str, &LayerScores)> {
         self.layers.iter().map(|(layer, scores)| (layer.as_str(), scores))
     }
+}
 
-    /// The sample that [`add`](Self::add) adds to is complete.
-    pub(super) fn advance(&mut self) {
+impl Sink for Scores {
+    fn advance(&mut self) {
         self.filled += 1;
     }
 
-    /// Adds one layer's [scores…] or [scores…, self-influence, squared norm] of the next sample of the pass.
-    pub(super) fn add(&mut self, layer: &str, row: &[f64]) {
+    /// [scores…] or [scores…, self-influence, squared norm].
+    fn add(&mut self, layer: &str, row: &[f64]) {
         let (count, queries, position) = (self.samples.len(), self.queries, self.filled);
         for (query, score) in row[..queries].iter().enumerate() {
             self.values[query * count + position] += score;

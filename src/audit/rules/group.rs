@@ -10,7 +10,7 @@ use burn::module::Module;
 
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, Influence, InfluenceError, LabeledBatch, Margin, Queries, ScoreOptions, Scores,
+    Classifier, Influence, InfluenceError, LabeledBatch, Margin, Queries, SampleNorms, ScoreOptions, Scores,
 };
 
 /// What a refinement works on.
@@ -30,11 +30,6 @@ where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
 {
-    /// The sum of all candidates' unit directions.
-    pub fn direction_of_all(&self) -> Result<Queries, InfluenceError> {
-        self.influence.unit_direction(self.source, self.candidates, &Margin, self.config)
-    }
-
     fn direction(&self, members: &[usize]) -> Result<Queries, InfluenceError> {
         let indices: Vec<usize> = members.iter().map(|&member| self.candidates[member]).collect();
         self.influence.unit_direction(self.source, &indices, &Margin, self.config)
@@ -42,12 +37,11 @@ where
 
     /// The group (positions among the candidates, ascending) after so many rounds at most, and the last s of every candidate.
     ///
-    /// `norms` holds the candidates' self-influence: passes that need not form it again are much cheaper.
+    /// `norms` are those of the candidates: passes that need not form them again are much cheaper.
     pub fn run(
         &self,
         first: &[usize],
-        norms: &Scores,
-        class_sum: &Queries,
+        norms: &SampleNorms,
         rounds: usize,
     ) -> Result<(Vec<usize>, Vec<f64>), InfluenceError> {
         let options = ScoreOptions { per_layer: true, self_influence: false };
@@ -55,7 +49,7 @@ where
         let mut contrast = Vec::new();
         let mut inside = self.direction(&group)?;
         for round in 0..rounds {
-            let outside = class_sum.add_scaled(&inside, -1.0);
+            let outside = norms.unit_sum.add_scaled(&inside, -1.0);
             let sums = Queries::join(&[inside.clone(), outside]);
             let scores =
                 self.influence.scores(self.source, self.candidates, &Margin, &sums, options, self.config)?;
@@ -86,12 +80,12 @@ where
 
 /// s_j = mean_{i∈F, i≠j} C_ij − mean_{i∉F, i≠j} C_ij, from the scores of F's summed directions (row 0) and the others' (row 1),
 /// and self-influence from another pass over the same samples.
-fn group_contrast(scores: &Scores, norms: &Scores, members: &[usize]) -> Vec<f64> {
+fn group_contrast(scores: &Scores, norms: &SampleNorms, members: &[usize]) -> Vec<f64> {
     let members: HashSet<usize> = members.iter().copied().collect();
     let count = scores.samples.len();
     let mut contrast = vec![0.0; count];
-    for ((_, layer), (_, norms)) in scores.layers().zip(norms.layers()) {
-        for (j, &norm) in norms.self_influence.iter().enumerate() {
+    for (path, layer) in scores.layers() {
+        for (j, &norm) in norms.self_influence.get(path).into_iter().flatten().enumerate() {
             let scale = norm.max(f64::MIN_POSITIVE).sqrt();
             let (inside, outside) = (layer.row(0)[j] / scale, layer.row(1)[j] / scale);
             // A sample's cosine with itself is 1 wherever it has a gradient at all; it says nothing.

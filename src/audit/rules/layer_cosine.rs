@@ -10,15 +10,14 @@
 //! 4. Refinement: with F the upper group, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, C_ij = mean_l ⟨u_il, u_jl⟩, i ≠ j; F becomes
 //!    {s > Otsu(s)} until it stays. The means are inner products with summed directions: a round is linear in the class.
 //!
-//! Cost: two passes over the samples of one label, one more and a part per round of refinement.
+//! Cost: a pass over the samples of one label, a cheaper one and a part of one per round of refinement.
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, Queries, ScoreOptions,
-    Scores,
+    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin,
 };
 
 use super::group::{Refinement, above};
@@ -69,9 +68,8 @@ impl LayerCosine {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
         let queries = influence.queries(suspects, &Logit, config)?;
-        let scores = influence.scores(source, candidates, &Margin, &queries, options, config)?;
+        let Cosines { rows, norms } = influence.cosines(source, candidates, &Margin, &queries, config)?;
         let refinement = Refinement {
             influence,
             source,
@@ -79,42 +77,21 @@ impl LayerCosine {
             config,
             cut: |values| otsu(values).map(|split| split.threshold),
         };
-        let mut class_sum: Option<Queries> = None;
         let mut findings = Vec::with_capacity(suspects.len());
-        for suspect in 0..suspects.len() {
-            let v = mean_cosines(&scores, &queries, suspect);
+        for row in rows {
+            let v: Vec<f64> = row.into_iter().map(|cosine| -cosine).collect();
             let split = otsu(&v);
             let separation = split.map(|split| split.separation);
             let mut finding = LayerCosineFinding { separation, flagged: Vec::new(), scores: v };
             if let Some(split) = split.filter(|split| split.separation >= self.min_separation) {
                 finding.flagged = above(&finding.scores, split.threshold);
                 if self.max_rounds > 0 {
-                    let sum = match class_sum.take() {
-                        Some(sum) => sum,
-                        None => refinement.direction_of_all()?,
-                    };
                     (finding.flagged, finding.scores) =
-                        refinement.run(&finding.flagged, &scores, &sum, self.max_rounds)?;
-                    class_sum = Some(sum);
+                        refinement.run(&finding.flagged, &norms, self.max_rounds)?;
                 }
             }
             findings.push(finding);
         }
         Ok(findings)
     }
-}
-
-/// v_j = −mean over layers of the cosine between sample j and query `query`.
-pub(super) fn mean_cosines(scores: &Scores, queries: &Queries, query: usize) -> Vec<f64> {
-    let mut mean = vec![0.0; scores.samples.len()];
-    let mut layers = 0usize;
-    for (layer, layer_scores) in scores.layers() {
-        let own = queries.self_influence(layer).map_or(0.0, |own| own[query]);
-        if own > 0.0 {
-            layers += 1;
-            mean.iter_mut().zip(layer_scores.cosines(query, own)).for_each(|(sum, cosine)| *sum -= cosine);
-        }
-    }
-    mean.iter_mut().for_each(|sum| *sum /= layers.max(1) as f64);
-    mean
 }

@@ -47,8 +47,8 @@
 //! smooth shading, is in the null images itself, and is missed.
 //!
 //! Cost: predictions of at most 40 M altered images, one pass over the samples of one label with suspects + M queries; for flagged
-//! suspects one more pass and a part per round.
-//! Memory: suspects + M query gradients.
+//! suspects a cheaper pass over them and a part of one per round.
+//! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
 mod alike;
 mod common;
@@ -61,12 +61,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, Queries, ScoreOptions,
-    Scores,
+    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, SampleNorms,
 };
 
 use super::group::Refinement;
-use super::layer_cosine::mean_cosines;
 use super::minimum_error;
 use alike::{Alike, alike};
 use null::View;
@@ -123,13 +121,11 @@ impl Delta {
 #[derive(Clone, Debug)]
 pub struct DeltaEvidence {
     candidates: Vec<usize>,
-    /// Self-influence of the candidates, layer by layer.
-    norms: Scores,
+    norms: SampleNorms,
     suspects: usize,
     tests: Tests,
     /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
     doubts: Option<Tests>,
-    class_sum: Option<Queries>,
 }
 
 /// The three looks at the same data.
@@ -204,11 +200,10 @@ impl Delta {
         let count = suspects.len();
         let asked = ImageList(suspects.0.iter().chain(&null_images.0).cloned().collect());
         let queries = influence.queries(&asked, &Logit, config)?;
-        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
-        let mut norms = influence.scores(source, candidates, &Margin, &queries, options, config)?;
-        let cosines: Vec<Vec<f64>> =
-            (0..asked.len()).map(|query| mean_cosines(&norms, &queries, query)).collect();
-        norms.forget_queries(); // Refinement needs self-influence alone.
+        let Cosines { rows: mut cosines, norms } =
+            influence.cosines(source, candidates, &Margin, &queries, config)?;
+        drop(queries); // Most of the memory.
+        cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
         // Over several suspects natural groups average out: each has its own.
         let looks = look::looks(source, candidates, influence.device())?;
@@ -222,7 +217,7 @@ impl Delta {
             }
         };
         let candidates = candidates.to_vec();
-        Ok(DeltaEvidence { candidates, norms, suspects, tests, doubts, class_sum: None })
+        Ok(DeltaEvidence { candidates, norms, suspects, tests, doubts })
     }
 
     /// What is found for one of the suspects: with `poisoned`, its samples.
@@ -231,7 +226,7 @@ impl Delta {
     /// Those of the passes of the refinement.
     pub fn finding<M, S>(
         &self,
-        evidence: &mut DeltaEvidence,
+        evidence: &DeltaEvidence,
         suspect: usize,
         poisoned: bool,
         influence: &Influence<'_, M>,
@@ -273,13 +268,9 @@ impl Delta {
         if self.max_rounds == 0 || !sizes.contains(&finding.flagged.len()) {
             return Ok(finding);
         }
-        let DeltaEvidence { candidates, norms, class_sum, .. } = evidence;
+        let DeltaEvidence { candidates, norms, .. } = evidence;
         let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
-        let sum = match class_sum {
-            Some(sum) => sum,
-            None => class_sum.insert(refinement.direction_of_all()?),
-        };
-        let (flagged, scores) = refinement.run(&finding.flagged, norms, sum, self.max_rounds)?;
+        let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
         let kept = finding.flagged.iter().filter(|sample| flagged.binary_search(sample).is_ok()).count();
         if 2 * kept >= finding.flagged.len() {
             finding.flagged = flagged;

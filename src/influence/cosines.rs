@@ -1,0 +1,211 @@
+//! Mean cosines between samples and queries: all that the rules need of a pass, in the memory of its result.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows};
+
+use super::engine::{Pending, Sink, UnitSum, rotated};
+use super::{Influence, InfluenceError, Queries};
+
+/// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the preconditioner:
+/// 1/L Σ_l ⟨q_l, G_nl⟩ / √(⟨Q_l, P(Q_l)⟩ ⟨G_nl, P(G_nl)⟩), q = P(Q), over the layers in which the query has a gradient at all.
+#[derive(Debug)]
+pub(crate) struct Cosines {
+    /// By query, then by sample.
+    pub rows: Vec<Vec<f64>>,
+    pub norms: SampleNorms,
+}
+
+/// What is kept of the samples' own gradients.
+#[derive(Clone, Debug)]
+pub(crate) struct SampleNorms {
+    /// ⟨G_n, P(G_n)⟩ of every sample, by layer.
+    pub self_influence: BTreeMap<String, Vec<f64>>,
+    /// The sum of all samples' unit directions, as [`Influence::unit_direction`] has it.
+    pub unit_sum: Queries,
+}
+
+impl<M: Module> Influence<'_, M> {
+    /// The cosines of the samples at `indices` with all queries, from one pass. Memory: queries × samples, and layers × samples.
+    ///
+    /// # Errors
+    /// Those of the pass; [`InfluenceError::NoLayer`], [`InfluenceError::NotFinite`].
+    pub(crate) fn cosines<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        queries: &Queries,
+        config: &PassConfig,
+    ) -> Result<Cosines, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch>,
+    {
+        let mut mean = Mean {
+            queries,
+            rows: vec![vec![0.0; indices.len()]; queries.len()],
+            layers: vec![0; queries.len()],
+            self_influence: BTreeMap::new(),
+            samples: indices.len(),
+            filled: 0,
+        };
+        let (mut pending, mut sum) = (Pending::default(), UnitSum::default());
+        let dtype = self.model().inventory().dtype;
+        self.model().pass(source, indices, objective, "influence scores", config, |batch| {
+            self.check_dims(&batch)?;
+            let columns = batch.layers.iter().filter_map(|(layer, gradients)| {
+                let (preconditioner, rows) = (self.preconditioner(layer)?, queries.rows.get(layer)?);
+                let (parameters, rows) = (gradients.shape.parameters(), rows.dense(dtype));
+                let chunks = rotated(gradients, preconditioner).map(|chunk| {
+                    let [samples, ..] = chunk.dims();
+                    let row = preconditioner.apply(chunk.clone());
+                    let own = chunk.clone() * row.clone();
+                    let own = own.reshape([samples, parameters]).sum_dim(1);
+                    sum.add(layer, gradients, row.reshape([samples, parameters]), own.clone());
+                    Tensor::cat(vec![products_with_rows(chunk, &rows), own], 1)
+                });
+                let chunks: Vec<Tensor<2>> = chunks.collect();
+                (!chunks.is_empty()).then(|| (layer.clone(), Tensor::cat(chunks, 0)))
+            });
+            let columns = columns.unzip();
+            pending.push(batch.indices, columns, &mut mean)
+        })?;
+        on_device(self.device(), "influence scores", || pending.fetch(&mut mean))?;
+        let Mean { mut rows, layers, self_influence, .. } = mean;
+        for (row, layers) in rows.iter_mut().zip(layers) {
+            row.iter_mut().for_each(|sum| *sum /= f64::from(layers.max(1)));
+        }
+        Ok(Cosines { rows, norms: SampleNorms { self_influence, unit_sum: sum.into_query() } })
+    }
+}
+
+/// Sums of cosines, as the pass goes on.
+struct Mean<'q> {
+    queries: &'q Queries,
+    rows: Vec<Vec<f64>>,
+    /// By query, the layers that count.
+    layers: Vec<u32>,
+    self_influence: BTreeMap<String, Vec<f64>>,
+    samples: usize,
+    filled: usize,
+}
+
+impl Sink for Mean<'_> {
+    /// [scores…, self-influence].
+    fn add(&mut self, layer: &str, row: &[f64]) {
+        let (Some((&own, scores)), Some(own_of_queries)) =
+            (row.split_last(), self.queries.self_influence(layer))
+        else {
+            return;
+        };
+        if !self.self_influence.contains_key(layer) {
+            self.self_influence.insert(layer.to_owned(), vec![0.0; self.samples]);
+            let counts = own_of_queries.iter().map(|own| u32::from(*own > 0.0));
+            self.layers.iter_mut().zip(counts).for_each(|(layers, counts)| *layers += counts);
+        }
+        if let Some(known) = self.self_influence.get_mut(layer) {
+            known[self.filled] = own;
+        }
+        for ((row, score), own_of_query) in self.rows.iter_mut().zip(scores).zip(own_of_queries) {
+            if *own_of_query > 0.0 {
+                row[self.filled] += score / (own_of_query * own).max(f64::MIN_POSITIVE).sqrt();
+            }
+        }
+    }
+
+    fn advance(&mut self) {
+        self.filled += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::nn;
+    use burn::tensor::{Device, Tensor};
+
+    use super::Cosines;
+    use crate::capture::{FrozenModel, PassConfig};
+    use crate::factors::KroneckerFactors;
+    use crate::influence::{
+        Classifier, CrossEntropy, Damping, ImageList, Influence, Logit, Margin, Preconditioner, ScoreOptions,
+    };
+    use crate::samples::Image;
+
+    const CLASSES: usize = 3;
+
+    #[derive(Module, Debug)]
+    struct Net {
+        first: crate::nn::Linear,
+        norm: nn::BatchNorm,
+        second: crate::nn::Linear,
+    }
+
+    impl Net {
+        fn new(device: &Device) -> Self {
+            Self {
+                first: crate::nn::LinearConfig::new(4, 5).init(device),
+                norm: nn::BatchNormConfig::new(5).init(device),
+                second: crate::nn::LinearConfig::new(5, CLASSES).init(device),
+            }
+        }
+    }
+
+    impl Classifier for Net {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            let [batch, ..] = images.dims();
+            let hidden = self.first.forward(images.reshape([batch, 4])).tanh();
+            let hidden = self.norm.forward(hidden.unsqueeze_dim::<3>(2)).squeeze_dim::<2>(2);
+            self.second.forward(hidden)
+        }
+    }
+
+    fn images(count: usize, seed: usize) -> ImageList {
+        let pixels = |n: usize| (0..4).map(|k| ((7 * n + 3 * k + seed) % 11) as f32 / 11.0).collect();
+        let image = |n| Image::new(pixels(n), [1, 2, 2]).expect("four pixels");
+        ImageList((0..count).map(|n| (image(n), n % CLASSES)).collect())
+    }
+
+    #[test]
+    fn they_are_those_of_scores_layer_by_layer_and_the_sum_is_that_of_the_directions() {
+        let device = Device::flex();
+        device.seed(4);
+        let frozen = FrozenModel::new(&Net::new(&device));
+        let (train, asked) = (images(20, 0), images(3, 5));
+        let all: Vec<usize> = (0..20).collect();
+        let config = PassConfig { batch_size: 6, progress: false, interrupter: None };
+        let mut factors =
+            KroneckerFactors::fit(&frozen, &train, &all, &CrossEntropy, &config).expect("factors");
+        factors.correct_eigenvalues(&frozen, &train, &all, &CrossEntropy, &config).expect("eigenvalues");
+        let influence =
+            Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).expect("influence");
+        let queries = influence.queries(&asked, &Logit, &config).expect("queries");
+        let some = &all[3..];
+        let Cosines { rows, norms } =
+            influence.cosines(&train, some, &Margin, &queries, &config).expect("cosines");
+
+        let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
+        let scores = influence.scores(&train, some, &Margin, &queries, options, &config).expect("scores");
+        for (query, row) in rows.iter().enumerate() {
+            let mut expected = vec![0.0; some.len()];
+            for (path, layer) in scores.layers() {
+                let own = queries.self_influence(path).expect("both layers are asked")[query];
+                expected
+                    .iter_mut()
+                    .zip(layer.cosines(query, own))
+                    .for_each(|(sum, cosine)| *sum += cosine / 2.0);
+                assert_eq!(norms.self_influence[path], layer.self_influence);
+            }
+            assert!(expected.iter().any(|cosine| cosine.abs() > 0.1), "{expected:?}");
+            for (got, expected) in row.iter().zip(&expected) {
+                assert!((got - expected).abs() < 1e-12, "{got}, not {expected}");
+            }
+        }
+        let sum = influence.unit_direction(&train, some, &Margin, &config).expect("direction");
+        assert_eq!(sum.truncation(&norms.unit_sum), [0.0]);
+    }
+}
