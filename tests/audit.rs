@@ -163,6 +163,28 @@ fn queries_in_half_the_memory_find_the_same() {
 }
 
 #[test]
+fn several_devices_share_an_audit() {
+    let case = &TRAINED.poisoned;
+    let devices = vec![Device::flex(), Device::flex(), Device::flex()];
+    let audit = case.audit(AuditConfig { devices: devices.clone(), ..config() }, &case.triggered[..1]);
+    assert_eq!((audit.verdict(), audit.flagged()), (Verdict::Poisoned, AUDIT.flagged()));
+    let [shared, alone] = [&audit, &*AUDIT].map(|audit| audit.record.suspects[0].separation.unwrap());
+    assert!((shared / alone - 1.0).abs() < 1e-3, "{shared} and {alone}");
+    for (shared, alone) in audit.scores().iter().zip(AUDIT.scores()) {
+        assert!(shared == alone || (shared - alone).abs() < 1e-4, "{shared} and {alone}");
+    }
+    assert_eq!(audit.record.rule, AUDIT.record.rule, "where it ran is not part of the record");
+
+    let paper = config().with_rule(Rule::Paper(PaperRule { tolerance: 1, ..PaperRule::default() }));
+    let paper = AuditConfig { copies: 8, ..paper };
+    let alone = case.audit(paper.clone(), &case.triggered[..1]);
+    let shared = case.audit(AuditConfig { devices, ..paper }, &case.triggered[..1]);
+    let votes = |audit: &Audit| audit.record.flagged.iter().map(|flagged| flagged.index).collect::<Vec<_>>();
+    assert!(!alone.flagged().is_empty());
+    assert_eq!(votes(&shared), votes(&alone));
+}
+
+#[test]
 fn cleaned_drops_exactly_the_flagged_samples() {
     let case = &TRAINED.poisoned;
     let audit = &*AUDIT;

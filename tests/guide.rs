@@ -70,6 +70,7 @@ fn defaults_are_those_of_the_code() {
     states("damping", damping);
     states("eigenvalue_samples", eigenvalue_samples);
     states("query_storage", query_storage);
+    states("devices", devices);
     states("seed", seed);
     let PassConfig { batch_size, progress, interrupter } = pass;
     states("pass.batch_size", batch_size);

@@ -124,6 +124,46 @@ fn scores_are_the_same_with_and_without_self_influence() {
 }
 
 #[test]
+fn devices_share_the_samples_of_a_pass() {
+    let (train, queries) = (Items(items(30, 1)), Items(items(5, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    let config = in_batches(4);
+    let influence = || Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let (alone, shared) = (
+        influence(),
+        influence().with_devices(vec![Device::flex(), Device::flex(), Device::flex()]).unwrap(),
+    );
+    let queries = alone.queries(&queries, &margin_of, &config).unwrap();
+    let some: Vec<usize> = (2..30).rev().collect();
+    for self_influence in [true, false] {
+        let options = ScoreOptions { per_layer: true, self_influence };
+        let run = |influence: &Influence<'_, Net>| {
+            influence.scores(&train, &some, &loss, &queries, options, &config).unwrap()
+        };
+        let (one, many) = (run(&alone), run(&shared));
+        assert_eq!(many.samples, some);
+        assert_close(many.values(), one.values(), 1e-5);
+        assert_eq!(many.layers().len(), 2);
+        for ((name, layer), (other, expected)) in many.layers().zip(one.layers()) {
+            assert_eq!(name, other);
+            (0..5).for_each(|query| assert_close(layer.row(query), expected.row(query), 1e-5));
+            assert_eq!(layer.self_influence.len(), expected.self_influence.len());
+        }
+        if self_influence {
+            assert_close(&many.self_influence, &one.self_influence, 1e-5);
+            assert_close(&many.squared_norm, &one.squared_norm, 1e-5);
+        }
+    }
+    // One device is no company.
+    let single = influence().with_devices(vec![Device::flex()]).unwrap();
+    let options = ScoreOptions::default();
+    let [a, b] = [&single, &alone]
+        .map(|influence| influence.scores(&train, &some, &loss, &queries, options, &config).unwrap());
+    assert_eq!(a.values(), b.values());
+}
+
+#[test]
 fn queries_in_bf16_cost_three_digits() {
     let (train, queries) = (Items(items(30, 1)), Items(items(5, 2)));
     let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));

@@ -1,5 +1,6 @@
 //! Settings of an audit.
 
+use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -39,6 +40,7 @@ impl Default for Rule {
 /// | `damping` | 0.1 × mean eigenvalue of each layer |
 /// | `eigenvalue_samples` | 2,048 (the eigenvalues are corrected on so many samples where the factors have none; 0: on all) |
 /// | `query_storage` | in full |
+/// | `devices` | none: where the model is |
 /// | `seed` | 0 |
 /// | `pass` | batches of 64, a progress bar |
 #[derive(Clone, Debug)]
@@ -55,6 +57,9 @@ pub struct AuditConfig {
     pub eigenvalue_samples: usize,
     /// How the gradients of suspects, altered copies and null images are kept: most of an audit's memory.
     pub query_storage: QueryStorage,
+    /// Devices that share the training samples, where there are two or more; one may be named twice. Each holds the model and all
+    /// queries. Results differ by rounding only. Not part of the record: it is the machine's, not the audit's.
+    pub devices: Vec<Device>,
     /// Altered copies, the eigenvalues' samples and their labels depend on it.
     pub seed: u64,
     /// How passes over the data run.
@@ -70,6 +75,7 @@ impl Default for AuditConfig {
             damping: Damping::default(),
             eigenvalue_samples: 2048,
             query_storage: QueryStorage::default(),
+            devices: Vec::new(),
             seed: 0,
             pass: PassConfig::default(),
         }
@@ -132,7 +138,7 @@ impl AuditConfig {
     }
 
     /// The settings of an earlier audit, from its record: with the same model, factors, data and suspects it comes out the same. What
-    /// depends on the machine and not on the audit (progress bar, interrupter) is as in [`PassConfig::default`].
+    /// depends on the machine and not on the audit (devices, progress bar, interrupter) is as in [`PassConfig::default`].
     ///
     /// # Errors
     /// [`AuditError::Setting`] for a record whose settings are not those of this version's rules.
@@ -155,9 +161,18 @@ impl AuditConfig {
         let Recorded { copies, preconditioner, damping, eigenvalue_samples, query_storage, batch_size } =
             rest;
         let pass = PassConfig { batch_size, ..PassConfig::default() };
-        let seed = record.seed;
-        let config =
-            Self { rule, copies, preconditioner, damping, eigenvalue_samples, query_storage, seed, pass };
+        let (seed, devices) = (record.seed, Vec::new());
+        let config = Self {
+            rule,
+            copies,
+            preconditioner,
+            damping,
+            eigenvalue_samples,
+            query_storage,
+            devices,
+            seed,
+            pass,
+        };
         config.validate()?;
         Ok(config)
     }
@@ -221,6 +236,7 @@ mod tests {
                 damping: Damping::Constant(1e-3),
                 eigenvalue_samples: 77,
                 query_storage,
+                devices: Vec::new(),
                 seed: 5,
                 pass,
             };

@@ -191,7 +191,8 @@ impl DeltaAudit {
             self.config.preconditioner,
             self.config.damping,
         )?
-        .with_query_storage(self.config.query_storage);
+        .with_query_storage(self.config.query_storage)
+        .with_devices(self.config.devices.clone())?;
         let factor_seconds = factor_start.elapsed().as_secs_f64();
 
         let score_start = Instant::now();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows};
 
@@ -28,12 +28,48 @@ pub(crate) struct SampleNorms {
     pub unit_sum: Queries,
 }
 
+impl Cosines {
+    /// The samples of both, one after the other.
+    fn and(mut self, other: Self, device: &Device) -> Self {
+        self.rows.iter_mut().zip(other.rows).for_each(|(row, other)| row.extend(other));
+        for (layer, own) in other.norms.self_influence {
+            self.norms.self_influence.entry(layer).or_default().extend(own);
+        }
+        let [sum, other] = [&self.norms.unit_sum, &other.norms.unit_sum].map(|sum| sum.on(device));
+        self.norms.unit_sum = sum.add_scaled(&other, 1.0);
+        self
+    }
+}
+
 impl<M: Module> Influence<'_, M> {
     /// The cosines of the samples at `indices` with all queries, from one pass. Memory: queries × samples, and layers × samples.
     ///
     /// # Errors
     /// Those of the pass; [`InfluenceError::NoLayer`], [`InfluenceError::NotFinite`].
     pub(crate) fn cosines<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        queries: &Queries,
+        config: &PassConfig,
+    ) -> Result<Cosines, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch> + Sync,
+    {
+        if self.workers.is_none() {
+            return self.cosines_here(source, indices, objective, queries, config);
+        }
+        let parts = self.workers.share(indices, queries, config, |influence, queries, part, config| {
+            influence.cosines_here(source, part, objective, queries, config)
+        })?;
+        on_device(self.device(), "adding up what several devices found", || {
+            parts.into_iter().reduce(|all, part| all.and(part, self.device())).ok_or(InfluenceError::NoLayer)
+        })
+    }
+
+    fn cosines_here<S, O>(
         &self,
         source: &S,
         indices: &[usize],

@@ -22,6 +22,7 @@ use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
 use super::precondition::LayerPreconditioner;
 use super::queries::{LayerRows, Queries, QueryStorage};
 use super::scores::{LayerScores, Scores};
+use super::workers::Workers;
 use super::{Damping, InfluenceError, Preconditioner};
 
 /// Influence of training samples on queries, for one frozen model.
@@ -32,6 +33,8 @@ pub struct Influence<'a, M> {
     pub(super) layers: Option<BTreeMap<String, LayerPreconditioner>>,
     pub(super) identity: LayerPreconditioner,
     pub(super) storage: QueryStorage,
+    /// On other devices; none: all is done where the model is.
+    pub(super) workers: Workers<M>,
 }
 
 /// What a scoring pass returns beside the scores.
@@ -57,7 +60,7 @@ impl Default for ScoreOptions {
 }
 
 /// Of one layer and each batch of queries: the rows and ⟨G, P(G)⟩.
-type QueryParts = (Vec<LayerRows>, Vec<f64>);
+type QueryParts = (Vec<LayerRows>, Vec<Tensor<2>>);
 
 /// Where the products of each layer are taken, found out when it is first seen: with queries that are rotated back into the
 /// layer's own coordinates, once, or in the eigenbasis, into which every sample is rotated then.
@@ -123,13 +126,24 @@ impl<'a, M: Module> Influence<'a, M> {
             layers.collect::<Result<_, InfluenceError>>()
         })?;
         let identity = LayerPreconditioner::default();
-        Ok(Self { model, layers: Some(layers), identity, storage: QueryStorage::default() })
+        let (storage, workers) = (QueryStorage::default(), Workers::none());
+        Ok(Self { model, layers: Some(layers), identity, storage, workers })
     }
 
     /// Plain inner products of gradients, over every captured layer.
     pub fn identity(model: &'a FrozenModel<M>) -> Self {
         let (identity, storage) = (LayerPreconditioner::default(), QueryStorage::default());
-        Self { model, layers: None, identity, storage }
+        Self { model, layers: None, identity, storage, workers: Workers::none() }
+    }
+
+    /// Shares the samples of [`scores`](Self::scores) among these devices, each of which gets a copy of the model and the preconditioners;
+    /// one may be named twice. With one or none all is done where the model is.
+    ///
+    /// # Errors
+    /// [`PassError::Device`](crate::capture::PassError::Device), where one can't take its copy.
+    pub fn with_devices(self, devices: Vec<Device>) -> Result<Self, InfluenceError> {
+        let workers = if devices.len() < 2 { Workers::none() } else { Workers::new(&self, devices)? };
+        Ok(Self { workers, ..self })
     }
 
     /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's.
@@ -194,7 +208,7 @@ impl<'a, M: Module> Influence<'a, M> {
                     let row = QueryRows::Dense(row.reshape([samples, parameters]));
                     let (rows, own_values) = parts.entry(layer.clone()).or_default();
                     rows.push(LayerRows { shape, rows: row }.stored(self.storage));
-                    own_values.extend(own.into_data().convert::<f64>().iter::<f64>());
+                    own_values.push(own); // Stays on the device: no batch waits for the one before.
                 }
             }
             Ok::<_, InfluenceError>(())
@@ -204,6 +218,10 @@ impl<'a, M: Module> Influence<'a, M> {
         }
         let mut queries = Queries { count: indices.len(), ..Queries::default() };
         for (layer, (rows, own)) in parts {
+            let own: Vec<f64> = on_device(self.device(), "query gradients", || {
+                let own = Tensor::cat(own, 0).into_data().convert::<f64>();
+                Ok::<_, InfluenceError>(own.iter::<f64>().collect())
+            })?;
             if own.iter().any(|value| !value.is_finite()) {
                 let (first, last) = (0, indices.len() - 1);
                 return Err(PassError::NotFinite { layer, first, last }.into());
@@ -246,10 +264,18 @@ impl<'a, M: Module> Influence<'a, M> {
     ) -> Result<Scores, InfluenceError>
     where
         S: BatchSource,
-        O: Objective<M, S::Batch>,
+        O: Objective<M, S::Batch> + Sync,
     {
-        let mut directions = Directions::new(indices.len());
-        self.scores_along(&mut directions, source, indices, objective, queries, options, config)
+        if self.workers.is_none() {
+            let mut directions = Directions::new(indices.len());
+            return self.scores_along(&mut directions, source, indices, objective, queries, options, config);
+        }
+        // Every device takes the same way, which depends on the number of all samples.
+        let parts = self.workers.share(indices, queries, config, |influence, queries, part, config| {
+            let mut directions = Directions::new(indices.len());
+            influence.scores_along(&mut directions, source, part, objective, queries, options, config)
+        })?;
+        Ok(Scores::concat(parts))
     }
 
     /// [`scores`](Self::scores) with directions that several passes share.

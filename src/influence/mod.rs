@@ -21,6 +21,7 @@ mod score_file;
 mod score_run;
 mod scores;
 mod task;
+mod workers;
 
 pub(crate) use correct::corrected_factors;
 pub(crate) use cosines::{Cosines, SampleNorms};

@@ -17,12 +17,12 @@ use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, PassError, on_device, progress_bar};
+use crate::capture::{BatchSource, Objective, PassConfig, PassError, progress_bar};
 use crate::items::{caught, spread};
 
 use super::engine::Directions;
-use super::precondition::LayerPreconditioner;
 use super::score_file::{PartialScores, ScoreFileError, ScoreOrigin};
+use super::workers::Workers;
 use super::{Influence, InfluenceError, Queries, ScoreOptions};
 
 /// Samples of a part where devices share a run that keeps no files.
@@ -220,52 +220,22 @@ where
         let bar = progress_bar(range.len(), "influence scores", config.progress && !single);
         let (done, open) = work.done_and_open(pieces, &origin, &bar, config.interrupter.as_ref())?;
         let config = PassConfig { progress: config.progress && single, ..config.clone() };
-        let (open, results) = (Mutex::new(open), Mutex::new((done, None)));
         let devices = match self.devices.as_slice() {
             [] => vec![self.influence.model.device().clone()],
             devices => devices.to_vec(),
         };
-        let copies = devices.into_iter().map(|device| {
-            let copies = on_device(&device, "copying model and queries to it", || {
-                Ok::<_, InfluenceError>((self.influence.copies(&device), self.queries.on(&device)))
-            });
-            match copies {
-                Ok(copies) => Ok((device, copies)),
-                Err(error) => Err(error.on(&device)),
-            }
-        });
-        let copies = copies.collect::<Result<Vec<_>, _>>()?;
-        std::thread::scope(|threads| {
-            for (device, ((model, layers), queries)) in copies {
-                let (open, results, bar, storage) = (&open, &results, &bar, self.influence.storage);
-                let (work, origin, config) = (&work, &origin, &config);
-                threads.spawn(move || {
-                    let identity = LayerPreconditioner::default();
-                    let influence = Influence { model: &model, layers, identity, storage };
-                    // Of the whole run's samples: every part and shard takes the same way, and gives the same bits.
-                    let mut directions = Directions::new(work.indices.len());
-                    loop {
-                        if lock(results).1.is_some() {
-                            return; // Another device failed.
-                        }
-                        let Some(piece) = lock(open).pop_front() else { return };
-                        let length = piece.len() as u64;
-                        let directions = &mut directions;
-                        let part = || work.part(&influence, directions, &queries, piece, origin, config);
-                        match on_device(&device, "influence scores", part) {
-                            Ok(part) => lock(results).0.push(part),
-                            Err(error) => {
-                                lock(results).1.get_or_insert(error.on(&device));
-                                return;
-                            }
-                        }
-                        bar.inc(length);
-                    }
-                });
-            }
-        });
+        let workers = Workers::new(self.influence, devices)?;
+        let (mut parts, error) = workers.share_out(
+            open,
+            self.queries,
+            self.indices.len(),
+            &bar,
+            |influence, queries, directions, piece| {
+                work.part(influence, directions, queries, piece, &origin, &config)
+            },
+        )?;
         bar.finish_and_clear();
-        let (parts, error) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        parts.extend(done);
         match error {
             Some(error) => Err(error),
             None => Ok(PartialScores::merge(parts)?),
@@ -470,19 +440,6 @@ fn other_data(path: &Path, index: usize) -> InfluenceError {
 
 fn other_run(path: &Path, detail: String) -> InfluenceError {
     ScoreFileError::OtherRun { what: path.display().to_string(), detail }.into()
-}
-
-impl<M: Module> Influence<'_, M> {
-    /// The model and the preconditioners on another device.
-    fn copies(
-        &self,
-        device: &Device,
-    ) -> (FrozenModel<M>, Option<std::collections::BTreeMap<String, LayerPreconditioner>>) {
-        let layers = self.layers.as_ref().map(|layers| {
-            layers.iter().map(|(layer, preconditioner)| (layer.clone(), preconditioner.on(device))).collect()
-        });
-        (self.model.on(device), layers)
-    }
 }
 
 /// Refuses a folder with parts of these samples that begin or end elsewhere: nobody would look at them again.

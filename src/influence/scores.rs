@@ -31,6 +31,23 @@ pub struct LayerScores {
 }
 
 impl LayerScores {
+    /// Those of several parts, each with its samples; zeros where a layer took no part.
+    fn concat(parts: Vec<(usize, Option<Self>)>, queries: usize) -> Self {
+        let samples = parts.iter().map(|(samples, _)| samples).sum();
+        let mut values = Vec::with_capacity(queries * samples);
+        for query in 0..queries {
+            for (samples, part) in &parts {
+                match part {
+                    Some(part) => values.extend_from_slice(part.row(query)),
+                    None => values.extend(std::iter::repeat_n(0.0, *samples)),
+                }
+            }
+        }
+        let own = parts.iter().filter_map(|(_, part)| part.as_ref());
+        let self_influence = own.flat_map(|part| &part.self_influence).copied().collect();
+        Self { samples, values, self_influence }
+    }
+
     /// The scores of one query, by sample.
     pub fn row(&self, query: usize) -> &[f64] {
         &self.values[query * self.samples..(query + 1) * self.samples]
@@ -65,15 +82,25 @@ impl Scores {
         Self { samples, queries, values, self_influence, squared_norm, filled, ..Self::default() }
     }
 
-    /// The samples of several, one after the other; all have the same queries. Per-layer scores are dropped.
+    /// The samples of several, one after the other; all have the same queries. Of layers those of the first.
     pub(super) fn concat(parts: Vec<Self>) -> Self {
-        let queries = parts.first().map_or(0, |part| part.queries);
+        let Some(first) = parts.first() else { return Self::default() };
+        let (queries, per_layer) = (first.queries, first.per_layer);
         let row = |query| parts.iter().flat_map(move |part| part.row(query));
         let values = (0..queries).flat_map(row).copied().collect();
-        let samples = parts.iter().flat_map(|part| &part.samples).copied().collect();
+        let samples: Vec<usize> = parts.iter().flat_map(|part| &part.samples).copied().collect();
         let own = parts.iter().flat_map(|part| &part.self_influence).copied().collect();
         let norms = parts.iter().flat_map(|part| &part.squared_norm).copied().collect();
-        Self::from_parts(samples, queries, values, [own, norms])
+        let layers = first.layers.iter().map(|(path, _)| {
+            let of = |part: &'_ Self| {
+                part.layers.iter().find(|(name, _)| name == path).map(|(_, layer)| layer.clone())
+            };
+            let layer: Vec<(usize, Option<LayerScores>)> =
+                parts.iter().map(|part| (part.samples.len(), of(part))).collect();
+            (path.clone(), LayerScores::concat(layer, queries))
+        });
+        let layers = layers.collect();
+        Self { layers, per_layer, ..Self::from_parts(samples, queries, values, [own, norms]) }
     }
 
     /// All values, `[queries, samples]`.
