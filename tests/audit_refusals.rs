@@ -53,6 +53,42 @@ impl Dataset<LabeledImage> for Stopping {
 }
 
 #[test]
+fn labels_that_are_known_are_not_read_and_wrong_ones_are_refused() {
+    let data = || Stopping {
+        samples: samples(3000),
+        left: AtomicUsize::new(usize::MAX),
+        interrupter: Interrupter::new(),
+    };
+    let labels: Vec<usize> = data().samples.iter().map(|sample| sample.label).collect();
+    let factors = fit(&model(), &set(samples(200)));
+    let config = AuditConfig { preconditioner: Preconditioner::Kfac, ..quick() };
+    let run = |audit: DeltaAudit, data: &Stopping| {
+        let audit = audit.run(&model(), &factors, data, &[suspect()]);
+        (audit, usize::MAX - data.left.load(Ordering::Relaxed))
+    };
+    let (alone, all) = run(DeltaAudit::new(config.clone()), &data());
+    let (told, some) = run(DeltaAudit::new(config.clone()).with_labels(labels.clone()), &data());
+    let (alone, told) = (alone.unwrap(), told.unwrap());
+    assert_eq!((told.scores(), told.flagged()), (alone.scores(), alone.flagged()));
+    assert_eq!(told.record.evidence, alone.record.evidence);
+    assert!(some + 1900 < all, "{some} samples read instead of {all}");
+
+    let refused = |labels: Vec<usize>| {
+        let (audit, read) = run(DeltaAudit::new(config.clone()).with_labels(labels), &data());
+        (audit.unwrap_err(), read)
+    };
+    let (error, _) = refused(labels[1..].to_vec());
+    assert!(matches!(error, AuditError::LabelCount { labels: 2999, samples: 3000 }), "{error}");
+    let shifted = labels[1..].iter().chain(&labels[..1]).copied().collect();
+    let (error, read) = refused(shifted);
+    assert!(matches!(error, AuditError::OtherLabel { index: 0, given: 1, found: 0 }), "{error}");
+    assert!(read < 1500, "{read}");
+    let mut one = labels.clone();
+    one[77] = 99;
+    assert!(matches!(refused(one).0, AuditError::TrainingLabel { index: 77, label: 99, .. }));
+}
+
+#[test]
 fn audits_and_searches_stop_when_they_are_asked_to() {
     // While labels are read, eigenvalues estimated, null images made and scores computed, of which each reads samples.
     let whole = Stopping {

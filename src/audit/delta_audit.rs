@@ -19,7 +19,7 @@ use crate::samples::LabeledSample;
 use super::at_start::AtStart;
 use super::evidence::{factors_record, samples_by_label, suspects_evidence};
 use super::judge::{Case, Finding, Judge};
-use super::labels::labels;
+use super::labels::{check_labels, read_labels};
 use super::record::{flagged_records, model_record, suspect_record, verdict};
 use super::transforms::altered_copies;
 use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
@@ -28,6 +28,7 @@ use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
 #[derive(Clone, Debug, Default)]
 pub struct DeltaAudit {
     config: AuditConfig,
+    labels: Option<Vec<usize>>,
 }
 
 /// Where the suspects come from.
@@ -44,7 +45,26 @@ enum Asked {
 impl DeltaAudit {
     /// An audit with these settings.
     pub fn new(config: AuditConfig) -> Self {
-        Self { config }
+        Self { config, labels: None }
+    }
+
+    /// The labels of all training samples, where they are known without reading the images, as those of a folder of classes are. Else
+    /// every image is read for its label: of large data sets most of an audit's time. Those of the suspects' labels and some others are
+    /// read all the same, to check them.
+    pub fn with_labels(self, labels: Vec<usize>) -> Self {
+        Self { labels: Some(labels), ..self }
+    }
+
+    fn labels<I, D>(&self, train: &D, classes: usize, suspects: &[Suspect]) -> Result<Vec<usize>, AuditError>
+    where
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        let asked = suspects.iter().map(|suspect| suspect.label).collect();
+        match &self.labels {
+            Some(labels) => check_labels(train, labels, classes, &asked, &self.config.pass),
+            None => read_labels(train, classes, &self.config.pass),
+        }
     }
 
     /// Runs the audit of `model`, trained on `train`, for `suspects`.
@@ -120,7 +140,7 @@ impl DeltaAudit {
         let first = of_sample(train, 0, LabeledSample::image)?;
         let answer = predict(&frozen, &ImageList(vec![(first, 0)]), &self.config.pass.quiet())?;
         let classes = answer.first().map_or(0, |prediction| prediction.probabilities.len());
-        let labels = labels(train, classes, &self.config.pass)?;
+        let labels = self.labels(train, classes, &[])?;
         let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
         let model = model_record(frozen.inventory(), factors);
         let mut record = self.record(model, train, &labels, classes, &[], timings)?;
@@ -173,7 +193,7 @@ impl DeltaAudit {
         let frozen = FrozenModel::try_new(model)?;
         factors.check_model(frozen.inventory())?;
         let (mut cases, classes) = self.cases(&frozen, train, suspects, asked)?;
-        let labels = labels(train, classes, &self.config.pass)?;
+        let labels = self.labels(train, classes, suspects)?;
         train.check_length::<I>()?; // Before the work begins.
         let source = ImageSource::new(train);
 

@@ -66,6 +66,26 @@ pub enum AuditError {
         /// Classes of the model.
         classes: usize,
     },
+    /// Labels were given for more or fewer samples than there are.
+    #[error("{labels} labels were given for {samples} training samples: give one for each, in their order")]
+    LabelCount {
+        /// Labels given.
+        labels: usize,
+        /// Training samples.
+        samples: usize,
+    },
+    /// A label that was given is not the sample's.
+    #[error(
+        "training sample {index} has the label {found}, not {given} as was said: give the labels in the order of the samples"
+    )]
+    OtherLabel {
+        /// The sample's position.
+        index: usize,
+        /// The label given.
+        given: usize,
+        /// The label that the sample has.
+        found: usize,
+    },
     /// The training set shrank while it was audited. (Samples that are added are not looked at.)
     #[error(
         "the training set had {before} samples when the audit began and has {after} now: audit data that stay as they are, \
