@@ -62,8 +62,17 @@ fn defaults_are_those_of_the_code() {
     states("reduction", reduction);
     states("max_eigen_size", max_eigen_size);
 
-    let AuditConfig { rule, copies, preconditioner, damping, eigenvalue_samples, query_storage, seed, pass } =
-        AuditConfig::new();
+    let AuditConfig {
+        rule,
+        copies,
+        preconditioner,
+        damping,
+        eigenvalue_samples,
+        query_storage,
+        devices,
+        seed,
+        pass,
+    } = AuditConfig::new();
     let Rule::Delta(rule) = rule else { panic!("settings.md says that `Delta` is the default") };
     states("copies", copies);
     states("preconditioner", preconditioner);

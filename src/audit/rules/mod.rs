@@ -9,6 +9,7 @@ mod paper;
 
 pub use delta::{Delta, DeltaEvidence, DeltaFinding, benjamini_hochberg};
 pub use layer_cosine::{LayerCosine, LayerCosineFinding};
+pub(crate) use minimum_error::Cut;
 pub use minimum_error::minimum_error;
 pub use otsu::{Split, otsu};
 pub use paper::PaperRule;

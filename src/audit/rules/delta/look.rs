@@ -15,13 +15,46 @@ const FLOOR: f64 = 1e-6;
 /// Images that are transformed together.
 const BATCH: usize = 256;
 
-/// Of every sample the logarithm of its energy by channel and band, to median 0 and deviation 1 over the samples.
-///
-/// Images of three channels are taken apart into luminance Y, B − Y and R − Y: what an attacker adds to all of them alike hides in the
-/// luminance of natural images, but their colours are smooth.
-///
-/// Cost: two products with matrices of the image's height and width for each channel.
-pub(super) fn looks<S: BatchSource<Batch = LabeledBatch>>(
+/// Looks of some samples, with what it takes to compare others with them.
+#[derive(Clone, Debug)]
+pub(super) struct Looks {
+    /// By sample: median 0 and deviation 1 over the samples.
+    pub rows: Vec<Vec<f64>>,
+    /// Of each column before: median and deviation.
+    scales: Vec<(f64, f64)>,
+}
+
+impl Looks {
+    /// Of every sample the logarithm of its energy by channel and band.
+    ///
+    /// Images of three channels are taken apart into luminance Y, B − Y and R − Y: what an attacker adds to all of them alike hides in the
+    /// luminance of natural images, but their colours are smooth.
+    ///
+    /// Cost: two products with matrices of the image's height and width for each channel.
+    pub fn of<S>(source: &S, samples: &[usize], device: &Device) -> Result<Self, PassError>
+    where
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        let mut rows = energies(source, samples, device)?;
+        let columns = rows.first().map_or(0, Vec::len);
+        let scales: Vec<(f64, f64)> = (0..columns).map(|column| scale(&rows, column)).collect();
+        standardise(&mut rows, &scales);
+        Ok(Self { rows, scales })
+    }
+
+    /// Those of other images of the same shape, in the same units.
+    pub fn others<S>(&self, source: &S, device: &Device) -> Result<Vec<Vec<f64>>, PassError>
+    where
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        let mut rows = energies(source, &(0..source.len()).collect::<Vec<_>>(), device)?;
+        standardise(&mut rows, &self.scales);
+        Ok(rows)
+    }
+}
+
+/// Logarithms of energies, by sample.
+fn energies<S: BatchSource<Batch = LabeledBatch>>(
     source: &S,
     samples: &[usize],
     device: &Device,
@@ -47,7 +80,6 @@ pub(super) fn looks<S: BatchSource<Batch = LabeledBatch>>(
         let rows = values.chunks(channels * used);
         looks.extend(rows.map(|row| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect()));
     }
-    standardise(&mut looks);
     Ok(looks)
 }
 
@@ -86,18 +118,21 @@ fn bands([height, width]: [usize; 2], device: &Device) -> (Tensor<2>, usize) {
     (Tensor::from_data(TensorData::new(weights, [height * width, used]), device), used)
 }
 
+/// Median and deviation of a column.
+fn scale(rows: &[Vec<f64>], column: usize) -> (f64, f64) {
+    let values: Vec<f64> = rows.iter().map(|row| row[column]).collect();
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
+    (super::null::median(values), deviation)
+}
+
 /// Each column less its median, over its deviation; columns without spread become zero.
-fn standardise(rows: &mut [Vec<f64>]) {
-    let columns = rows.first().map_or(0, Vec::len);
-    for column in 0..columns {
-        let values: Vec<f64> = rows.iter().map(|row| row[column]).collect();
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        let deviation = (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
-        let centre = super::null::median(values);
-        rows.iter_mut().for_each(|row| {
-            row[column] = if deviation > 1e-9 { (row[column] - centre) / deviation } else { 0.0 };
-        });
+fn standardise(rows: &mut [Vec<f64>], scales: &[(f64, f64)]) {
+    for row in rows {
+        for (value, &(centre, deviation)) in row.iter_mut().zip(scales) {
+            *value = if deviation > 1e-9 { (*value - centre) / deviation } else { 0.0 };
+        }
     }
 }
 
@@ -107,7 +142,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::looks;
+    use super::Looks;
     use crate::influence::ImageList;
     use crate::samples::Image;
 
@@ -130,19 +165,22 @@ mod tests {
     #[test]
     fn noise_in_the_colours_is_seen() {
         let all: Vec<usize> = (0..24).collect();
-        let rows = looks(&images([32, 24], 3), &all, &Device::default()).unwrap();
+        let looks = Looks::of(&images([32, 24], 3), &all, &Device::default()).unwrap();
+        let rows = &looks.rows;
         assert!(rows.iter().all(|row| row.len() == 24 && row.iter().all(|v| v.is_finite())));
         // The highest band of B − Y.
         let value = |n: usize| rows[n][15];
         let quiet = all.iter().filter(|n| *n % 4 != 0).map(|&n| value(n)).fold(f64::MIN, f64::max);
         assert!(all.iter().filter(|n| *n % 4 == 0).all(|&n| value(n) > quiet + 1.0));
+        // The same images as others.
+        assert_eq!(&looks.others(&images([32, 24], 3), &Device::default()).unwrap(), rows);
     }
 
     #[test]
     fn small_and_grey_images_have_fewer_numbers() {
-        let rows = looks(&images([4, 4], 1), &[0, 1, 2], &Device::default()).unwrap();
+        let rows = Looks::of(&images([4, 4], 1), &[0, 1, 2], &Device::default()).unwrap().rows;
         assert_eq!((rows.len(), rows[0].len()), (3, 3));
-        let rows = looks(&images([1, 1], 3), &[0, 1], &Device::default()).unwrap();
+        let rows = Looks::of(&images([1, 1], 3), &[0, 1], &Device::default()).unwrap().rows;
         assert_eq!(rows, vec![Vec::<f64>::new(); 2]);
     }
 }

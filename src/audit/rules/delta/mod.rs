@@ -30,9 +30,10 @@
 //!    samples above the [minimum-error threshold](super::minimum_error) of s, until it stays. Where that leads away from the group that
 //!    it began with, the group is kept as it was.
 //!
-//! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. Samples
-//!    that look alike are then sought among those of high z (the module `alike` has the derivation): a third p-value, from the same
-//!    null images, and the group as the finding. The smallest of the three p-values counts, times three.
+//! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
+//!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
+//!    tested as wholes (the module `clusters` has the derivation), but not against images that look like them: a third p-value, from the
+//!    same null images, and the cluster as the finding. The smallest of the three p-values counts, times three.
 //!
 //! 8. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!    are drawn from, and what they have in common may be the poisons. So all tests are made again with no more taken out than the trusted
@@ -50,7 +51,7 @@
 //! suspects a cheaper pass over them and a part of one per round.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
-mod alike;
+mod clusters;
 mod common;
 mod gate;
 mod look;
@@ -66,7 +67,8 @@ use crate::influence::{
 
 use super::group::Refinement;
 use super::minimum_error;
-use alike::{Alike, alike};
+use clusters::{ByLook, Cluster, by_look, clusters};
+use look::Looks;
 use null::View;
 
 pub use gate::benjamini_hochberg;
@@ -133,15 +135,16 @@ pub struct DeltaEvidence {
 struct Tests {
     views: [View; 2],
     /// By suspect.
-    alike: Vec<Alike>,
+    by_look: Vec<ByLook>,
 }
 
 impl Tests {
-    fn new(rows: &[Vec<f64>], looks: &[Vec<f64>], suspects: usize) -> Self {
+    /// `is_like`: which clusters the image of each row looks like.
+    fn new(rows: &[Vec<f64>], clusters: &[Cluster], is_like: &[Vec<bool>], suspects: usize) -> Self {
         let by_median = null::by_median(rows);
-        let alike = alike(looks, &by_median, suspects);
+        let by_look = by_look(clusters, &by_median, is_like, suspects);
         let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
-        Self { views, alike }
+        Self { views, by_look }
     }
 
     /// The view in which the suspect stands out more.
@@ -152,7 +155,7 @@ impl Tests {
 
     fn p_value(&self, suspect: usize) -> f64 {
         let influence = self.view(suspect).p_value(suspect);
-        (TESTS * influence.min(self.alike[suspect].p_value)).min(1.0)
+        (TESTS * influence.min(self.by_look[suspect].p_value)).min(1.0)
     }
 }
 
@@ -206,13 +209,24 @@ impl Delta {
         cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
         // Over several suspects natural groups average out: each has its own.
-        let looks = look::looks(source, candidates, influence.device())?;
+        let looks = Looks::of(source, candidates, influence.device())?;
+        let clusters = clusters(&looks.rows);
+        let like = |look: Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(&look)).collect();
+        let is_like: Vec<Vec<bool>> =
+            looks.others(&asked, influence.device())?.into_iter().map(like).collect();
         let (tests, doubts, suspects) = match self.combined && count > 1 {
-            true => (Tests::new(&null::combined(&contrast, count, seed), &looks, 1), None, 1),
+            true => {
+                let rows = null::combined(&contrast, count, seed);
+                // A mean over images is like a cluster if most of them are; those of null images are of any.
+                let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
+                let mut of_means = vec![vec![false; clusters.len()]; rows.len()];
+                of_means[0] = (0..clusters.len()).map(most).collect();
+                (Tests::new(&rows, &clusters, &of_means, 1), None, 1)
+            }
             false => {
                 let rest = common::without_common(&contrast, count);
                 let [tests, doubts] =
-                    [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &looks, count));
+                    [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &clusters, &is_like, count));
                 (tests, Some(doubts), count)
             }
         };
@@ -242,7 +256,7 @@ impl Delta {
             suspect,
             by_median = by_median.p_value(suspect),
             by_low = by_low.p_value(suspect),
-            look = evidence.tests.alike[suspect].p_value,
+            look = evidence.tests.by_look[suspect].p_value,
             doubt = evidence.doubt(suspect),
             "p-values of the three tests"
         );
@@ -307,12 +321,12 @@ impl DeltaEvidence {
     /// Whether the suspect stands out by its most influential samples, or by what faintly influential ones look like.
     fn is_influence_enough(&self, suspect: usize, significance: f64) -> bool {
         let influence = self.tests.view(suspect).p_value(suspect);
-        TESTS * influence <= significance || influence <= self.tests.alike[suspect].p_value
+        TESTS * influence <= significance || influence <= self.tests.by_look[suspect].p_value
     }
 
-    /// The finding of a suspect that is faintly influenced by samples that look alike.
+    /// The finding of a suspect that is faintly influenced by a cluster of samples that look alike.
     fn look(&self, suspect: usize) -> DeltaFinding {
-        let Alike { statistic, group, scores, null, .. } = self.tests.alike[suspect].clone();
+        let ByLook { statistic, group, scores, null, .. } = self.tests.by_look[suspect].clone();
         let [by_median, _] = &self.tests.views;
         DeltaFinding {
             p_value: self.p_value(suspect),
@@ -342,8 +356,8 @@ mod tests {
                 let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
                 let rows: Vec<Vec<f64>> =
                     (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
-                let looks = vec![Vec::new(); 150];
-                Tests::new(&null::combined(&rows, suspects, seed), &looks, 1).p_value(0)
+                let rows = null::combined(&rows, suspects, seed);
+                Tests::new(&rows, &[], &vec![Vec::new(); rows.len()], 1).p_value(0)
             });
             let alarms = p_values.filter(|&p| p <= 0.01).count();
             assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects");
