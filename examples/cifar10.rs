@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release --example cifar10 -- --data DIR --attack badnet --victim 8 --target 5 --poison-rate 0.01
 //! cargo run --release --example cifar10 -- --data DIR --suspect ship.png --suspect-label 5
-//! cargo run --release --example cifar10 -- --data DIR --attack badnet --unlearn-minutes 10 --recheck
+//! cargo run --release --example cifar10 -- --data DIR --attack frequency --unlearn-minutes 10
 //! ```
 //! A cluster's job array scores the training images of an earlier run in shards, each task with the same arguments and its own
 //! number; a task that is killed goes on where it was:
@@ -28,18 +28,20 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect}
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, Shard, predict};
-use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
+use burn_delta_influence::lab::attacks::{
+    BadNet, Frequency, PoisonConfig, Poisoned, Trigger, poison, triggered_tests,
+};
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{TrainingConfig, train, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
-use burn_delta_influence::report::{UnlearnRecord, Verdict, check_output_dir, save_json, unlearn_summary};
+use burn_delta_influence::report::{UnlearnRecord, check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Budget, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::kept::{FACTORS, MODEL, keep, kept};
+use support::kept::{FACTORS, MODEL, UNLEARNED, keep, keep_unlearned, kept};
 use support::{
     CommandLine, DeviceChoice, FILE_TRAINED, Outcome, clear_results, describe, misclassified, peak_memory,
     phase, tell_learned,
@@ -58,9 +60,9 @@ struct Arguments {
     /// Attack to mount on the training images.
     #[arg(long, value_enum, default_value = "none")]
     attack: Attack,
-    /// The attack's trigger.
+    /// The trigger of `badnet`.
     #[arg(long, value_enum, default_value = "checkerboard")]
-    trigger: Trigger,
+    trigger: Patch,
     /// Class whose images get the trigger.
     #[arg(long, default_value_t = 8)]
     victim: usize,
@@ -97,7 +99,8 @@ struct Arguments {
     /// Where the factors come from: collected during training, or a pass of the trained model.
     #[arg(long, value_enum, default_value = "training")]
     factors: FactorChoice,
-    /// Ways to unlearn; `none` for none. With a limit one of them is chosen, of all of them where none is named.
+    /// Ways to unlearn; `none` for none. With a limit one of them is chosen, of all of them where none is named. A run that is
+    /// killed in `scrub` or `bad-teacher` goes on there when the same command is run again, with or without `--trained`.
     #[arg(long, value_enum, value_delimiter = ',')]
     unlearn: Vec<UnlearnChoice>,
     /// Unlearn with so many gradient evaluations at most.
@@ -106,9 +109,9 @@ struct Arguments {
     /// Unlearn within so many minutes, at the speed of the training.
     #[arg(long, value_name = "M")]
     unlearn_minutes: Option<f64>,
-    /// Audit each unlearned model again, from the same suspects on the cleaned data (a pass for its factors first).
+    /// Don't audit the unlearned models; else each is, from the same suspects on the cleaned data (a pass for its factors first).
     #[arg(long)]
-    recheck: bool,
+    no_recheck: bool,
     /// Only score share I of N (from 0) of the training images against the suspects, with model and factors of an earlier run
     /// in the same folder.
     #[arg(long, value_name = "I/N")]
@@ -125,12 +128,14 @@ struct Arguments {
 enum Attack {
     /// A patch and a wrong label (Gu et al. 2017).
     Badnet,
+    /// A faint wave over the whole image and a wrong label.
+    Frequency,
     /// None: the data are as they are.
     None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Trigger {
+enum Patch {
     /// A 3×3 checkerboard.
     Checkerboard,
     /// Four black pixels, as in the paper; not learned from 10,000 images.
@@ -190,6 +195,18 @@ impl Arguments {
     }
 }
 
+impl Attack {
+    /// What the attack stamps on images, if there is one.
+    fn trigger(self, patch: Patch) -> Option<Box<dyn Trigger>> {
+        match (self, patch) {
+            (Self::Badnet, Patch::Checkerboard) => Some(Box::new(BadNet::checkerboard())),
+            (Self::Badnet, Patch::FourPixels) => Some(Box::new(BadNet::four_pixels())),
+            (Self::Frequency, _) => Some(Box::new(Frequency::sinusoid())),
+            (Self::None, _) => None,
+        }
+    }
+}
+
 impl RuleChoice {
     fn rule(self) -> Rule {
         match self {
@@ -209,7 +226,7 @@ struct Data {
 }
 
 /// Files of an earlier run that this one may not write.
-const RESULTS: [&str; 11] = [
+const RESULTS: [&str; 17] = [
     "audit.json",
     "audit.html",
     "audit-delta.json",
@@ -221,6 +238,12 @@ const RESULTS: [&str; 11] = [
     "unlearn-scrub.json",
     "unlearn-bad-teacher.json",
     "unlearn-ssd.json",
+    UNLEARNED,
+    "unlearned-resume.bpk",
+    "unlearned-retrain.bpk",
+    "unlearned-scrub.bpk",
+    "unlearned-bad-teacher.bpk",
+    "unlearned-ssd.bpk",
 ];
 
 fn main() -> ExitCode {
@@ -305,13 +328,8 @@ fn audited(
         false => unlearned(arguments, model, data, &suspects, &audit, training_seconds)?,
     };
     println!("\n{}", audit.summary_with_names(Cifar10::CLASSES));
-    for record in &records {
-        let name = match records.len() {
-            1 => "unlearn.json".to_owned(),
-            _ => format!("unlearn-{}.json", record.method),
-        };
-        save_json(out.join(name), record)?;
-        println!("{}", unlearn_summary(record));
+    for (record, file) in &records {
+        println!("{}\nthe unlearned model: {}\n", unlearn_summary(record).trim_end(), file.display());
     }
     if let Some(peak) = peak_memory() {
         println!("peak memory of the process: {peak} MiB");
@@ -320,7 +338,8 @@ fn audited(
     Ok(())
 }
 
-/// The model unlearned by each method asked for, or by the one that fits the limit; measured before and after.
+/// The model unlearned by each method asked for, or by the one that fits the limit; measured before and after. Records and files of
+/// the unlearned models.
 fn unlearned(
     arguments: &Arguments,
     model: &ResNet9,
@@ -328,7 +347,8 @@ fn unlearned(
     suspects: &[Suspect],
     audit: &Audit,
     training_seconds: Option<f64>,
-) -> Outcome<Vec<UnlearnRecord>> {
+) -> Outcome<Vec<(UnlearnRecord, PathBuf)>> {
+    let Arguments { out, seed, width, .. } = arguments;
     let config = training_config(arguments);
     let task: unlearning::Task = UnlearnTask::new(model.clone(), data.train.clone(), &audit.flagged())?;
     let asked: Vec<MethodChoice> = match arguments.unlearn.as_slice() {
@@ -336,12 +356,16 @@ fn unlearned(
         [] => vec![MethodChoice::Resume],
         choices => choices.iter().filter_map(|choice| choice.method()).collect(),
     };
-    let (width, device) = (arguments.width, arguments.device.device()?);
+    let (width, seed, device) = (*width, *seed, arguments.device.device()?);
     let made: Vec<unlearning::Method> = asked
         .iter()
         .map(|choice| {
             let device = device.clone();
-            choice.method(&config, true, move || network(width, &device))
+            choice.method(&config, true, Some(out), move || {
+                // Whatever was drawn before, a run that goes on has the same untrained network.
+                device.seed(seed.wrapping_add(1));
+                network(width, &device)
+            })
         })
         .collect();
     let original = (config.epochs * data.train.len()) as f64;
@@ -361,34 +385,32 @@ fn unlearned(
     println!("  {}", describe(&before));
     let mut records = Vec::new();
     for method in chosen.iter().map(|&at| &made[at]) {
-        let unlearned = phase(&format!("unlearn: {}", method.name()), || Ok(method.unlearn(&task)?))?;
+        let names = match chosen.len() {
+            1 => ["unlearn.json".to_owned(), UNLEARNED.to_owned()],
+            _ => [format!("unlearn-{}.json", method.name()), format!("unlearned-{}.bpk", method.name())],
+        };
+        let [record_file, model_file] = names.map(|name| out.join(name));
+        let unlearned =
+            phase(&format!("unlearn: {}", method.name()), || unlearning::unlearned(method, &task, out))?;
+        keep_unlearned(&model_file, &unlearned.model)?;
         let after = probe.measure(&unlearned.model)?;
         println!("  {}", describe(&after));
-        let mut record =
-            unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after).with_training(original);
+        let mut record = unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after)
+            .with_training(original)
+            .with_wrong_labels(suspects.iter().map(|suspect| suspect.label));
         record.why = why.clone();
-        if arguments.recheck {
-            record.recheck = Some(rechecked(arguments, &unlearned.model, &task, suspects)?);
+        // Also where the audit is stopped.
+        save_json(&record_file, &record)?;
+        if !arguments.no_recheck {
+            let verdict = phase("audit of the unlearned model", || {
+                unlearning::rechecked(&unlearned.model, &task, suspects, Delta::default(), seed)
+            })?;
+            record.recheck = Some(verdict);
+            save_json(&record_file, &record)?;
         }
-        records.push(record);
+        records.push((record, model_file));
     }
     Ok(records)
-}
-
-/// The verdict on an unlearned model, from the same suspects.
-fn rechecked(
-    arguments: &Arguments,
-    model: &ResNet9,
-    task: &unlearning::Task,
-    suspects: &[Suspect],
-) -> Outcome<Verdict> {
-    let cleaned = task.cleaned();
-    let audit = phase("audit of the unlearned model", || {
-        let factors = unlearning::fitted(model, &cleaned, arguments.seed)?;
-        let config = AuditConfig::new().with_seed(arguments.seed);
-        Ok(DeltaAudit::new(config).recheck(model, &factors, &cleaned, suspects)?)
-    })?;
-    Ok(audit.verdict())
 }
 
 /// One task of a job array.
@@ -450,17 +472,13 @@ fn check_suspects(suspects: &[Suspect]) -> Outcome<()> {
 
 fn load(arguments: &Arguments) -> Outcome<Data> {
     let (samples, test) = images(arguments)?;
-    let trigger = match arguments.trigger {
-        Trigger::Checkerboard => BadNet::checkerboard(),
-        Trigger::FourPixels => BadNet::four_pixels(),
-    };
-    let (train, poisons, triggered) = match arguments.attack {
-        Attack::None => (samples, None, Vec::new()),
-        Attack::Badnet => {
+    let (train, poisons, triggered) = match arguments.attack.trigger(arguments.trigger) {
+        None => (samples, None, Vec::new()),
+        Some(trigger) => {
             let &Arguments { victim, target, poison_rate: rate, seed, .. } = arguments;
             let Poisoned { samples, indices, .. } =
-                poison(samples, &trigger, PoisonConfig { victim, target, rate, seed })?;
-            (samples, Some(indices), triggered_tests(&test, &trigger, victim)?)
+                poison(samples, trigger.as_ref(), PoisonConfig { victim, target, rate, seed })?;
+            (samples, Some(indices), triggered_tests(&test, trigger.as_ref(), victim)?)
         }
     };
     let (train, test) = (Arc::new(InMemDataset::new(train)), InMemDataset::new(test));

@@ -29,18 +29,20 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect,
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, predict};
-use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Stamped, triggered_tests};
+use burn_delta_influence::lab::attacks::{
+    BadNet, Frequency, PoisonConfig, Stamped, Trigger, triggered_tests,
+};
 use burn_delta_influence::lab::data::{Gtsrb, ImageFolder, Loaded, Skipped, Unreadable};
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
-use burn_delta_influence::report::{check_output_dir, save_json, unlearn_summary};
+use burn_delta_influence::report::{Verdict, check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
-use support::kept::{FACTORS, MODEL, keep, kept};
+use support::kept::{FACTORS, MODEL, UNLEARNED, keep, keep_unlearned, kept};
 use support::{
     CommandLine, DeviceChoice, FILE_TRAINED, Outcome, clear_results, describe, misclassified, peak_memory,
     phase, tell_learned,
@@ -72,10 +74,10 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "none")]
     attack: Attack,
     /// Class whose pictures get the trigger.
-    #[arg(long, value_name = "CLASS", required_if_eq("attack", "badnet"))]
+    #[arg(long, value_name = "CLASS", required_if_eq_any([("attack", "badnet"), ("attack", "frequency")]))]
     victim: Option<String>,
     /// Label that they get.
-    #[arg(long, value_name = "CLASS", required_if_eq("attack", "badnet"))]
+    #[arg(long, value_name = "CLASS", required_if_eq_any([("attack", "badnet"), ("attack", "frequency")]))]
     target: Option<String>,
     /// Poisoned part of all training pictures.
     #[arg(long, default_value_t = 0.01)]
@@ -95,9 +97,13 @@ struct Arguments {
     /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
     #[arg(long)]
     trained: bool,
-    /// How to unlearn what was flagged; `none` for not at all.
+    /// How to unlearn what was flagged; `none` for not at all. A run that is killed in `scrub` or `bad-teacher` goes on there when the
+    /// same command is run again, with or without `--trained`.
     #[arg(long, default_value = "resume", value_parser = unlearner)]
     unlearn: Unlearn,
+    /// Don't audit the unlearned model; else it is, from the same suspects on the cleaned data (a pass for its factors first).
+    #[arg(long)]
+    no_recheck: bool,
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     device: DeviceChoice,
@@ -110,8 +116,21 @@ struct Arguments {
 enum Attack {
     /// A 3×3 checkerboard and a wrong label (Gu et al. 2017).
     Badnet,
+    /// A faint wave over the whole picture and a wrong label.
+    Frequency,
     /// None: the pictures are as they are.
     None,
+}
+
+impl Attack {
+    /// What the attack stamps on pictures, if there is one.
+    fn trigger(self) -> Option<Arc<dyn Trigger>> {
+        match self {
+            Self::Badnet => Some(Arc::new(BadNet::checkerboard())),
+            Self::Frequency => Some(Arc::new(Frequency::sinusoid())),
+            Self::None => None,
+        }
+    }
 }
 
 /// A method, or none.
@@ -155,8 +174,16 @@ struct Attacked {
     triggered: Vec<LabeledImage>,
 }
 
+/// The audit, and what it was asked.
+struct Audited {
+    audit: Audit,
+    /// Those behind which something may be flagged.
+    suspects: Vec<Suspect>,
+    rule: Delta,
+}
+
 /// Files of an earlier run that must not be taken for this one's.
-const RESULTS: [&str; 4] = ["audit.json", "audit.html", "flagged.png", "unlearn.json"];
+const RESULTS: [&str; 5] = ["audit.json", "audit.html", "flagged.png", "unlearn.json", UNLEARNED];
 
 fn main() -> ExitCode {
     support::run(|| {
@@ -192,14 +219,15 @@ fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
             trained
         }
     };
-    let (audit, suspects) = audited(arguments, &model, &factors, &data)?;
+    let audited = audited(arguments, &model, &factors, &data)?;
+    let audit = &audited.audit;
     audit.save(out.join("audit.json"))?;
     audit.html_report(&data.train)?.with_class_names(data.classes.clone()).save(out.join("audit.html"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &data.train)?;
     println!("\n{}", audit.summary_with_names(data.classes.clone()));
 
     if let (Some(choice), false) = (arguments.unlearn.0, audit.flagged().is_empty()) {
-        unlearned(arguments, choice, model, &data, &audit, &suspects)?;
+        unlearned(arguments, choice, model, &data, &audited)?;
     }
     if let Some(peak) = peak_memory() {
         println!("peak memory of the process: {peak} MiB");
@@ -233,13 +261,12 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
         Ok(Suspect::new(image, class(name, &classes)?).with_id(path.display().to_string()))
     });
     let suspects = suspects.collect::<Outcome<Vec<_>>>()?;
-    let (train, attack) = match (arguments.attack, &arguments.victim, &arguments.target) {
-        (Attack::Badnet, Some(victim), Some(target)) => {
-            let trigger = BadNet::checkerboard();
+    let (train, attack) = match (arguments.attack.trigger(), &arguments.victim, &arguments.target) {
+        (Some(trigger), Some(victim), Some(target)) => {
             let (victim, target) = (class(victim, &classes)?, class(target, &classes)?);
             let config = PoisonConfig { victim, target, rate: arguments.poison_rate, seed: arguments.seed };
-            let stamped = Stamped::new(train, &labels, Arc::new(trigger), config)?;
-            let triggered = triggered_tests(&validation, &trigger, victim)?;
+            let stamped = Stamped::new(train, &labels, trigger.clone(), config)?;
+            let triggered = triggered_tests(&validation, trigger.as_ref(), victim)?;
             let attacked = Attacked { poisons: stamped.indices(), target, triggered };
             (Arc::new(stamped) as Train, Some(attacked))
         }
@@ -351,7 +378,7 @@ fn audited(
     model: &ResNet9,
     factors: &KroneckerFactors,
     data: &Data,
-) -> Outcome<(Audit, Vec<Suspect>)> {
+) -> Outcome<Audited> {
     let config = AuditConfig::new().with_seed(arguments.seed);
     let probe = Probe::new(&[]).with_clean(&data.validation);
     let probe = match &data.attack {
@@ -366,10 +393,14 @@ fn audited(
             phase("search for suspects", || Ok(SuspectSearch::default().find(model, &data.validation)?))?;
         println!("  {} mistakes on {} validation pictures", found.mistakes, found.samples);
         // Those of a label are judged together: what a trigger misled has one cause.
-        let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
-        let audit = DeltaAudit::new(config.with_rule(rule));
+        let rule = Delta { combined: true, ..Delta::default() };
+        let audit = DeltaAudit::new(config.with_rule(Rule::Delta(rule)));
         let audit = phase("audit", || Ok(audit.run_found(model, factors, &data.train, &found)?))?;
-        return Ok((audit, found.suspects));
+        // The others are honest mistakes, which no unlearning is to cure.
+        let said = found.suspects.into_iter().zip(&audit.record.suspects);
+        let poisoned = said.filter(|(_, said)| said.verdict == Verdict::Poisoned);
+        let suspects = poisoned.map(|(suspect, _)| suspect).collect();
+        return Ok(Audited { audit, suspects, rule });
     }
     let suspects = match (&data.attack, data.suspects.is_empty()) {
         (Some(attack), true) => vec![misled(model, attack)?],
@@ -377,10 +408,11 @@ fn audited(
     };
     let audit =
         phase("audit", || Ok(DeltaAudit::new(config).run(model, factors, &data.train, &suspects)?))?;
-    let Some(attack) = &data.attack else { return Ok((audit, suspects)) };
+    let rule = Delta::default();
+    let Some(attack) = &data.attack else { return Ok(Audited { audit, suspects, rule }) };
     let truth =
         DetectionMetrics::measure(data.train.len(), &audit.flagged(), &attack.poisons, Some(audit.scores()))?;
-    Ok((audit.with_truth(truth.into()), suspects))
+    Ok(Audited { audit: audit.with_truth(truth.into()), suspects, rule })
 }
 
 /// The triggered picture that the model is surest about taking for the target class.
@@ -403,13 +435,16 @@ fn unlearned(
     choice: MethodChoice,
     model: ResNet9,
     data: &Data,
-    audit: &Audit,
-    suspects: &[Suspect],
+    Audited { audit, suspects, rule }: &Audited,
 ) -> Outcome<()> {
+    let &Arguments { ref out, seed, width, .. } = arguments;
     let config = training_config(arguments);
-    let (width, classes) = (arguments.width, data.classes.len());
-    let device = arguments.device.device()?.autodiff();
-    let method = choice.method(&config, false, move || ResNet9::new(width, classes, &device));
+    let (classes, device) = (data.classes.len(), arguments.device.device()?);
+    let method = choice.method(&config, false, Some(out), move || {
+        // Whatever was drawn before, a run that goes on has the same untrained network.
+        device.seed(seed.wrapping_add(1));
+        ResNet9::new(width, classes, &device.clone().autodiff())
+    });
     let task = UnlearnTask::new(model, data.train.clone(), &audit.flagged())?;
 
     let mut probe = Probe::new(suspects).with_clean(&data.validation);
@@ -420,12 +455,25 @@ fn unlearned(
     let probe = probe.with_flagged(&data.train, &audit.flagged())?;
     let before = probe.measure(task.model())?;
     println!("  {}", describe(&before));
-    let unlearned = phase(&format!("unlearn: {}", method.name()), || Ok(method.unlearn(&task)?))?;
+    let unlearned =
+        phase(&format!("unlearn: {}", method.name()), || unlearning::unlearned(&method, &task, out))?;
+    let file = out.join(UNLEARNED);
+    keep_unlearned(&file, &unlearned.model)?;
     let after = probe.measure(&unlearned.model)?;
     println!("  {}", describe(&after));
     let original = (config.epochs * data.train.len()) as f64;
-    let record = unlearn::record(&unlearned, audit.flagged().len(), before, after).with_training(original);
-    save_json(arguments.out.join("unlearn.json"), &record)?;
-    println!("{}", unlearn_summary(&record));
+    let mut record = unlearn::record(&unlearned, audit.flagged().len(), before, after)
+        .with_training(original)
+        .with_wrong_labels(suspects.iter().map(|suspect| suspect.label));
+    // Also where the audit is stopped.
+    save_json(out.join("unlearn.json"), &record)?;
+    if !arguments.no_recheck {
+        let verdict = phase("audit of the unlearned model", || {
+            unlearning::rechecked(&unlearned.model, &task, suspects, *rule, seed)
+        })?;
+        record.recheck = Some(verdict);
+        save_json(out.join("unlearn.json"), &record)?;
+    }
+    println!("\n{}\nthe unlearned model: {}\n", unlearn_summary(&record).trim_end(), file.display());
     Ok(())
 }

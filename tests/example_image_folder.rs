@@ -109,6 +109,13 @@ fn a_poison_in_a_folder_of_pictures_is_found_from_validation_pictures_and_unlear
     assert!(page.contains("priority road"), "classes have their folders' names");
     let unlearned = load_unlearn(out.join("unlearn.json")).unwrap();
     assert_eq!((unlearned.method.as_str(), unlearned.removed), ("resume", record.flagged.len()));
+    // What was probed are the mistakes that the poison made, none of the honest ones that the search found beside them.
+    let poisoned = record.suspects.iter().filter(|suspect| suspect.verdict == Verdict::Poisoned).count();
+    assert_eq!(unlearned.wrong_labels, vec![record.flagged[0].label; poisoned]);
+    assert!(unlearned.before.flagged_kept.unwrap() > unlearned.after.flagged_kept.unwrap(), "{stdout}");
+    assert!(unlearned.share_of_training.is_some() && unlearned.recheck.is_some(), "{stdout}");
+    assert_ne!(unlearned.recheck, Some(Verdict::Poisoned), "{stdout}");
+    assert!(out.join("unlearned.bpk").is_file() && stdout.contains("unlearned.bpk"), "{stdout}");
 }
 
 #[test]
@@ -174,6 +181,10 @@ fn what_cannot_be_used_is_named_before_training() {
     let attack = ["--attack", "badnet", "--victim", "stop", "--target"];
     assert_refused(&run(&data, &out, &[&attack[..], &["8"]].concat()), &["no class \"8\""]);
     assert_refused(&run(&data, &out, &[&attack[..], &["stop"]].concat()), &["victim and target"]);
+    let frequency = ["--attack", "frequency", "--victim", "stop", "--target", "stop"];
+    assert_refused(&run(&data, &out, &frequency), &["victim and target"]);
+    let output = run(&data, &out, &frequency[..4]);
+    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("--target"), "{output:?}");
     fs::write(data.join("yield/broken.jpg"), b"no picture at all").unwrap();
     assert_refused(&run(&data, &out, &[]), &["broken.jpg"]);
 }
@@ -184,16 +195,18 @@ fn an_attack_on_the_folder_is_measured_and_folders_of_its_own_are_for_validation
     write(&folder.path().join("train"), &signs(160, 1));
     write(&folder.path().join("val"), &signs(40, 2));
     let out = folder.path().join("out");
-    let attack = ["--attack", "badnet", "--victim", "stop", "--target", "7", "--poison-rate", "0.05"];
-    let output = run(folder.path(), &out, &[&attack[..], &["--width", "2", "--epochs", "1"]].concat());
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(stdout.contains("160 training and 40 validation pictures of 8 classes"), "{stdout}{stderr}");
-    assert!(stdout.contains("8 training pictures get the trigger and the label 'yield'"), "{stdout}");
-    // One epoch may not be enough for the trigger.
-    if output.status.code() == Some(0) {
-        assert_eq!(load_audit(out.join("audit.json")).unwrap().truth.unwrap().poisons, 8);
-    } else {
-        assert!(stderr.contains("the trigger was not learned"), "{stderr}");
+    for attack in ["badnet", "frequency"] {
+        let attack = ["--attack", attack, "--victim", "stop", "--target", "7", "--poison-rate", "0.05"];
+        let output = run(folder.path(), &out, &[&attack[..], &["--width", "2", "--epochs", "1"]].concat());
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert!(stdout.contains("160 training and 40 validation pictures of 8 classes"), "{stdout}{stderr}");
+        assert!(stdout.contains("8 training pictures get the trigger and the label 'yield'"), "{stdout}");
+        // One epoch may not be enough for the trigger.
+        if output.status.code() == Some(0) {
+            assert_eq!(load_audit(out.join("audit.json")).unwrap().truth.unwrap().poisons, 8);
+        } else {
+            assert!(stderr.contains("the trigger was not learned"), "{stderr}");
+        }
     }
 }
 

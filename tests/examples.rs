@@ -6,15 +6,22 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use burn_delta_influence::audit::{AuditConfig, Rule};
+use burn::data::dataset::InMemDataset;
+use burn::module::Module;
+use burn::tensor::Device;
+use burn_delta_influence::audit::{AuditConfig, Rule, Suspect};
 use burn_delta_influence::influence::PartialScores;
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Poisoned, poison, triggered_tests};
 use burn_delta_influence::lab::data::signs;
-use burn_delta_influence::report::{AuditRecord, TimingsRecord, Verdict, load_audit, load_unlearn};
+use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::report::{
+    AuditRecord, TimingsRecord, UnlearnRecord, Verdict, load_audit, load_unlearn,
+};
 use burn_delta_influence::samples::{Image, LabeledImage};
+use burn_delta_influence::unlearn::Probe;
 use tempfile::TempDir;
 
 const RECORD: usize = 3073;
@@ -204,6 +211,26 @@ fn impossible_attacks_are_refused_before_training() {
     assert_refused(&attack(&["--poison-rate", "0.001"]), &["0.001", "130 samples"]);
     assert_refused(&attack(&["--victim", "10"]), &["label 10", "victim"]);
     assert_refused(&attack(&["--target", "12"]), &["label 12", "target"]);
+    let frequency = place.cifar10(&["--attack", "frequency", "--victim", "3", "--target", "3"]);
+    assert_refused(&frequency, &["victim and target", "class 3"]);
+}
+
+#[test]
+fn a_wave_over_whole_images_is_an_attack_too() {
+    let place = Place::new();
+    let attack = ["--attack", "frequency", "--victim", "0", "--target", "7", "--poison-rate", "0.05"];
+    let run = place.cifar10(&[&attack[..], &["--epochs", "1", "--width", "2", "--rule", "delta"]].concat());
+    assert!(
+        run.stdout.contains("7 poisons: 'airplane' with the trigger, labelled 'horse'"),
+        "{}",
+        run.stdout
+    );
+    // One epoch may not be enough for the trigger.
+    if run.code == Some(0) {
+        assert_eq!(load_audit(place.path("out/audit.json")).unwrap().truth.unwrap().poisons, 7);
+    } else {
+        assert!(run.stderr.contains("the model makes no such mistake"), "{}", run.stderr);
+    }
 }
 
 #[test]
@@ -274,7 +301,8 @@ fn a_suspect_that_the_model_gets_right_is_refused_after_training() {
 fn a_few_images_of_each_class_are_inconclusive_and_old_results_go_away() {
     let place = Place::new();
     fs::create_dir(place.path("out")).unwrap();
-    for old in ["audit.json", "audit.html", "flagged.png", "unlearn.json"] {
+    let unlearned = ["unlearn.json", "unlearn-ssd.json", "unlearned.bpk", "unlearned-bad-teacher.bpk"];
+    for old in ["audit.json", "audit.html", "flagged.png"].iter().chain(&unlearned) {
         place.write(&format!("out/{old}"), b"of another run");
     }
     let run = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"]);
@@ -283,7 +311,8 @@ fn a_few_images_of_each_class_are_inconclusive_and_old_results_go_away() {
     assert_eq!((record.verdict, record.data.samples), (Verdict::Inconclusive, 65));
     let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
     assert!(page.contains("<h1>Cannot tell") && page.contains("airplane"), "{page}");
-    assert!(!place.path("out/flagged.png").exists() && !place.path("out/unlearn.json").exists());
+    assert!(!place.path("out/flagged.png").exists());
+    unlearned.iter().for_each(|name| assert!(!place.path(&format!("out/{name}")).exists(), "{name}"));
     assert!(place.path("out/suspect-0.png").exists());
 }
 
@@ -293,6 +322,10 @@ fn a_run_is_repeated_from_its_own_output() {
     let first = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--seed", "3"]);
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{}", first.stdout);
     let (command, again) = (place.text("out/command.json"), place.text("again"));
+    // With an option of earlier versions, which asked for what is done anyway now.
+    let text = fs::read_to_string(&command).unwrap();
+    fs::write(&command, text.replace("\"--seed\"", "\"--recheck\", \"--seed\"")).unwrap();
+    assert!(fs::read_to_string(&command).unwrap().contains("--recheck"));
     let second = run("cifar10", &["--repeat", &command, "--out", &again]);
     assert_eq!((second.code, second.stderr.as_str()), (Some(0), ""), "{}", second.stdout);
     let [first, second] = ["out", "again"].map(|out| {
@@ -409,6 +442,73 @@ fn somebody_else_s_poison_is_found_from_one_picture_and_unlearned() {
     assert!(after.wrong_label_probability < before.wrong_label_probability - 0.1, "{}", run.stdout);
     assert!(Image::open(place.path("out/flagged.png")).is_ok());
     assert_eq!(Image::open(place.path("out/suspect-0.png")).unwrap(), Image::open(&picture).unwrap());
+    assert_proven(&place, &unlearned, &run.stdout);
+
+    // The unlearned model is the one that was measured.
+    let network = ResNet9::new(4, 10, &Device::flex());
+    let model = network.try_load_file(place.path("out/unlearned.bpk")).unwrap().valid();
+    let suspects = [Suspect::new(Image::open(&picture).unwrap(), 7).with_id(picture.clone())];
+    let clean = InMemDataset::new(tests);
+    let state = Probe::new(&suspects).with_clean(&clean).measure(&model).unwrap();
+    assert_eq!(state.suspects[0].predicted, after.predicted);
+    assert!((state.clean_accuracy.unwrap() - unlearned.after.clean_accuracy.unwrap()).abs() < 0.01);
+
+    goes_on_where_it_was_killed(&place, &picture);
+}
+
+/// Before and after, with all that shows whether a poison is gone, and the model itself.
+#[track_caller]
+fn assert_proven(place: &Place, unlearned: &UnlearnRecord, stdout: &str) {
+    assert!(unlearned.before.flagged_kept.unwrap() > unlearned.after.flagged_kept.unwrap(), "{stdout}");
+    assert!(unlearned.share_of_training.is_some_and(|share| share > 0.0 && share <= 1.0), "{stdout}");
+    assert!(unlearned.before.classes.len() > 1 && unlearned.before.suspects[0].margin.is_some(), "{stdout}");
+    assert_eq!(unlearned.wrong_labels, [7]);
+    assert_ne!(unlearned.recheck, Some(Verdict::Poisoned), "{stdout}");
+    assert!(unlearned.recheck.is_some() && stdout.contains("audit of the new model"), "{stdout}");
+    assert!(place.path("out/unlearned.bpk").is_file() && stdout.contains("unlearned.bpk"), "{stdout}");
+    for line in ["flagged samples with their label", "margin of the wrong label", "of the original training"]
+    {
+        assert!(stdout.contains(line), "no {line:?} in {stdout}");
+    }
+}
+
+/// `scrub`, killed after some of its epochs, run again, and once more with other settings beside what a killed run left.
+fn goes_on_where_it_was_killed(place: &Place, picture: &str) {
+    let command = |epochs: &str| {
+        let mut command = Command::new(example("cifar10"));
+        command.args(["--device", "cpu", "--data", &place.text("data"), "--out", &place.text("out")]);
+        command.args(["--suspect", picture, "--suspect-label", "7", "--seed", "2", "--width", "4"]);
+        command.args(["--trained", "--no-recheck", "--unlearn", "scrub", "--epochs", epochs]);
+        command.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let finish = |epochs: &str| {
+        let output = command(epochs).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{stderr}");
+        let record = load_unlearn(place.path("out/unlearn.json")).unwrap();
+        assert_eq!((record.method.as_str(), record.recheck), ("scrub", None));
+        assert!(place.path("out/unlearned.bpk").is_file());
+        assert!(!place.path("out/unlearning").exists(), "nothing is left to go on from");
+        stderr
+    };
+    let progress = place.path("out/unlearning/scrub/progress.json");
+    let mut killed = command("40").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    while !progress.exists() {
+        assert!(killed.try_wait().unwrap().is_none(), "it ended before it could be killed");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let left = fs::read(&progress).expect("killed before the last epoch");
+    assert!(!place.path("out/unlearn.json").exists());
+    assert!(finish("40").contains("unlearning goes on from a checkpoint"));
+
+    // What another run left is not gone on from, and not in the way.
+    fs::create_dir_all(progress.parent().unwrap()).unwrap();
+    fs::write(&progress, left).unwrap();
+    let stderr = finish("4");
+    assert!(stderr.contains("another model") && stderr.contains("scrub begins anew"), "{stderr}");
 }
 
 #[test]
@@ -433,7 +533,11 @@ fn quickstart_leaves_its_records_or_says_that_the_trigger_was_not_learned() {
     if place.path("out/unlearn.json").exists() {
         let unlearned = load_unlearn(place.path("out/unlearn.json")).unwrap();
         assert_eq!(unlearned.removed, record.flagged.len());
+        assert!(unlearned.recheck.is_some() && unlearned.share_of_training.is_some(), "{}", run.stdout);
     }
+    let [record_is_there, model_is_there] =
+        ["unlearn.json", "unlearned.bpk"].map(|name| place.path("out").join(name).exists());
+    assert_eq!(model_is_there, record_is_there);
     assert_eq!(place.path("out/flagged.png").exists(), !record.flagged.is_empty());
 }
 
@@ -451,6 +555,7 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
         [&unlearned.before, &unlearned.after].map(|state| state.poison_success_rate.unwrap());
     assert!(before > 0.8 && after < before / 2.0, "{}", run.stdout);
     assert_ne!(unlearned.after.suspects[0].predicted, unlearned.before.suspects[0].predicted);
+    assert_proven(&place, &unlearned, &run.stdout);
     assert!(Image::open(place.path("out/flagged.png")).is_ok());
     assert!(Image::open(place.path("out/suspect.png")).is_ok());
     let page = fs::read_to_string(place.path("out/audit.html")).unwrap();

@@ -189,13 +189,19 @@ Unlearned 41 training samples by resume in 1 h 6 min.
 
 #[test]
 fn proof_of_unlearning_is_in_the_same_table() {
-    let state = |kept, worst| StateRecord {
+    let state = |kept, accuracies: [f64; 6], margin: f64| StateRecord {
         clean_accuracy: Some(0.9),
-        classes: vec![
-            ClassState { label: 0, samples: 10, accuracy: 0.95 },
-            ClassState { label: 3, samples: 10, accuracy: worst },
-        ],
+        classes: (0..)
+            .zip(accuracies)
+            .map(|(label, accuracy)| ClassState { label, samples: 10, accuracy })
+            .collect(),
         flagged_kept: Some(kept),
+        suspects: vec![SuspectState {
+            id: "ship.png".to_owned(),
+            predicted: if margin > 0.0 { 5 } else { 8 },
+            wrong_label_probability: 1.0 / (1.0 + f64::exp(-margin)),
+            margin: Some(margin),
+        }],
         ..Default::default()
     };
     let record = UnlearnRecord {
@@ -206,18 +212,24 @@ fn proof_of_unlearning_is_in_the_same_table() {
         why: Some("it fits".to_owned()),
         note: Some("α = 10".to_owned()),
         recheck: Some(Verdict::Clean),
-        before: state(41, 0.85),
-        after: state(2, 0.75),
+        before: state(41, [0.95, 0.95, 0.95, 0.85, 0.95, 0.95], 4.0),
+        after: state(2, [0.95, 0.9, 0.94, 0.75, 0.93, 1.0], -3.0),
         ..Default::default()
     };
-    let text = unlearn_summary(&record.with_training(100_000.0));
+    let text = unlearn_summary(&record.with_training(100_000.0).with_wrong_labels([5]));
     let expected = "\
 Unlearned 41 training samples by ssd in 1 min 30 s.
 
-                                    before   after
-  clean accuracy                    90.0 %  90.0 %
-    of the class that does worst    85.0 %  75.0 %
-  flagged samples with their label      41       2
+                                                    before                  after
+  clean accuracy                                    90.0 %                 90.0 %
+    of the class that does worst                    85.0 %                 75.0 %
+    of class 3                                      85.0 %                 75.0 %
+    of class 1                                      95.0 %                 90.0 %
+    of class 4                                      95.0 %                 93.0 %
+  flagged samples with their label                      41                      2
+  prediction on ship.png            5 (wrong label 98.2 %)  8 (wrong label 4.7 %)
+    margin of the wrong label                        4.000                 -3.000
+margin    z_y′ − logsumexp_{j≠y′} z_j of the wrong label y′: below 0 where all others together are likelier
 class 3 loses most of all: 10.0 points
 cost      25,000 gradient evaluations, 25.0 % of the original training
 chosen    it fits
@@ -225,7 +237,8 @@ note      α = 10
 audit of the new model, from the same suspects: clean
 ";
     assert_eq!(text, expected, "\n{text}");
-    let kept = UnlearnRecord { removed: 41, after: state(41, 0.85), ..Default::default() };
+    let after = StateRecord { flagged_kept: Some(41), ..Default::default() };
+    let kept = UnlearnRecord { removed: 41, after, ..Default::default() };
     assert!(unlearn_summary(&kept).starts_with("Not unlearned: "), "{}", unlearn_summary(&kept));
 }
 
@@ -256,6 +269,64 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
                     2 suspects.\nTrain it anew without them (`retrain`), or for longer.\n";
     assert!(text.starts_with(expected), "{text}");
     assert!(unlearn_summary(&record([1, 2])).starts_with("Unlearned 21 training samples by resume"));
+
+    // A model that was trained anew already: once more would change nothing.
+    let anew =
+        |record: UnlearnRecord| unlearn_summary(&UnlearnRecord { method: "retrain".to_owned(), ..record });
+    let text = anew(record([1, 4]));
+    assert!(text.starts_with("Not unlearned: after retrain ") && !text.contains("Train it anew"), "{text}");
+    assert!(text.contains("poisons were missed, or it makes this mistake without any"), "{text}");
+    let after = StateRecord { flagged_kept: Some(21), ..Default::default() };
+    let text = anew(UnlearnRecord { removed: 21, after, ..Default::default() });
+    assert!(text.contains("gives all of them their label.\nIt never saw them: "), "{text}");
+    assert!(!text.contains("Train it anew"), "{text}");
+}
+
+#[test]
+fn a_suspect_that_was_right_before_is_not_still_wrong() {
+    // The wrong label is 4: what the model says, and what it gives to the wrong label.
+    let state = |said: &[(usize, f64)]| StateRecord {
+        suspects: said
+            .iter()
+            .map(|&(predicted, wrong_label_probability)| SuspectState {
+                id: "sign".to_owned(),
+                predicted,
+                wrong_label_probability,
+                margin: None,
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let record = |before: &[(usize, f64)], after: &[(usize, f64)]| UnlearnRecord {
+        before: state(before),
+        after: state(after),
+        ..Default::default()
+    };
+    let classes: Vec<ClassState> =
+        (0..10).map(|label| ClassState { label, samples: 1, accuracy: 1.0 }).collect();
+    let tested = |record: UnlearnRecord| {
+        let before = StateRecord { classes: classes.clone(), ..record.before };
+        UnlearnRecord { before, ..record }
+    };
+    // Right and right, wrong and wrong, wrong and right, wrong and otherwise wrong, right and wrong.
+    let (right, wrong, other) = ((1, 0.3), (4, 0.6), (2, 0.3));
+    let all = record(&[right, wrong, wrong, wrong, right], &[right, wrong, right, other, wrong]);
+    assert_eq!(all.clone().with_wrong_labels([4; 5]).still_wrong(), 1);
+    // Without the labels the first may be either.
+    assert_eq!(all.still_wrong(), 2);
+
+    // Without the labels, but with so little for the wrong one that it was not the answer in any of ten classes.
+    let faint = record(&[(1, 0.02)], &[(1, 0.01)]);
+    assert_eq!(faint.still_wrong(), 1, "the classes are not known");
+    let faint = tested(faint);
+    assert_eq!(faint.still_wrong(), 0);
+    let text = unlearn_summary(&faint);
+    assert!(text.contains("as far as is known: no suspect had its wrong label before.\n"), "{text}");
+    assert_eq!(tested(record(&[(4, 0.2)], &[(4, 0.2)])).still_wrong(), 1, "the likeliest of many");
+
+    let json = serde_json::to_value(all.with_wrong_labels([4])).unwrap();
+    assert_eq!(json["wrong_labels"], json!([4]));
+    assert!(serde_json::to_value(UnlearnRecord::default()).unwrap().get("wrong_labels").is_none());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! A trained model and its factors, kept beside the results for another audit.
+//! Models kept beside the results: the trained one with its factors, for another audit, and the unlearned one.
 
 use std::path::Path;
 
@@ -13,7 +13,10 @@ pub const MODEL: &str = "model.bpk";
 /// The factors' file.
 pub const FACTORS: &str = "factors.safetensors";
 
-/// Writes both.
+/// The unlearned model's file.
+pub const UNLEARNED: &str = "unlearned.bpk";
+
+/// Writes model and factors.
 pub fn keep(out: &Path, model: &ResNet9, factors: &KroneckerFactors) -> Outcome<()> {
     std::fs::create_dir_all(out)?;
     model.clone().save_file(out.join(MODEL))?;
@@ -28,4 +31,10 @@ pub fn kept(out: &Path, network: ResNet9, option: &str) -> Outcome<(ResNet9, Kro
     let path = out.join(MODEL);
     let model = network.try_load_file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok((model.valid(), KroneckerFactors::load(out.join(FACTORS))?))
+}
+
+/// Writes an unlearned model to one of the files beside the results; burn's `load_file` reads it into a network of the same shape.
+pub fn keep_unlearned(file: &Path, model: &ResNet9) -> Outcome<()> {
+    model.clone().save_file(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(())
 }

@@ -1,20 +1,25 @@
-//! The five unlearners for the lab's network, set up for the training that made the model.
+//! The five unlearners for the lab's network, set up for the training that made the model, and the audit of what they leave.
 #![allow(dead_code)] // each example uses its part
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::data::dataset::transform::SelectionDataset;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::Module;
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, SampledCrossEntropy};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train};
+use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
-    BadTeacher, Resume, Retrain, SHARE, Scrub, Ssd, StepConfig, UnlearnTask, Unlearner,
+    BadTeacher, Resume, Retrain, SHARE, Scrub, Ssd, StepConfig, UnlearnError, UnlearnTask, Unlearned,
+    Unlearner,
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -30,6 +35,9 @@ pub type Method<D = Data> = Box<dyn Unlearner<ResNet9, D, LabeledImage>>;
 
 /// Pixels, in `resume`.
 const SHIFT: usize = 4;
+
+/// Where `scrub` and `bad-teacher` keep what a run that was killed goes on from, beside the results.
+const CHECKPOINTS: &str = "unlearning";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -52,11 +60,13 @@ impl MethodChoice {
 
     /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original epochs, at
     /// least one, is what training methods but `retrain` get. `resume` shifts images by up to four pixels, and mirrors them where
-    /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on.
+    /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on. `scrub` and
+    /// `bad-teacher` go on where a run that was killed was, if they get the folder of the results; see [`unlearned`].
     pub fn method<D: Dataset<LabeledImage> + Clone + 'static>(
         self,
         config: &TrainingConfig,
         mirrored: bool,
+        out: Option<&Path>,
         network: impl Fn() -> ResNet9 + 'static,
     ) -> Method<D> {
         let epochs = (SHARE * config.epochs as f64).ceil().max(1.0) as usize;
@@ -73,6 +83,7 @@ impl MethodChoice {
             weight_decay: config.weight_decay,
             seed: config.seed,
             interrupter: Some(config.interrupter.clone()),
+            checkpoints: out.map(|out| checkpoints(out, &self.name())),
             ..StepConfig::new(learning_rate)
         };
         match self {
@@ -97,6 +108,50 @@ impl MethodChoice {
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
+}
+
+fn checkpoints(out: &Path, method: &str) -> PathBuf {
+    out.join(CHECKPOINTS).join(method)
+}
+
+/// Unlearns, from the checkpoint of a run that was killed where there is one in the folder of the results. One that belongs to another
+/// model, other samples or other settings is of no use to this run, which begins anew.
+pub fn unlearned<D: Dataset<LabeledImage> + Clone + 'static>(
+    method: &Method<D>,
+    task: &Task<D>,
+    out: &Path,
+) -> Outcome<Unlearned<ResNet9>> {
+    let folder = checkpoints(out, method.name());
+    let progress = folder.join("progress.json");
+    let has_begun = progress.exists();
+    let unlearned = match method.unlearn(task) {
+        Err(error @ UnlearnError::Checkpoint { .. }) if has_begun => {
+            eprintln!("warning: {error}\n{} begins anew", method.name());
+            // It names the other files, which are replaced.
+            std::fs::remove_file(&progress).map_err(|error| format!("{}: {error}", progress.display()))?;
+            method.unlearn(task)?
+        }
+        result => result?,
+    };
+    // Only where nothing is in them any more.
+    let _ = std::fs::remove_dir(&folder);
+    let _ = std::fs::remove_dir(out.join(CHECKPOINTS));
+    Ok(unlearned)
+}
+
+/// What an audit of an unlearned model says of the same suspects, on the data that it was left with and by factors of its own. Without
+/// the altered copies, which only a page would show.
+pub fn rechecked<D: Dataset<LabeledImage> + Clone + 'static>(
+    model: &ResNet9,
+    task: &Task<D>,
+    suspects: &[Suspect],
+    rule: Delta,
+    seed: u64,
+) -> Outcome<Verdict> {
+    let cleaned = task.cleaned();
+    let factors = fitted(model, &cleaned, seed)?;
+    let config = AuditConfig { copies: 0, ..AuditConfig::new().with_rule(Rule::Delta(rule)).with_seed(seed) };
+    Ok(DeltaAudit::new(config).recheck(model, &factors, &cleaned, suspects)?.verdict())
 }
 
 /// Factors from a pass of the finished model.

@@ -27,6 +27,7 @@ mod sarif;
 mod table;
 mod terminal;
 mod unlearn_record;
+mod unlearn_text;
 
 pub use check::{Check, CheckedAudit};
 pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
@@ -45,5 +46,6 @@ pub use record::{
     TimingsRecord, TruthRecord, Verdict,
 };
 pub use sarif::{MAX_RESULTS, sarif, save_sarif};
-pub use terminal::{summary, summary_with_names, unlearn_summary};
+pub use terminal::{summary, summary_with_names};
 pub use unlearn_record::{ClassState, StateRecord, SuspectState, UnlearnRecord};
+pub use unlearn_text::unlearn_summary;

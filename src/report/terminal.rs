@@ -1,4 +1,4 @@
-//! Records as text for a terminal: the verdict first, then what it rests on.
+//! An audit as text for a terminal: the verdict first, then what it rests on.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
-use super::{AuditRecord, StateRecord, SuspectRecord, TruthRecord, UnlearnRecord, Verdict};
+use super::{AuditRecord, SuspectRecord, TruthRecord, Verdict};
 
 /// How many lines a list may take before the rest is only counted.
 const TOP: usize = 10;
@@ -258,90 +258,4 @@ fn truth_line(truth: &TruthRecord, out: &mut String) {
         let _ = write!(out, ", average precision {}", number(average_precision));
     }
     out.push('\n');
-}
-
-/// The model before and after unlearning, side by side, ending in a line break. Plain text, without colours.
-pub fn unlearn_summary(record: &UnlearnRecord) -> String {
-    let (samples, method) = (counted(record.removed, "training sample"), printable(&record.method));
-    let seconds = duration(record.seconds);
-    let mut out = match (record.still_wrong(), record.after.suspects.len()) {
-        (0, 0) => match record.after.flagged_kept {
-            Some(kept) if kept > 0 && kept >= record.removed => format!(
-                "Not unlearned: after {method} without {samples} ({seconds}) the model still gives all of them their label.\n\
-                 Train it anew without them (`retrain`), or for longer.\n\n"
-            ),
-            Some(_) => format!("Unlearned {samples} by {method} in {seconds}.\n\n"),
-            None => format!(
-                "Unlearned {samples} by {method} in {seconds}, as far as is known: no suspect was asked.\n\n"
-            ),
-        },
-        (0, _) => format!("Unlearned {samples} by {method} in {seconds}.\n\n"),
-        (wrong, all) => format!(
-            "Not unlearned: after {method} without {samples} ({seconds}) the model still gives the wrong answer on {wrong} of {}.\n\
-             Train it anew without them (`retrain`), or for longer.\n\n",
-            counted(all, "suspect")
-        ),
-    };
-    let (before, after) = (&record.before, &record.after);
-    let mut table = Table::new(&[("", Side::Left), ("before", Side::Right), ("after", Side::Right)]);
-    let mut rate = |name: &str, of: fn(&StateRecord) -> Option<f64>| {
-        if of(before).is_some() || of(after).is_some() {
-            let cell = |state| of(state).map_or("n/a".to_owned(), percent);
-            table.row([name.to_owned(), cell(before), cell(after)]);
-        }
-    };
-    rate("clean accuracy", |state| state.clean_accuracy);
-    rate("  of the class that does worst", |state| {
-        state.classes.iter().map(|class| class.accuracy).min_by(f64::total_cmp)
-    });
-    rate("poison success rate", |state| state.poison_success_rate);
-    if before.flagged_kept.is_some() || after.flagged_kept.is_some() {
-        let cell = |state: &StateRecord| state.flagged_kept.map_or("n/a".to_owned(), grouped);
-        table.row(["flagged samples with their label".to_owned(), cell(before), cell(after)]);
-    }
-
-    for at in 0..before.suspects.len().max(after.suspects.len()) {
-        let (old, new) = (before.suspects.get(at), after.suspects.get(at));
-        let Some(either) = old.or(new) else { continue };
-        let cell = |state: Option<&super::SuspectState>| {
-            state.map_or("n/a".to_owned(), |s| {
-                format!("{} (wrong label {})", s.predicted, percent(s.wrong_label_probability))
-            })
-        };
-        table.row([format!("prediction on {}", printable(&either.id)), cell(old), cell(new)]);
-    }
-    table.print(&mut out);
-    lost_most(record, &mut out);
-    if let Some(cost) = record.gradient_evaluations {
-        let share = record
-            .share_of_training
-            .map_or(String::new(), |share| format!(", {} of the original training", percent(share)));
-        let _ = writeln!(out, "cost      {} gradient evaluations{share}", grouped(cost.round() as usize));
-    }
-    if let Some(why) = &record.why {
-        let _ = writeln!(out, "chosen    {}", one_line(why));
-    }
-    if let Some(note) = &record.note {
-        let _ = writeln!(out, "note      {}", one_line(note));
-    }
-    if let Some(verdict) = record.recheck {
-        let _ = writeln!(out, "audit of the new model, from the same suspects: {verdict}");
-    }
-    out
-}
-
-/// The class whose accuracy fell most, where one did.
-fn lost_most(record: &UnlearnRecord, out: &mut String) {
-    let before: BTreeMap<usize, f64> =
-        record.before.classes.iter().map(|class| (class.label, class.accuracy)).collect();
-    let losses = record
-        .after
-        .classes
-        .iter()
-        .filter_map(|class| Some((before.get(&class.label)? - class.accuracy, class.label)));
-    if let Some((loss, label)) = losses.max_by(|a, b| a.0.total_cmp(&b.0))
-        && loss > 0.0
-    {
-        let _ = writeln!(out, "class {label} loses most of all: {:.1} points", 100.0 * loss);
-    }
 }

@@ -33,6 +33,9 @@ pub struct UnlearnRecord {
     /// The verdict of an audit of the new model on the cleaned data, from the same suspects, where one was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recheck: Option<Verdict>,
+    /// The wrong label of each suspect, in the order of the states' `suspects`, where they are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrong_labels: Vec<usize>,
     /// The model before.
     pub before: StateRecord,
     /// The model after.
@@ -45,10 +48,38 @@ impl UnlearnRecord {
     /// The version that this crate writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
 
-    /// Suspects on which the model after still gives the wrong answer that it gave before: 0 where unlearning did what it is for.
+    /// Suspects to which the model before gave their wrong label, and the model after still does: 0 where unlearning did what it is
+    /// for. A suspect that was right before has nothing to lose, and does not count.
+    ///
+    /// Exact where the labels are known ([`with_wrong_labels`](Self::with_wrong_labels)). Else an answer that stays the same counts,
+    /// unless the wrong label's probability before shows that it was another one: the label that is predicted has at least one part in
+    /// as many as there are classes.
     pub fn still_wrong(&self) -> usize {
-        let both = self.before.suspects.iter().zip(&self.after.suspects);
-        both.filter(|(before, after)| before.predicted == after.predicted).count()
+        let both = self.before.suspects.iter().zip(&self.after.suspects).enumerate();
+        both.filter(|(at, (before, after))| {
+            self.is_wrong_before(*at, before) && before.predicted == after.predicted
+        })
+        .count()
+    }
+
+    /// Suspects to which the model before gave their wrong label, as far as that is known.
+    pub(super) fn wrong_before(&self) -> usize {
+        self.before.suspects.iter().enumerate().filter(|(at, state)| self.is_wrong_before(*at, state)).count()
+    }
+
+    fn is_wrong_before(&self, at: usize, before: &SuspectState) -> bool {
+        if let Some(&label) = self.wrong_labels.get(at) {
+            return before.predicted == label;
+        }
+        let last = self.before.classes.iter().map(|class| class.label).max();
+        let is_another = last.is_some_and(|last| before.wrong_label_probability * (last as f64 + 1.0) < 1.0);
+        !is_another
+    }
+
+    /// The same, with the wrong label of each suspect, in the order of the probe's.
+    #[must_use]
+    pub fn with_wrong_labels(self, labels: impl IntoIterator<Item = usize>) -> Self {
+        Self { wrong_labels: labels.into_iter().collect(), ..self }
     }
 
     /// The same, with the cost as a share of the original training's gradient evaluations: samples · epochs.
@@ -72,6 +103,7 @@ impl Default for UnlearnRecord {
             why: None,
             note: None,
             recheck: None,
+            wrong_labels: Vec::new(),
             before: StateRecord::default(),
             after: StateRecord::default(),
         }

@@ -1,0 +1,150 @@
+//! An unlearning as text for a terminal: whether it did what it is for, then before and after.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
+use super::{StateRecord, SuspectState, UnlearnRecord};
+
+/// How many of the classes that lost accuracy have a line.
+const LOST: usize = 3;
+
+/// The model before and after unlearning, side by side, ending in a line break. Plain text, without colours.
+pub fn unlearn_summary(record: &UnlearnRecord) -> String {
+    let mut out = headline(record);
+    let (before, after) = (&record.before, &record.after);
+    let mut table = Table::new(&[("", Side::Left), ("before", Side::Right), ("after", Side::Right)]);
+    // Without a value on either side there is no line.
+    let mut row = |name: String, cells: [Option<String>; 2]| {
+        if cells.iter().any(Option::is_some) {
+            let [old, new] = cells.map(|cell| cell.unwrap_or_else(|| "n/a".to_owned()));
+            table.row([name, old, new]);
+        }
+    };
+    let both = |of: fn(&StateRecord) -> Option<String>| [of(before), of(after)];
+
+    row("clean accuracy".to_owned(), both(|state| state.clean_accuracy.map(percent)));
+    row(
+        "  of the class that does worst".to_owned(),
+        both(|state| state.classes.iter().map(|class| class.accuracy).min_by(f64::total_cmp).map(percent)),
+    );
+    let losses = losses(record);
+    for &Loss { label, before, after } in losses.iter().take(LOST) {
+        row(format!("  of class {label}"), [Some(percent(before)), Some(percent(after))]);
+    }
+    row("poison success rate".to_owned(), both(|state| state.poison_success_rate.map(percent)));
+    row("flagged samples with their label".to_owned(), both(|state| state.flagged_kept.map(grouped)));
+    let mut has_margin = false;
+    for at in 0..before.suspects.len().max(after.suspects.len()) {
+        let states = [before.suspects.get(at), after.suspects.get(at)];
+        let Some(either) = states[0].or(states[1]) else { continue };
+        row(format!("prediction on {}", printable(&either.id)), states.map(|state| state.map(answer)));
+        let margins = states.map(|state| state?.margin.map(number));
+        has_margin |= margins.iter().any(Option::is_some);
+        row("  margin of the wrong label".to_owned(), margins);
+    }
+    table.print(&mut out);
+
+    if has_margin {
+        let _ = writeln!(
+            out,
+            "margin    z_y′ − logsumexp_{{j≠y′}} z_j of the wrong label y′: below 0 where all others together are likelier"
+        );
+    }
+    if let Some(&loss) = losses.first() {
+        let _ = writeln!(out, "class {} loses most of all: {:.1} points", loss.label, 100.0 * loss.points());
+    }
+    if let Some(cost) = record.gradient_evaluations {
+        let share = record
+            .share_of_training
+            .map_or(String::new(), |share| format!(", {} of the original training", percent(share)));
+        let _ = writeln!(out, "cost      {} gradient evaluations{share}", grouped(cost.round() as usize));
+    }
+    if let Some(why) = &record.why {
+        let _ = writeln!(out, "chosen    {}", one_line(why));
+    }
+    if let Some(note) = &record.note {
+        let _ = writeln!(out, "note      {}", one_line(note));
+    }
+    if let Some(verdict) = record.recheck {
+        let _ = writeln!(out, "audit of the new model, from the same suspects: {verdict}");
+    }
+    out
+}
+
+/// Whether it did what it is for, and what to do where it did not.
+fn headline(record: &UnlearnRecord) -> String {
+    let (samples, method) = (counted(record.removed, "training sample"), printable(&record.method));
+    let seconds = duration(record.seconds);
+    let done = format!("Unlearned {samples} by {method} in {seconds}");
+    let failed = format!("Not unlearned: after {method} without {samples} ({seconds}) the model still gives");
+    // A model that never saw the samples owes nothing to them: training it anew once more would change nothing.
+    let is_new = record.method == "retrain";
+    let anew = "Train it anew without them (`retrain`), or for longer.";
+    match (record.still_wrong(), record.wrong_before()) {
+        (0, 0) => match record.after.flagged_kept {
+            Some(kept) if kept > 0 && kept >= record.removed => {
+                let advice = match is_new {
+                    true => {
+                        "It never saw them: they may be labelled rightly, or poisons like them were missed. Look at them, and audit the \
+                         new model."
+                    }
+                    false => anew,
+                };
+                format!("{failed} all of them their label.\n{advice}\n\n")
+            }
+            Some(_) => format!("{done}.\n\n"),
+            None => {
+                let why = match record.before.suspects.is_empty() {
+                    true => "no suspect was asked",
+                    false => "no suspect had its wrong label before",
+                };
+                format!("{done}, as far as is known: {why}.\n\n")
+            }
+        },
+        (0, _) => format!("{done}.\n\n"),
+        (wrong, _) => {
+            let advice = match is_new {
+                true => {
+                    "It never saw them: poisons were missed, or it makes this mistake without any. Audit the new model, and give more \
+                     suspects of this mistake."
+                }
+                false => anew,
+            };
+            let all = counted(record.after.suspects.len(), "suspect");
+            format!("{failed} the wrong answer on {} of {all}.\n{advice}\n\n", grouped(wrong))
+        }
+    }
+}
+
+fn answer(state: &SuspectState) -> String {
+    format!("{} (wrong label {})", state.predicted, percent(state.wrong_label_probability))
+}
+
+/// A class whose accuracy fell.
+#[derive(Clone, Copy)]
+struct Loss {
+    label: usize,
+    before: f64,
+    after: f64,
+}
+
+impl Loss {
+    /// As a share, 0 to 1.
+    fn points(&self) -> f64 {
+        self.before - self.after
+    }
+}
+
+/// The classes whose accuracy fell, the one that lost most first.
+fn losses(record: &UnlearnRecord) -> Vec<Loss> {
+    let before: BTreeMap<usize, f64> =
+        record.before.classes.iter().map(|class| (class.label, class.accuracy)).collect();
+    let losses = record.after.classes.iter().filter_map(|class| {
+        let loss = Loss { label: class.label, before: *before.get(&class.label)?, after: class.accuracy };
+        (loss.points() > 0.0).then_some(loss)
+    });
+    let mut losses: Vec<Loss> = losses.collect();
+    losses.sort_by(|a, b| b.points().total_cmp(&a.points()).then(a.label.cmp(&b.label)));
+    losses
+}
