@@ -395,9 +395,8 @@ fn unlearned(
         keep_unlearned(&model_file, &unlearned.model)?;
         let after = probe.measure(&unlearned.model)?;
         println!("  {}", describe(&after));
-        let mut record = unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after)
-            .with_training(original)
-            .with_wrong_labels(suspects.iter().map(|suspect| suspect.label));
+        let mut record =
+            unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after).with_training(original);
         record.why = why.clone();
         // Also where the audit is stopped.
         save_json(&record_file, &record)?;

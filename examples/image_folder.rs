@@ -462,9 +462,8 @@ fn unlearned(
     let after = probe.measure(&unlearned.model)?;
     println!("  {}", describe(&after));
     let original = (config.epochs * data.train.len()) as f64;
-    let mut record = unlearn::record(&unlearned, audit.flagged().len(), before, after)
-        .with_training(original)
-        .with_wrong_labels(suspects.iter().map(|suspect| suspect.label));
+    let mut record =
+        unlearn::record(&unlearned, audit.flagged().len(), before, after).with_training(original);
     // Also where the audit is stopped.
     save_json(out.join("unlearn.json"), &record)?;
     if !arguments.no_recheck {

@@ -158,9 +158,8 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let recheck = phase("audit of the unlearned model", || {
         unlearning::rechecked(&unlearned.model, &task, &suspects, Delta::default(), seed)
     })?;
-    let record = unlearn::record(&unlearned, flagged.len(), before, after)
-        .with_training((epochs * samples) as f64)
-        .with_wrong_labels([TARGET]);
+    let record =
+        unlearn::record(&unlearned, flagged.len(), before, after).with_training((epochs * samples) as f64);
     let record = UnlearnRecord { recheck: Some(recheck), ..record };
     save_json(out.join("unlearn.json"), &record)?;
 

@@ -111,7 +111,8 @@ fn a_poison_in_a_folder_of_pictures_is_found_from_validation_pictures_and_unlear
     assert_eq!((unlearned.method.as_str(), unlearned.removed), ("resume", record.flagged.len()));
     // What was probed are the mistakes that the poison made, none of the honest ones that the search found beside them.
     let poisoned = record.suspects.iter().filter(|suspect| suspect.verdict == Verdict::Poisoned).count();
-    assert_eq!(unlearned.wrong_labels, vec![record.flagged[0].label; poisoned]);
+    let labels: Vec<_> = unlearned.before.suspects.iter().map(|suspect| suspect.wrong_label).collect();
+    assert_eq!(labels, vec![Some(record.flagged[0].label); poisoned]);
     assert!(unlearned.before.flagged_kept.unwrap() > unlearned.after.flagged_kept.unwrap(), "{stdout}");
     assert!(unlearned.share_of_training.is_some() && unlearned.recheck.is_some(), "{stdout}");
     assert_ne!(unlearned.recheck, Some(Verdict::Poisoned), "{stdout}");

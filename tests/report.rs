@@ -159,6 +159,7 @@ fn unlearning_is_shown_before_and_after() {
         suspects: vec![SuspectState {
             id: "ship.png".to_owned(),
             predicted,
+            wrong_label: Some(5),
             wrong_label_probability,
             margin: None,
         }],
@@ -199,6 +200,7 @@ fn proof_of_unlearning_is_in_the_same_table() {
         suspects: vec![SuspectState {
             id: "ship.png".to_owned(),
             predicted: if margin > 0.0 { 5 } else { 8 },
+            wrong_label: Some(5),
             wrong_label_probability: 1.0 / (1.0 + f64::exp(-margin)),
             margin: Some(margin),
         }],
@@ -216,7 +218,7 @@ fn proof_of_unlearning_is_in_the_same_table() {
         after: state(2, [0.95, 0.9, 0.94, 0.75, 0.93, 1.0], -3.0),
         ..Default::default()
     };
-    let text = unlearn_summary(&record.with_training(100_000.0).with_wrong_labels([5]));
+    let text = unlearn_summary(&record.with_training(100_000.0));
     let expected = "\
 Unlearned 41 training samples by ssd in 1 min 30 s.
 
@@ -249,6 +251,7 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
             .map(|n| SuspectState {
                 id: format!("suspect {n}"),
                 predicted: predicted[n],
+                wrong_label: Some(5),
                 wrong_label_probability: 0.9,
                 margin: None,
             })
@@ -284,49 +287,37 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
 
 #[test]
 fn a_suspect_that_was_right_before_is_not_still_wrong() {
-    // The wrong label is 4: what the model says, and what it gives to the wrong label.
-    let state = |said: &[(usize, f64)]| StateRecord {
+    let state = |said: &[usize], wrong_label: Option<usize>| StateRecord {
         suspects: said
             .iter()
-            .map(|&(predicted, wrong_label_probability)| SuspectState {
+            .map(|&predicted| SuspectState {
                 id: "sign".to_owned(),
                 predicted,
-                wrong_label_probability,
+                wrong_label,
+                wrong_label_probability: 0.3,
                 margin: None,
             })
             .collect(),
         ..Default::default()
     };
-    let record = |before: &[(usize, f64)], after: &[(usize, f64)]| UnlearnRecord {
-        before: state(before),
-        after: state(after),
+    let record = |before: &[usize], after: &[usize], wrong_label| UnlearnRecord {
+        before: state(before, wrong_label),
+        after: state(after, wrong_label),
         ..Default::default()
     };
-    let classes: Vec<ClassState> =
-        (0..10).map(|label| ClassState { label, samples: 1, accuracy: 1.0 }).collect();
-    let tested = |record: UnlearnRecord| {
-        let before = StateRecord { classes: classes.clone(), ..record.before };
-        UnlearnRecord { before, ..record }
-    };
     // Right and right, wrong and wrong, wrong and right, wrong and otherwise wrong, right and wrong.
-    let (right, wrong, other) = ((1, 0.3), (4, 0.6), (2, 0.3));
-    let all = record(&[right, wrong, wrong, wrong, right], &[right, wrong, right, other, wrong]);
-    assert_eq!(all.clone().with_wrong_labels([4; 5]).still_wrong(), 1);
-    // Without the labels the first may be either.
-    assert_eq!(all.still_wrong(), 2);
-
-    // Without the labels, but with so little for the wrong one that it was not the answer in any of ten classes.
-    let faint = record(&[(1, 0.02)], &[(1, 0.01)]);
-    assert_eq!(faint.still_wrong(), 1, "the classes are not known");
-    let faint = tested(faint);
-    assert_eq!(faint.still_wrong(), 0);
-    let text = unlearn_summary(&faint);
+    let (before, after) = ([1, 4, 4, 4, 1], [1, 4, 1, 2, 4]);
+    assert_eq!(record(&before, &after, Some(4)).still_wrong(), 1);
+    // Of an earlier version: the first may be either.
+    assert_eq!(record(&before, &after, None).still_wrong(), 2);
+    let text = unlearn_summary(&record(&[1], &[1], Some(4)));
     assert!(text.contains("as far as is known: no suspect had its wrong label before.\n"), "{text}");
-    assert_eq!(tested(record(&[(4, 0.2)], &[(4, 0.2)])).still_wrong(), 1, "the likeliest of many");
 
-    let json = serde_json::to_value(all.with_wrong_labels([4])).unwrap();
-    assert_eq!(json["wrong_labels"], json!([4]));
-    assert!(serde_json::to_value(UnlearnRecord::default()).unwrap().get("wrong_labels").is_none());
+    let mut json = serde_json::to_value(record(&[4], &[1], Some(4))).unwrap();
+    assert_eq!(json["before"]["suspects"][0]["wrong_label"], json!(4));
+    json["before"]["suspects"][0].as_object_mut().unwrap().remove("wrong_label");
+    let old: UnlearnRecord = serde_json::from_value(json).unwrap();
+    assert_eq!(old.before.suspects[0].wrong_label, None);
 }
 
 #[test]

@@ -259,8 +259,7 @@ impl<'a> Case<'a> {
                 let recheck = (flags == Flags::Delta && choice.trains())
                     .then(|| self.recheck(&unlearned.model, &task.cleaned()))
                     .transpose()?;
-                let labels = self.suspects.iter().map(|suspect| suspect.label);
-                UnlearnRecord { recheck, ..record }.with_wrong_labels(labels)
+                UnlearnRecord { recheck, ..record }
             }
             // Nothing flagged, nothing done.
             None => UnlearnRecord {

@@ -33,9 +33,6 @@ pub struct UnlearnRecord {
     /// The verdict of an audit of the new model on the cleaned data, from the same suspects, where one was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recheck: Option<Verdict>,
-    /// The wrong label of each suspect, in the order of the states' `suspects`, where they are known.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub wrong_labels: Vec<usize>,
     /// The model before.
     pub before: StateRecord,
     /// The model after.
@@ -51,35 +48,15 @@ impl UnlearnRecord {
     /// Suspects to which the model before gave their wrong label, and the model after still does: 0 where unlearning did what it is
     /// for. A suspect that was right before has nothing to lose, and does not count.
     ///
-    /// Exact where the labels are known ([`with_wrong_labels`](Self::with_wrong_labels)). Else an answer that stays the same counts,
-    /// unless the wrong label's probability before shows that it was another one: the label that is predicted has at least one part in
-    /// as many as there are classes.
+    /// In records without the suspects' labels, of earlier versions, an answer that stays the same counts.
     pub fn still_wrong(&self) -> usize {
-        let both = self.before.suspects.iter().zip(&self.after.suspects).enumerate();
-        both.filter(|(at, (before, after))| {
-            self.is_wrong_before(*at, before) && before.predicted == after.predicted
-        })
-        .count()
+        let both = self.before.suspects.iter().zip(&self.after.suspects);
+        both.filter(|(before, after)| before.is_wrong() && before.predicted == after.predicted).count()
     }
 
     /// Suspects to which the model before gave their wrong label, as far as that is known.
     pub(super) fn wrong_before(&self) -> usize {
-        self.before.suspects.iter().enumerate().filter(|(at, state)| self.is_wrong_before(*at, state)).count()
-    }
-
-    fn is_wrong_before(&self, at: usize, before: &SuspectState) -> bool {
-        if let Some(&label) = self.wrong_labels.get(at) {
-            return before.predicted == label;
-        }
-        let last = self.before.classes.iter().map(|class| class.label).max();
-        let is_another = last.is_some_and(|last| before.wrong_label_probability * (last as f64 + 1.0) < 1.0);
-        !is_another
-    }
-
-    /// The same, with the wrong label of each suspect, in the order of the probe's.
-    #[must_use]
-    pub fn with_wrong_labels(self, labels: impl IntoIterator<Item = usize>) -> Self {
-        Self { wrong_labels: labels.into_iter().collect(), ..self }
+        self.before.suspects.iter().filter(|suspect| suspect.is_wrong()).count()
     }
 
     /// The same, with the cost as a share of the original training's gradient evaluations: samples · epochs.
@@ -103,7 +80,6 @@ impl Default for UnlearnRecord {
             why: None,
             note: None,
             recheck: None,
-            wrong_labels: Vec::new(),
             before: StateRecord::default(),
             after: StateRecord::default(),
         }
@@ -148,6 +124,9 @@ pub struct SuspectState {
     pub id: String,
     /// The label that the model predicts.
     pub predicted: usize,
+    /// The suspect's wrong label, as in the audit; absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong_label: Option<usize>,
     /// The probability that it gives to the wrong label of the audit, 0 to 1.
     #[serde(with = "finite")]
     pub wrong_label_probability: f64,
@@ -155,4 +134,11 @@ pub struct SuspectState {
     /// has come off it.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
+}
+
+impl SuspectState {
+    /// Whether the model gives it the wrong label, as far as that is known.
+    fn is_wrong(&self) -> bool {
+        self.wrong_label.is_none_or(|label| self.predicted == label)
+    }
 }

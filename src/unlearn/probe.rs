@@ -80,6 +80,7 @@ impl<'a, D> Probe<'a, D> {
         let suspects = self.suspects.iter().zip(predictions).map(|(suspect, prediction)| SuspectState {
             id: suspect.id.clone(),
             predicted: prediction.label,
+            wrong_label: Some(suspect.label),
             wrong_label_probability: prediction
                 .probabilities
                 .get(suspect.label)

@@ -243,6 +243,7 @@ fn unlearned() -> UnlearnRecord {
         suspects: vec![SuspectState {
             id: "ship.png".to_owned(),
             predicted: 2,
+            wrong_label: Some(2),
             wrong_label_probability: probability,
             margin: Some(1.5),
         }],
