@@ -251,7 +251,7 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
             .map(|n| SuspectState {
                 id: format!("suspect {n}"),
                 predicted: predicted[n],
-                wrong_label: Some(5),
+                wrong_label: Some(4),
                 wrong_label_probability: 0.9,
                 margin: None,
             })
