@@ -159,6 +159,8 @@ struct Pictures {
 
 struct Data {
     train: Train,
+    /// Known from the folders: no picture is read for them.
+    labels: Vec<usize>,
     validation: InMemDataset<LabeledImage>,
     classes: Vec<String>,
     /// Suspects that were given.
@@ -261,6 +263,7 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
         Ok(Suspect::new(image, class(name, &classes)?).with_id(path.display().to_string()))
     });
     let suspects = suspects.collect::<Outcome<Vec<_>>>()?;
+    let mut labels = labels;
     let (train, attack) = match (arguments.attack.trigger(), &arguments.victim, &arguments.target) {
         (Some(trigger), Some(victim), Some(target)) => {
             let (victim, target) = (class(victim, &classes)?, class(target, &classes)?);
@@ -268,11 +271,13 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
             let stamped = Stamped::new(train, &labels, trigger.clone(), config)?;
             let triggered = triggered_tests(&validation, trigger.as_ref(), victim)?;
             let attacked = Attacked { poisons: stamped.indices(), target, triggered };
+            attacked.poisons.iter().for_each(|&index| labels[index] = target);
             (Arc::new(stamped) as Train, Some(attacked))
         }
         _ => (train, None),
     };
-    Ok(Data { train, validation: InMemDataset::new(validation), classes, suspects, attack })
+    let validation = InMemDataset::new(validation);
+    Ok(Data { train, labels, validation, classes, suspects, attack })
 }
 
 /// The pictures of whatever layout the folder has.
@@ -394,7 +399,7 @@ fn audited(
         println!("  {} mistakes on {} validation pictures", found.mistakes, found.samples);
         // Those of a label are judged together: what a trigger misled has one cause.
         let rule = Delta { combined: true, ..Delta::default() };
-        let audit = DeltaAudit::new(config.with_rule(Rule::Delta(rule)));
+        let audit = DeltaAudit::new(config.with_rule(Rule::Delta(rule))).with_labels(data.labels.clone());
         let audit = phase("audit", || Ok(audit.run_found(model, factors, &data.train, &found)?))?;
         // The others are honest mistakes, which no unlearning is to cure.
         let said = found.suspects.into_iter().zip(&audit.record.suspects);
@@ -406,8 +411,10 @@ fn audited(
         (Some(attack), true) => vec![misled(model, attack)?],
         _ => misclassified(model, data.suspects.clone())?,
     };
-    let audit =
-        phase("audit", || Ok(DeltaAudit::new(config).run(model, factors, &data.train, &suspects)?))?;
+    let audit = phase("audit", || {
+        let audit = DeltaAudit::new(config).with_labels(data.labels.clone());
+        Ok(audit.run(model, factors, &data.train, &suspects)?)
+    })?;
     let rule = Delta::default();
     let Some(attack) = &data.attack else { return Ok(Audited { audit, suspects, rule }) };
     let truth =
