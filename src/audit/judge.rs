@@ -229,7 +229,7 @@ where
                 "the suspect stands out, but no training sample can be named at this false discovery rate",
             ),
             (false, true) => Some(
-                "no flagged sample influences the suspect much by itself: together they do, and they look alike",
+                "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect",
             ),
             (false, false) => None,
         };
