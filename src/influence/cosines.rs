@@ -7,7 +7,8 @@ use burn::tensor::{Device, Tensor};
 
 use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows};
 
-use super::engine::{Pending, Sink, UnitSum, rotated};
+use super::engine::{UnitSum, rotated};
+use super::pending::{Pending, Sink};
 use super::{Influence, InfluenceError, Queries};
 
 /// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the preconditioner:
@@ -58,7 +59,7 @@ impl<M: Module> Influence<'_, M> {
         S: BatchSource,
         O: Objective<M, S::Batch> + Sync,
     {
-        if self.workers.is_none() {
+        if self.workers.is_none() || indices.is_empty() {
             return self.cosines_here(source, indices, objective, queries, config);
         }
         let parts = self.workers.share(indices, queries, config, |influence, queries, part, config| {

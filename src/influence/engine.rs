@@ -19,6 +19,7 @@ use crate::capture::{
 };
 use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
 
+use super::pending::Pending;
 use super::precondition::LayerPreconditioner;
 use super::queries::{LayerRows, Queries, QueryStorage};
 use super::scores::{LayerScores, Scores};
@@ -100,9 +101,6 @@ impl Directions {
         self.layers.get(layer)?.as_ref()
     }
 }
-
-/// Samples whose results stay on the device before they are fetched in one transfer: no batch waits for the one before.
-const PENDING_SAMPLES: usize = 1024;
 
 impl<'a, M: Module> Influence<'a, M> {
     /// Scores with the curvature that `factors` hold.
@@ -266,7 +264,7 @@ impl<'a, M: Module> Influence<'a, M> {
         S: BatchSource,
         O: Objective<M, S::Batch> + Sync,
     {
-        if self.workers.is_none() {
+        if self.workers.is_none() || indices.is_empty() {
             let mut directions = Directions::new(indices.len());
             return self.scores_along(&mut directions, source, indices, objective, queries, options, config);
         }
@@ -414,70 +412,6 @@ impl UnitSum {
 
     pub(super) fn into_query(self) -> Queries {
         Queries { count: 1, rows: self.rows, self_influence: BTreeMap::new() }
-    }
-}
-
-/// What takes the results of a pass, sample by sample and layer by layer.
-pub(super) trait Sink {
-    /// One layer's columns of the next sample of the pass.
-    fn add(&mut self, layer: &str, row: &[f64]);
-    /// All layers of the sample have been added.
-    fn advance(&mut self);
-}
-
-/// Results that are still on the device.
-#[derive(Default)]
-pub(super) struct Pending {
-    /// In the order of the columns.
-    layers: Vec<String>,
-    samples: Vec<usize>,
-    /// `[samples, layers × columns]` of each batch.
-    rows: Vec<Tensor<2>>,
-}
-
-impl Pending {
-    /// Takes a batch's columns, `[samples, columns]` by layer.
-    pub(super) fn push(
-        &mut self,
-        samples: &[usize],
-        (layers, columns): (Vec<String>, Vec<Tensor<2>>),
-        sink: &mut impl Sink,
-    ) -> Result<(), InfluenceError> {
-        if columns.is_empty() {
-            return Err(InfluenceError::NoLayer);
-        }
-        if self.samples.len() >= PENDING_SAMPLES || self.layers != layers {
-            self.fetch(sink)?;
-        }
-        self.layers = layers;
-        self.samples.extend_from_slice(samples);
-        self.rows.push(Tensor::cat(columns, 1));
-        Ok(())
-    }
-
-    /// Moves the results to the host in one transfer.
-    pub(super) fn fetch(&mut self, sink: &mut impl Sink) -> Result<(), InfluenceError> {
-        let Self { layers, samples, rows } = std::mem::take(self);
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let rows = Tensor::cat(rows, 0);
-        let width = rows.dims()[1] / layers.len();
-        let values: Vec<f64> = rows.into_data().convert::<f64>().iter::<f64>().collect();
-        for (row, &sample) in values.chunks(width * layers.len()).zip(&samples) {
-            for (layer, row) in layers.iter().zip(row.chunks(width)) {
-                if row.iter().any(|value| !value.is_finite()) {
-                    return Err(InfluenceError::NotFinite { layer: layer.clone(), sample });
-                }
-            }
-        }
-        for row in values.chunks(width * layers.len()) {
-            for (layer, row) in layers.iter().zip(row.chunks(width)) {
-                sink.add(layer, row);
-            }
-            sink.advance();
-        }
-        Ok(())
     }
 }
 

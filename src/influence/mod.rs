@@ -14,6 +14,7 @@ mod cosines;
 mod engine;
 mod error;
 mod low_rank;
+mod pending;
 mod precondition;
 mod predict;
 mod queries;

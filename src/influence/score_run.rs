@@ -22,11 +22,9 @@ use crate::items::{caught, spread};
 
 use super::engine::Directions;
 use super::score_file::{PartialScores, ScoreFileError, ScoreOrigin};
-use super::workers::Workers;
+use super::workers::{Workers, lock, piece_size};
 use super::{Influence, InfluenceError, Queries, ScoreOptions};
 
-/// Samples of a part where devices share a run that keeps no files.
-const SHARED_PART: usize = 1024;
 /// Samples of a complete part that are read again before it is taken over.
 const CHECKED: usize = 4;
 
@@ -198,7 +196,7 @@ where
         let size = match (&self.parts, self.devices.len()) {
             (Some((_, samples)), _) => *samples,
             (None, 0 | 1) => range.len().max(1),
-            (None, _) => SHARED_PART.min(range.len().div_ceil(self.devices.len())).max(1),
+            (None, _) => piece_size(range.len(), self.devices.len()),
         };
         if range.is_empty() {
             let scores = super::Scores::new(&[], self.queries, self.options);
@@ -474,8 +472,4 @@ fn part_range(path: &Path) -> Option<Range<usize>> {
 
 fn part_path(folder: &Path, piece: &Range<usize>) -> PathBuf {
     folder.join(format!("part-{:010}-{}.safetensors", piece.start, piece.len()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

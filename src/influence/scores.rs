@@ -1,6 +1,6 @@
 //! Scores: what a pass over the training data returns.
 
-use super::engine::Sink;
+use super::pending::Sink;
 use super::{Queries, ScoreOptions};
 
 /// Scores of all queries with the samples of one pass.

@@ -74,7 +74,7 @@ impl<M: Module> Workers<M> {
         config: &PassConfig,
         work: impl Fn(&Influence<'_, M>, &Queries, &[usize], &PassConfig) -> Result<R, InfluenceError> + Sync,
     ) -> Result<Vec<R>, InfluenceError> {
-        let size = PIECE.min(indices.len().div_ceil(self.workers.len().max(1))).max(1);
+        let size = piece_size(indices.len(), self.workers.len());
         let pieces = (0..indices.len()).step_by(size).map(|first| first..(first + size).min(indices.len()));
         let bar = progress_bar(indices.len(), "influence scores", config.progress);
         let quiet = config.quiet();
@@ -148,6 +148,11 @@ impl<M: Module> Workers<M> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Samples of a piece where so many devices share so many samples.
+pub(super) fn piece_size(samples: usize, devices: usize) -> usize {
+    PIECE.min(samples.div_ceil(devices.max(1))).max(1)
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
