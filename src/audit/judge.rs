@@ -14,7 +14,7 @@ use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
 use super::null_images::NullImages;
-use super::rules::{Delta, DeltaEvidence, DeltaFinding, LayerCosine, PaperRule, benjamini_hochberg};
+use super::rules::{Delta, DeltaEvidence, DeltaFinding, FoundBy, LayerCosine, PaperRule, benjamini_hochberg};
 use super::transforms::{AlteredCopy, CopiesError, altered_copies};
 use super::{AuditError, Rule, Suspect};
 
@@ -224,14 +224,18 @@ where
     ) -> Finding {
         // Something stands out, but no sample does enough: to call that clean would say more than is known.
         let unclear = poisoned && found.flagged.is_empty();
-        let note = match (unclear, found.by_look) {
+        let note = match (unclear, found.found_by) {
             (true, _) => Some(
                 "the suspect stands out, but no training sample can be named at this false discovery rate",
             ),
-            (false, true) => Some(
+            (false, FoundBy::Look) => Some(
                 "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect",
             ),
-            (false, false) => None,
+            (false, FoundBy::Gradient) => Some(
+                "the flagged samples were found together: they teach the model one thing, apart from the rest of their class, and speak for the \
+                 wrong label more than they do for harmless mistakes",
+            ),
+            (false, FoundBy::Influence) => None,
         };
         let note = note.map(str::to_owned);
         Finding {

@@ -32,10 +32,15 @@
 //!
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
-//!    tested as wholes (the module `clusters` has the derivation), but not against images that look like them: a third p-value, from the
-//!    same null images, and the cluster as the finding. The smallest of the three p-values counts, times three.
+//!    tested as wholes (the modules `look_clusters` and `cluster` have the derivation), but not against images that look like them: a third
+//!    p-value, from the same null images, and the cluster as the finding.
+//! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
+//!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
+//!    suspect, are tested as wholes, before anything is taken out (the module `gradient_clusters`): a fourth p-value, and the cluster, refined as in step 6,
+//!    as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 2. Where the first two are
+//!    far below `significance`, the fourth is not looked at.
 //!
-//! 8. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
+//! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!    are drawn from, and what they have in common may be the poisons. So all tests are made again with no more taken out than the trusted
 //!    three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
 //!    flagged, and the audit says that it can't tell. (Not of combined suspects.)
@@ -45,16 +50,19 @@
 //!
 //! A suspect that a natural group of training samples speaks for, all of them alike and unlike the rest of their class, is told
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
-//! smooth shading, is in the null images itself, and is missed.
+//! smooth shading, is in the null images itself, and is seen less clearly.
 //!
-//! Cost: predictions of at most 40 M altered images, one pass over the samples of one label with suspects + M queries; for flagged
-//! suspects a cheaper pass over them and a part of one per round.
+//! Cost: predictions of at most 40 M altered images, one pass over the samples of one label with suspects + M queries, and two or three
+//! with 256 landmarks, suspects + M at a time; for flagged suspects a cheaper pass over them and a part of one per round.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
-mod clusters;
+mod cluster;
 mod common;
+mod evidence;
 mod gate;
+mod gradient_clusters;
 mod look;
+mod look_clusters;
 mod null;
 
 use burn::module::Module;
@@ -62,15 +70,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, SampleNorms,
+    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin,
 };
 
 use super::group::Refinement;
 use super::minimum_error;
-use clusters::{ByLook, Cluster, by_look, clusters};
+use cluster::{ByCluster, Cluster};
+use evidence::Tests;
+use gradient_clusters::gradient_clusters;
 use look::Looks;
-use null::View;
+use look_clusters::look_clusters;
 
+pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
 
 /// Settings of the rule `delta`.
@@ -111,52 +122,9 @@ impl Default for Delta {
     }
 }
 
-/// Looks at the same data for one suspect: two views of influence, and samples that look alike.
-const TESTS: f64 = 3.0;
-
 impl Delta {
     /// With fewer null images their distribution can't be told.
     pub const FEWEST_NULL_IMAGES: usize = 16;
-}
-
-/// What one pass says of suspects that share a label, before anything is flagged.
-#[derive(Clone, Debug)]
-pub struct DeltaEvidence {
-    candidates: Vec<usize>,
-    norms: SampleNorms,
-    suspects: usize,
-    tests: Tests,
-    /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
-    doubts: Option<Tests>,
-}
-
-/// The three looks at the same data.
-#[derive(Clone, Debug)]
-struct Tests {
-    views: [View; 2],
-    /// By suspect.
-    by_look: Vec<ByLook>,
-}
-
-impl Tests {
-    /// `is_like`: which clusters the image of each row looks like.
-    fn new(rows: &[Vec<f64>], clusters: &[Cluster], is_like: &[Vec<bool>], suspects: usize) -> Self {
-        let by_median = null::by_median(rows);
-        let by_look = by_look(clusters, &by_median, is_like, suspects);
-        let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
-        Self { views, by_look }
-    }
-
-    /// The view in which the suspect stands out more.
-    fn view(&self, suspect: usize) -> &View {
-        let [by_median, by_low] = &self.views;
-        if by_low.p_value(suspect) < by_median.p_value(suspect) { by_low } else { by_median }
-    }
-
-    fn p_value(&self, suspect: usize) -> f64 {
-        let influence = self.view(suspect).p_value(suspect);
-        (TESTS * influence.min(self.by_look[suspect].p_value)).min(1.0)
-    }
 }
 
 /// What the rule found for one suspect.
@@ -173,8 +141,8 @@ pub struct DeltaFinding {
     pub scores: Vec<f64>,
     /// Of every candidate, the share of the null images' z that are as large as its own.
     pub p_values: Vec<f64>,
-    /// The samples were found by what they look like, each of them being too faint an influence to be named.
-    pub by_look: bool,
+    /// What the flagged samples were found by.
+    pub found_by: FoundBy,
     /// T of the null images, which `statistic` is to be compared with.
     pub null_statistics: Vec<f64>,
 }
@@ -208,28 +176,35 @@ impl Delta {
         drop(queries); // Most of the memory.
         cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
-        // Over several suspects natural groups average out: each has its own.
         let looks = Looks::of(source, candidates, influence.device())?;
-        let clusters = clusters(&looks.rows);
-        let like = |look: Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(&look)).collect();
+        let of_looks = look_clusters(&looks.rows);
+        let like = |look: Vec<f64>| of_looks.iter().map(|cluster| cluster.is_like(&look)).collect();
         let is_like: Vec<Vec<bool>> =
             looks.others(&asked, influence.device())?.into_iter().map(like).collect();
-        let (tests, doubts, suspects) = match self.combined && count > 1 {
-            true => {
-                let rows = null::combined(&contrast, count, seed);
-                // A mean over images is like a cluster if most of them are; those of null images are of any.
-                let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
-                let mut of_means = vec![vec![false; clusters.len()]; rows.len()];
-                of_means[0] = (0..clusters.len()).map(most).collect();
-                (Tests::new(&rows, &clusters, &of_means, 1), None, 1)
-            }
-            false => {
-                let rest = common::without_common(&contrast, count);
-                let [tests, doubts] =
-                    [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &clusters, &is_like, count));
-                (tests, Some(doubts), count)
-            }
+        let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
+        let is_combined = self.combined && count > 1;
+        let (rows, mut tests, mut doubts) = if is_combined {
+            // Over several suspects natural groups average out: each has its own.
+            let rows = null::combined(&contrast, count, seed);
+            // A mean over images is like a cluster if most of them are; those of null images are of any.
+            let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
+            let mut of_means = vec![vec![false; of_looks.len()]; rows.len()];
+            of_means[0] = (0..of_looks.len()).map(most).collect();
+            let tests = Tests::new(&rows, &of_looks, &of_means, 1);
+            (rows, tests, None)
+        } else {
+            let rest = common::without_common(&contrast, count);
+            let [tests, doubts] =
+                [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &of_looks, &is_like, count));
+            (contrast, tests, Some(doubts))
         };
+        if !tests.are_clear(self.significance) {
+            let held = asked.len(); // as many gradients as there was memory for
+            let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
+            tests = tests.with_gradients(&clusters, &rows);
+            doubts = doubts.map(|doubts| doubts.with_gradients(&clusters, &rows));
+        }
+        let suspects = if is_combined { 1 } else { count };
         let candidates = candidates.to_vec();
         Ok(DeltaEvidence { candidates, norms, suspects, tests, doubts })
     }
@@ -251,32 +226,47 @@ impl Delta {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let [by_median, by_low] = &evidence.tests.views;
+        let Tests { views: [by_median, by_low], by_look, by_gradient } = &evidence.tests;
         tracing::debug!(
             suspect,
             by_median = by_median.p_value(suspect),
             by_low = by_low.p_value(suspect),
-            look = evidence.tests.by_look[suspect].p_value,
+            look = by_look[suspect].p_value,
+            gradient = by_gradient[suspect].p_value,
             doubt = evidence.doubt(suspect),
-            "p-values of the three tests"
+            "p-values of the four tests"
         );
-        if poisoned && !evidence.is_influence_enough(suspect, self.significance) {
-            return Ok(evidence.look(suspect));
-        }
-        let view = evidence.tests.view(suspect);
-        let first = match poisoned {
-            true => view.discoveries(suspect, self.false_discovery_rate),
-            false => Vec::new(),
+        let found_by = match poisoned {
+            true => evidence.tests.found_by(suspect, self.significance),
+            false => FoundBy::Influence,
         };
+        let view = evidence.tests.view(suspect);
         let mut finding = DeltaFinding {
             p_value: evidence.p_value(suspect),
             statistic: view.statistic(suspect),
-            flagged: first,
+            flagged: Vec::new(),
             scores: view.row(suspect).to_vec(),
             p_values: view.sample_p_values(suspect),
-            by_look: false,
+            found_by,
             null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
+        let of_cluster = |ByCluster { statistic, group, scores, null, .. }: ByCluster| DeltaFinding {
+            statistic,
+            flagged: group,
+            scores,
+            p_values: by_median.sample_p_values(suspect),
+            null_statistics: null,
+            ..finding.clone()
+        };
+        match found_by {
+            // Looks say more of who belongs to such a group than gradients, which are no cluster.
+            FoundBy::Look => return Ok(of_cluster(by_look[suspect].clone())),
+            FoundBy::Gradient => finding = of_cluster(by_gradient[suspect].clone()),
+            FoundBy::Influence if poisoned => {
+                finding.flagged = view.discoveries(suspect, self.false_discovery_rate);
+            }
+            FoundBy::Influence => {}
+        }
         // Two samples are no group, and neither is everything.
         let sizes = 3..evidence.candidates.len();
         if self.max_rounds == 0 || !sizes.contains(&finding.flagged.len()) {
@@ -293,74 +283,5 @@ impl Delta {
             tracing::debug!(suspect, kept, "refinement led away from the first group, which is kept");
         }
         Ok(finding)
-    }
-}
-
-impl DeltaEvidence {
-    /// Number of suspects; combined ones are one.
-    pub fn suspects(&self) -> usize {
-        self.suspects
-    }
-
-    /// The probability of a suspect that stands out as much where nothing is wrong.
-    pub fn p_value(&self, suspect: usize) -> f64 {
-        self.tests.p_value(suspect)
-    }
-
-    /// The same probability if what only the strongest quarter of the null images has in common were no natural group, but the poison's
-    /// doing; 1 for combined suspects. Between the two lies what can't be told.
-    pub fn doubt(&self, suspect: usize) -> f64 {
-        self.doubts.as_ref().map_or(1.0, |doubts| doubts.p_value(suspect))
-    }
-
-    /// z of every candidate where a doubt remains.
-    pub fn doubted_scores(&self, suspect: usize) -> &[f64] {
-        self.doubts.as_ref().unwrap_or(&self.tests).view(suspect).row(suspect)
-    }
-
-    /// Whether the suspect stands out by its most influential samples, or by what faintly influential ones look like.
-    fn is_influence_enough(&self, suspect: usize, significance: f64) -> bool {
-        let influence = self.tests.view(suspect).p_value(suspect);
-        TESTS * influence <= significance || influence <= self.tests.by_look[suspect].p_value
-    }
-
-    /// The finding of a suspect that is faintly influenced by a cluster of samples that look alike.
-    fn look(&self, suspect: usize) -> DeltaFinding {
-        let ByLook { statistic, group, scores, null, .. } = self.tests.by_look[suspect].clone();
-        let [by_median, _] = &self.tests.views;
-        DeltaFinding {
-            p_value: self.p_value(suspect),
-            statistic,
-            flagged: group,
-            scores,
-            p_values: by_median.sample_p_values(suspect),
-            by_look: true,
-            null_statistics: null,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::rngs::StdRng;
-    use rand::{RngExt, SeedableRng};
-
-    use super::{Tests, null};
-
-    #[test]
-    fn as_many_harmless_suspects_as_null_images_do_not_stand_out_together() {
-        const NULL: usize = 24;
-        for suspects in [2, NULL - 1, NULL, 2 * NULL] {
-            let p_values = (0..40).map(|seed| {
-                let mut rng = StdRng::seed_from_u64(seed);
-                let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
-                let rows: Vec<Vec<f64>> =
-                    (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
-                let rows = null::combined(&rows, suspects, seed);
-                Tests::new(&rows, &[], &vec![Vec::new(); rows.len()], 1).p_value(0)
-            });
-            let alarms = p_values.filter(|&p| p <= 0.01).count();
-            assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects");
-        }
     }
 }

@@ -1,0 +1,201 @@
+//! Clusters of samples, found without the suspect, and whether one of them moves it.
+//!
+//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: S_q(F) = mean_F z_q − mean_{∉F} z_q, in
+//! deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are exchangeable where nothing
+//! is wrong, and S, a mean over many samples, is nearly Gaussian. The p-value is the tail of a Pearson III distribution with the null
+//! images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
+//! clusters tested.
+//!
+//! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
+
+/// Null images without which a distribution can't be told.
+const FEWEST_NULL_IMAGES: usize = 16;
+
+/// Samples that have something in common.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Cluster {
+    /// Ascending.
+    pub members: Vec<usize>,
+    /// How much each sample is like a member.
+    pub scores: Vec<f64>,
+}
+
+impl Cluster {
+    /// S: the members' mean z less that of the others.
+    fn strength(&self, z: &[f64]) -> f64 {
+        let inside: f64 = self.members.iter().map(|&sample| z[sample]).sum();
+        let outside = z.iter().sum::<f64>() - inside;
+        let size = self.members.len();
+        inside / size as f64 - outside / (z.len() - size).max(1) as f64
+    }
+}
+
+/// What the clusters say of a suspect.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ByCluster {
+    pub p_value: f64,
+    /// S of the cluster that moves it most, in deviations of the null images' S.
+    pub statistic: f64,
+    /// Its members, ascending; none where there is no cluster.
+    pub group: Vec<usize>,
+    /// How much each sample is like a member.
+    pub scores: Vec<f64>,
+    /// The null images' S, in the same unit.
+    pub null: Vec<f64>,
+}
+
+impl ByCluster {
+    /// Where there is no cluster to test.
+    pub fn untested() -> Self {
+        Self { p_value: 1.0, statistic: 0.0, group: Vec::new(), scores: Vec::new(), null: Vec::new() }
+    }
+}
+
+/// What the clusters say of each suspect. Rows of `z` from `suspects` on are null images; `explained` says of each row which clusters'
+/// influence has another explanation: those are not tested, and such a null image is none to them.
+pub(super) fn by_cluster(
+    clusters: &[&Cluster],
+    z: &[Vec<f64>],
+    explained: &[Vec<bool>],
+    suspects: usize,
+) -> Vec<ByCluster> {
+    let strengths: Vec<Vec<f64>> =
+        clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect();
+    let judged = (0..suspects).map(|suspect| {
+        let tests = clusters.iter().enumerate().filter_map(|(number, cluster)| {
+            if explained[suspect][number] {
+                return None;
+            }
+            let null = (suspects..z.len()).filter(|&row| !explained[row][number]);
+            let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
+            let (statistic, p_value, null) = standing(strengths[number][suspect], &null)?;
+            let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
+            Some(ByCluster { p_value, statistic, group, scores, null })
+        });
+        let tests: Vec<ByCluster> = tests.collect();
+        let count = tests.len() as f64;
+        let least = tests.into_iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value));
+        match least {
+            Some(test) => ByCluster { p_value: (count * test.p_value).min(1.0), ..test },
+            None => ByCluster::untested(),
+        }
+    });
+    judged.collect()
+}
+
+/// A value in deviations from others, the probability of one as large, and the others in deviations, too.
+fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
+    if others.len() < FEWEST_NULL_IMAGES {
+        return None;
+    }
+    let count = others.len() as f64;
+    let mean = others.iter().sum::<f64>() / count;
+    let moment = |power: i32| others.iter().map(|other| (other - mean).powi(power)).sum::<f64>() / count;
+    let deviation = (moment(2) * count / (count - 1.0)).sqrt();
+    if deviation <= f64::EPSILON * mean.abs() || deviation == 0.0 {
+        return None; // No null image differs from another: nothing can be said.
+    }
+    // No better known than to its own standard error, and to the left it is no excuse.
+    let skewness = (moment(3) / moment(2).powf(1.5)).max(0.0) + (6.0 / count).sqrt();
+    let in_deviations = |value: f64| (value - mean) / deviation;
+    let standing = in_deviations(value);
+    Some((standing, pearson_tail(standing, skewness), others.iter().copied().map(in_deviations).collect()))
+}
+
+/// The probability that a Pearson III (shifted gamma) variable of mean 0, deviation 1 and this positive skewness is at least `value`:
+/// by the cube root that makes a gamma variable nearly Gaussian (Wilson and Hilferty 1931).
+fn pearson_tail(value: f64, skewness: f64) -> f64 {
+    let shape = 4.0 / (skewness * skewness);
+    let ratio = 1.0 + value / shape.sqrt(); // to the gamma variable's mean
+    if ratio <= 0.0 {
+        return 1.0;
+    }
+    let gaussian = (ratio.cbrt() - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * shape.sqrt();
+    0.5 * libm::erfc(gaussian / std::f64::consts::SQRT_2)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{Cluster, by_cluster, pearson_tail};
+
+    const SAMPLES: usize = 600;
+    const MARKED: usize = 80;
+    const NULL: usize = 64;
+
+    fn normal(rng: &mut StdRng) -> f64 {
+        (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>()
+    }
+
+    /// The marked samples, and as many others.
+    fn clusters() -> [Cluster; 2] {
+        [0, MARKED].map(|first| {
+            let scores = (0..SAMPLES).map(|n| f64::from(u8::from((first..first + MARKED).contains(&n))));
+            Cluster { members: (first..first + MARKED).collect(), scores: scores.collect() }
+        })
+    }
+
+    /// z of a suspect that the marked samples move by `shift` each, and of null images.
+    fn z(rng: &mut StdRng, shift: f64) -> Vec<Vec<f64>> {
+        let mut z: Vec<Vec<f64>> = (0..=NULL).map(|_| (0..SAMPLES).map(|_| normal(rng)).collect()).collect();
+        z[0][..MARKED].iter_mut().for_each(|z| *z += shift);
+        z
+    }
+
+    #[test]
+    fn a_faint_influence_of_many_is_seen_where_nothing_else_explains_it() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let (found, z) = (clusters(), z(&mut rng, 0.8));
+        let found: Vec<&Cluster> = found.iter().collect();
+        let unexplained = vec![vec![false; 2]; z.len()];
+        let [seen] = by_cluster(&found, &z, &unexplained, 1).try_into().unwrap();
+        assert!(seen.p_value < 1e-3, "{}", seen.p_value);
+        assert_eq!((seen.group, seen.null.len()), ((0..MARKED).collect::<Vec<_>>(), NULL));
+        assert!(seen.scores[0] > seen.scores[MARKED]);
+        let mut explained = unexplained.clone();
+        explained[0][0] = true;
+        assert!(by_cluster(&found, &z, &explained, 1)[0].p_value > 0.01);
+        // Too few to compare with.
+        let mut few = unexplained;
+        few[10..].iter_mut().for_each(|row| row.fill(true));
+        assert_eq!(by_cluster(&found, &z, &few, 1)[0].p_value, 1.0);
+        assert_eq!(by_cluster(&[], &z, &vec![Vec::new(); z.len()], 1)[0].p_value, 1.0);
+    }
+
+    #[test]
+    fn a_cluster_without_influence_is_nothing() {
+        let found = clusters();
+        let found: Vec<&Cluster> = found.iter().collect();
+        let p: Vec<f64> = (0..200)
+            .map(|seed| {
+                let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
+                by_cluster(&found, &z, &vec![vec![false; 2]; z.len()], 1)[0].p_value
+            })
+            .collect();
+        let small = p.iter().filter(|p| **p < 0.05).count();
+        assert!((2..=16).contains(&small), "{small} of 200 p-values are under 0.05");
+        assert!(p.iter().all(|p| *p > 1e-4), "{p:?}");
+    }
+
+    #[test]
+    fn tails_are_those_of_the_gamma_distribution() {
+        // By scipy: scipy.stats.pearson3.sf(value, skewness).
+        let known = [
+            (3.63, 0.22, 5.360e-4),
+            (2.0, 0.5, 3.440e-2),
+            (5.42, 1.37, 6.193e-4),
+            (0.0, 0.3, 0.4801),
+            (-1.0, 0.3, 0.8424),
+        ];
+        for (value, skewness, expected) in known {
+            let got = pearson_tail(value, skewness);
+            assert!(
+                (got / expected - 1.0f64).abs() < 0.15,
+                "{value}, {skewness}: {got} instead of {expected}"
+            );
+        }
+        assert_eq!(pearson_tail(-100.0, 1.0), 1.0);
+    }
+}

@@ -1,0 +1,156 @@
+//! What a pass over the samples of one label says of suspects, before anything is flagged: four tests.
+
+use crate::influence::SampleNorms;
+
+use super::cluster::{ByCluster, Cluster, by_cluster};
+use super::null::{self, View};
+
+/// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
+/// their reciprocals add up to 1 (a weighted Bonferroni correction: Genovese, Roeder and Wasserman 2006). What each of the two views of
+/// influence sees has p-values far below any threshold, where clusters of gradients are seen faintly: they get half of the errors. Chosen on
+/// CIFAR-10's first batch.
+const BY_INFLUENCE: f64 = 8.0;
+const BY_LOOK: f64 = 4.0;
+const BY_GRADIENT: f64 = 2.0;
+/// Where influence alone is so many times smaller than it has to be, nothing else is looked at.
+const CLEARLY: f64 = 0.01;
+
+/// How the flagged samples of a suspect were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FoundBy {
+    /// By their influence on the suspect: each of them stands out.
+    Influence,
+    /// As a cluster of samples that look alike, whose faint influences add up.
+    Look,
+    /// As a cluster of samples whose gradients point the same way, whose influences add up.
+    Gradient,
+}
+
+/// What one pass says of suspects that share a label, before anything is flagged.
+#[derive(Clone, Debug)]
+pub struct DeltaEvidence {
+    pub(super) candidates: Vec<usize>,
+    pub(super) norms: SampleNorms,
+    pub(super) suspects: usize,
+    pub(super) tests: Tests,
+    /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
+    pub(super) doubts: Option<Tests>,
+}
+
+impl DeltaEvidence {
+    /// Number of suspects; combined ones are one.
+    pub fn suspects(&self) -> usize {
+        self.suspects
+    }
+
+    /// The probability of a suspect that stands out as much where nothing is wrong.
+    pub fn p_value(&self, suspect: usize) -> f64 {
+        self.tests.p_value(suspect)
+    }
+
+    /// The same probability if what only the strongest quarter of the null images has in common were no natural group, but the poison's
+    /// doing; 1 for combined suspects. Between the two lies what can't be told.
+    pub fn doubt(&self, suspect: usize) -> f64 {
+        self.doubts.as_ref().map_or(1.0, |doubts| doubts.p_value(suspect))
+    }
+
+    /// z of every candidate where a doubt remains.
+    pub fn doubted_scores(&self, suspect: usize) -> &[f64] {
+        self.doubts.as_ref().unwrap_or(&self.tests).view(suspect).row(suspect)
+    }
+}
+
+/// The four tests.
+#[derive(Clone, Debug)]
+pub(super) struct Tests {
+    pub views: [View; 2],
+    /// By suspect.
+    pub by_look: Vec<ByCluster>,
+    /// By suspect.
+    pub by_gradient: Vec<ByCluster>,
+}
+
+impl Tests {
+    /// From rows without what null images have in common, clusters of gradients not tested. `is_like`: which of the clusters of looks the
+    /// image of each row looks like.
+    pub fn new(rows: &[Vec<f64>], looks: &[&Cluster], is_like: &[Vec<bool>], suspects: usize) -> Self {
+        let by_median = null::by_median(rows);
+        let by_look = by_cluster(looks, &by_median, is_like, suspects);
+        let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
+        Self { views, by_look, by_gradient: vec![ByCluster::untested(); suspects] }
+    }
+
+    /// With clusters of gradients, tested on `rows` from which nothing was taken out.
+    pub fn with_gradients(mut self, clusters: &[Cluster], rows: &[Vec<f64>]) -> Self {
+        let unexplained = vec![vec![false; clusters.len()]; rows.len()];
+        let clusters: Vec<&Cluster> = clusters.iter().collect();
+        self.by_gradient =
+            by_cluster(&clusters, &null::by_median(rows), &unexplained, self.by_gradient.len());
+        self
+    }
+
+    /// Whether every suspect stands out by influence so clearly that no other test can add anything.
+    pub fn are_clear(&self, significance: f64) -> bool {
+        (0..self.by_look.len()).all(|suspect| self.by_influence(suspect) <= CLEARLY * significance)
+    }
+
+    fn by_influence(&self, suspect: usize) -> f64 {
+        BY_INFLUENCE * self.view(suspect).p_value(suspect)
+    }
+
+    /// The view in which the suspect stands out more.
+    pub fn view(&self, suspect: usize) -> &View {
+        let [by_median, by_low] = &self.views;
+        if by_low.p_value(suspect) < by_median.p_value(suspect) { by_low } else { by_median }
+    }
+
+    /// Of each test, corrected for the others.
+    fn corrected(&self, suspect: usize) -> [(f64, FoundBy); 3] {
+        [
+            (self.by_influence(suspect), FoundBy::Influence),
+            (BY_GRADIENT * self.by_gradient[suspect].p_value, FoundBy::Gradient),
+            (BY_LOOK * self.by_look[suspect].p_value, FoundBy::Look),
+        ]
+    }
+
+    pub fn p_value(&self, suspect: usize) -> f64 {
+        self.corrected(suspect).iter().fold(1.0, |least, (p_value, _)| p_value.min(least))
+    }
+
+    /// The test that samples are taken from: influence by itself wherever that is enough, for it names them one by one.
+    pub fn found_by(&self, suspect: usize, significance: f64) -> FoundBy {
+        let tests = self.corrected(suspect);
+        let clearest = tests.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|test| test.1);
+        match clearest {
+            Some(found_by) if tests[0].0 > significance => found_by,
+            _ => FoundBy::Influence,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{Tests, null};
+
+    #[test]
+    fn as_many_harmless_suspects_as_null_images_do_not_stand_out_together() {
+        const NULL: usize = 24;
+        for suspects in [2, NULL - 1, NULL, 2 * NULL] {
+            let p_values = (0..40).map(|seed| {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+                let rows: Vec<Vec<f64>> =
+                    (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
+                let rows = null::combined(&rows, suspects, seed);
+                let none = vec![Vec::new(); rows.len()];
+                Tests::new(&rows, &[], &none, 1).p_value(0)
+            });
+            let alarms = p_values.filter(|&p| p <= 0.01).count();
+            assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Clusters of samples whose gradients point the same way.
+//!
+//! Where the poison bleeds into harmless mistakes (a smooth shading is brought about by a blur, or by the sky), null images have its
+//! influence in common, and what they have in common is taken out of every row, or counts as natural. But poisons teach the model one thing, and in
+//! the space of gradients they are a cluster that is far from the rest of their class, whichever image is asked about.
+//!
+//! With C_ij the mean over layers of the cosine between the margin gradients of samples i and j, clusters are the groups that stay when
+//! they are redrawn: F becomes {s > cut(s)}, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j, cut the [minimum-error
+//! threshold](crate::audit::rules::minimum_error). They are looked for from both ends of the class's first principal components, without the
+//! suspect, and the [`CLUSTERS`] that are furthest apart from the rest for their spread are kept, and [tested as wholes](super::cluster)
+//! by their influence z before anything is taken out.
+//!
+//! C is not formed: it is replaced by C_nm (C_mm + ρ)⁻¹ C_mn with m landmarks, samples of the class drawn at random (Nyström's approximation: Williams
+//! and Seeger 2001).
+//!
+//! Cost: a pass over the class with m queries, m · n numbers, and m³ + some hundred m · n operations.
+
+use burn::module::Module;
+use burn::tensor::Device;
+use faer::{Mat, Side};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
+
+use super::cluster::Cluster;
+use crate::audit::rules::Cut;
+use crate::capture::{BatchSource, PassConfig, PassError};
+use crate::influence::{Classifier, Influence, InfluenceError, LabeledBatch, Margin};
+
+/// Clusters of a class that are tested. With more of them each has to be clearer.
+const CLUSTERS: usize = 2;
+/// Landmarks at most. With half as many a cluster of a tenth of a class of CIFAR-10 was sometimes missed.
+const LANDMARKS: usize = 256;
+/// ρ, in cosines.
+const RIDGE: f64 = 0.1;
+/// Principal components at whose ends clusters are looked for.
+const COMPONENTS: usize = 16;
+/// One in so many samples of the class, at either end.
+const ENDS: [usize; 3] = [80, 32, 10];
+/// Rounds at most.
+const ROUNDS: usize = 10;
+/// One in so many samples is the smallest cluster: copies of a single picture are no group, and move an image like it beyond any measure.
+const SMALLEST_SHARE: usize = 32;
+/// No cluster has fewer.
+const SMALLEST: usize = 8;
+
+/// The clearest clusters of the candidates' gradients. `queries` is how many gradients may be held at a time; `seed` draws the landmarks.
+pub(super) fn gradient_clusters<M, S>(
+    influence: &Influence<'_, M>,
+    source: &S,
+    candidates: &[usize],
+    queries: usize,
+    seed: u64,
+    config: &PassConfig,
+) -> Result<Vec<Cluster>, InfluenceError>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    let mut landmarks =
+        sample(&mut StdRng::seed_from_u64(seed), candidates.len(), LANDMARKS.min(candidates.len()))
+            .into_vec();
+    landmarks.sort_unstable();
+    let mut rows = Vec::with_capacity(landmarks.len());
+    for some in landmarks.chunks(queries.max(1)) {
+        let part = Part { source, indices: some.iter().map(|&landmark| candidates[landmark]).collect() };
+        let directions = influence.queries(&part, &Margin, config)?;
+        rows.extend(influence.cosines(source, candidates, &Margin, &directions, config)?.rows);
+    }
+    Ok(features(&rows, &landmarks).map_or_else(Vec::new, |features| clusters(&features)))
+}
+
+/// Some samples of a source.
+struct Part<'a, S> {
+    source: &'a S,
+    indices: Vec<usize>,
+}
+
+impl<S: BatchSource> BatchSource for Part<'_, S> {
+    type Batch = S::Batch;
+
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn load(&self, indices: &[usize], device: &Device) -> Result<S::Batch, PassError> {
+        let indices: Vec<usize> = indices.iter().map(|&index| self.indices[index]).collect();
+        self.source.load(&indices, device)
+    }
+}
+
+/// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where they are not finite.
+fn features(rows: &[Vec<f64>], landmarks: &[usize]) -> Option<Mat<f64>> {
+    let (count, samples) = (landmarks.len(), rows.first()?.len());
+    let among = Mat::from_fn(count, count, |i, j| 0.5 * (rows[i][landmarks[j]] + rows[j][landmarks[i]]));
+    let eigen = among.self_adjoint_eigen(Side::Lower).ok()?;
+    let (vectors, values) = (eigen.U(), eigen.S().column_vector());
+    let scaled = Mat::from_fn(count, count, |i, j| vectors[(i, j)] / (values[j].max(0.0) + RIDGE).sqrt());
+    let to_landmarks = Mat::from_fn(samples, count, |i, j| rows[j][i]);
+    Some(&to_landmarks * &scaled)
+}
+
+/// A cluster with its errors, which are fewer the further it is from the rest.
+#[derive(Clone, Debug)]
+struct Found {
+    errors: f64,
+    cluster: Cluster,
+}
+
+/// The clearest clusters, none of which shares half of its samples with another.
+fn clusters(features: &Mat<f64>) -> Vec<Cluster> {
+    let products = Products::new(features);
+    let mut found: Vec<Found> = Vec::new();
+    for component in components(features) {
+        for sign in [1.0, -1.0] {
+            let mut order: Vec<usize> = (0..component.len()).collect();
+            order.sort_by(|&a, &b| (sign * component[b]).total_cmp(&(sign * component[a])));
+            for share in ENDS {
+                let end = &order[..(order.len() / share).max(3).min(order.len())];
+                if let Some(new) = products.cluster(end)
+                    && found.iter().all(|other| other.cluster.members != new.cluster.members)
+                {
+                    found.push(new);
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| a.errors.total_cmp(&b.errors));
+    let mut kept: Vec<Cluster> = Vec::new();
+    for Found { cluster, .. } in found {
+        if kept.len() < CLUSTERS && kept.iter().all(|other| !overlap(other, &cluster)) {
+            kept.push(cluster);
+        }
+    }
+    kept
+}
+
+/// Whether the smaller of the two has half of its members in the other, too.
+fn overlap(a: &Cluster, b: &Cluster) -> bool {
+    let both = a.members.iter().filter(|sample| b.members.binary_search(sample).is_ok()).count();
+    2 * both >= a.members.len().min(b.members.len())
+}
+
+/// The samples' scores on the first principal components.
+fn components(features: &Mat<f64>) -> Vec<Vec<f64>> {
+    let (samples, width) = (features.nrows(), features.ncols());
+    let mean = |j: usize| (0..samples).map(|i| features[(i, j)]).sum::<f64>() / samples.max(1) as f64;
+    let means: Vec<f64> = (0..width).map(mean).collect();
+    let centred = Mat::from_fn(samples, width, |i, j| features[(i, j)] - means[j]);
+    let Ok(eigen) = (centred.transpose() * &centred).self_adjoint_eigen(Side::Lower) else {
+        return Vec::new();
+    };
+    let first = (width.saturating_sub(COMPONENTS)..width).rev(); // eigenvalues ascend
+    let scores = &centred * eigen.U();
+    first.map(|at| (0..samples).map(|i| scores[(i, at)]).collect()).collect()
+}
+
+/// The samples' vectors, with what all groups need of them.
+struct Products {
+    rows: Vec<Vec<f64>>,
+    sum: Vec<f64>,
+    /// Of each with itself.
+    own: Vec<f64>,
+}
+
+impl Products {
+    fn new(features: &Mat<f64>) -> Self {
+        let (samples, width) = (features.nrows(), features.ncols());
+        let rows: Vec<Vec<f64>> =
+            (0..samples).map(|i| (0..width).map(|j| features[(i, j)]).collect()).collect();
+        let sum = total(width, rows.iter());
+        let own = rows.iter().map(|row| product(row, row)).collect();
+        Self { rows, sum, own }
+    }
+
+    /// s of every sample: its mean product with members less that with others, itself left out.
+    fn contrast(&self, is_member: &[bool]) -> Vec<f64> {
+        let count = is_member.iter().filter(|member| **member).count();
+        let members = self.rows.iter().zip(is_member).filter(|(_, member)| **member);
+        let inside = total(self.sum.len(), members.map(|(row, _)| row));
+        let outside: Vec<f64> = self.sum.iter().zip(&inside).map(|(all, inside)| all - inside).collect();
+        let contrast = self.rows.iter().zip(&self.own).zip(is_member).map(|((row, own), &member)| {
+            let (own_in, own_out) = if member { (1.0, 0.0) } else { (0.0, 1.0) };
+            let sizes = (count as f64 - own_in, (is_member.len() - count) as f64 - own_out);
+            (product(row, &inside) - own_in * own) / sizes.0.max(1.0)
+                - (product(row, &outside) - own_out * own) / sizes.1.max(1.0)
+        });
+        contrast.collect()
+    }
+
+    /// The group that some samples lead to, if it is one.
+    fn cluster(&self, first: &[usize]) -> Option<Found> {
+        let mut is_member = vec![false; self.rows.len()];
+        first.iter().for_each(|&sample| is_member[sample] = true);
+        let mut last = None;
+        for _ in 0..ROUNDS {
+            let scores = self.contrast(&is_member);
+            let cut = Cut::of(&scores)?;
+            let next: Vec<bool> = scores.iter().map(|score| *score > cut.threshold).collect();
+            let stays = next == is_member;
+            is_member = next;
+            last = Some((cut.errors, scores));
+            if stays {
+                break;
+            }
+        }
+        let (errors, scores) = last?;
+        let members: Vec<usize> = (0..is_member.len()).filter(|&sample| is_member[sample]).collect();
+        let smallest = SMALLEST.max(is_member.len() / SMALLEST_SHARE);
+        let is_group = (smallest..=is_member.len() / 2).contains(&members.len());
+        is_group.then_some(Found { errors, cluster: Cluster { members, scores } })
+    }
+}
+
+fn product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn total<'a>(width: usize, rows: impl Iterator<Item = &'a Vec<f64>>) -> Vec<f64> {
+    let mut sum = vec![0.0; width];
+    rows.for_each(|row| sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value));
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{clusters, features};
+
+    const SAMPLES: usize = 400;
+    const MARKED: usize = 40;
+
+    /// Cosines of random directions in a space of `WIDTH`, of which the first `marked` share a part.
+    fn cosines(seed: u64, marked: usize) -> Vec<Vec<f64>> {
+        const WIDTH: usize = 100;
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+        let shared: Vec<f64> = (0..WIDTH).map(|_| 0.7 * normal()).collect();
+        let rows: Vec<Vec<f64>> = (0..SAMPLES)
+            .map(|n| {
+                let share = if n < marked { 1.0 } else { 0.0 };
+                let row: Vec<f64> = shared.iter().map(|shared| normal() + share * shared).collect();
+                let norm = super::product(&row, &row).sqrt();
+                row.into_iter().map(|value| value / norm).collect()
+            })
+            .collect();
+        rows.iter().map(|row| rows.iter().map(|other| super::product(row, other)).collect()).collect()
+    }
+
+    fn of_landmarks(all: &[Vec<f64>], landmarks: &[usize]) -> Vec<Vec<f64>> {
+        landmarks.iter().map(|&landmark| all[landmark].clone()).collect()
+    }
+
+    #[test]
+    fn samples_that_pull_the_same_way_are_a_cluster() {
+        let all = cosines(1, MARKED);
+        for step in [1, 3] {
+            let landmarks: Vec<usize> = (0..SAMPLES).step_by(step).collect();
+            let found = clusters(&features(&of_landmarks(&all, &landmarks), &landmarks).unwrap());
+            let hits = found[0].members.iter().filter(|&&sample| sample < MARKED).count();
+            assert!(hits >= MARKED - 2, "{hits} of {MARKED} with every {step}. sample a landmark");
+            assert!(found[0].members.len() <= hits + 2, "{:?}", found[0].members);
+            assert!(found[0].scores[0] > found[0].scores[SAMPLES - 1]);
+        }
+    }
+
+    #[test]
+    fn all_samples_as_landmarks_give_the_cosines_but_for_the_ridge() {
+        let all = cosines(2, MARKED);
+        let landmarks: Vec<usize> = (0..SAMPLES).collect();
+        let vectors = features(&all, &landmarks).unwrap();
+        let got = &vectors * vectors.transpose();
+        // C (C + ρ)⁻¹ C: as far apart as ρ at most, by which the largest eigenvalues hardly count.
+        let worst = (0..SAMPLES).map(|i| (all[i][0] - got[(i, 0)]).abs()).fold(0.0, f64::max);
+        assert!(worst < super::RIDGE, "{worst}");
+    }
+
+    #[test]
+    fn nothing_to_find() {
+        assert!(features(&[], &[]).is_none());
+        assert!(
+            features(&[vec![f64::NAN; 2], vec![0.0; 2]], &[0, 1])
+                .is_none_or(|found| clusters(&found).is_empty())
+        );
+        let same = vec![vec![1.0; 20]; 20];
+        assert!(clusters(&features(&same, &(0..20).collect::<Vec<_>>()).unwrap()).is_empty());
+        let few = vec![vec![1.0, 0.0], vec![0.0, 1.0]];
+        assert!(clusters(&features(&few, &[0, 1]).unwrap()).is_empty());
+    }
+}

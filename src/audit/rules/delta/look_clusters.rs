@@ -1,0 +1,183 @@
+//! Clusters of samples that look alike.
+//!
+//! Clean-label poisons such as Witches' Brew each move the suspect a little, and no z stands out. But they were all made in the same
+//! way, and it shows in their [looks](super::look): they are a cluster. Clusters are sought before any influence is looked at: the values
+//! of each look are cut in two at the [minimum-error threshold](crate::audit::rules::minimum_error), membership in the smaller part is
+//! learned from all looks together (ridge regression, each fifth of the samples predicted from the others), the prediction is cut in two, and
+//! so on until the group stays. The [`CLUSTERS`] whose cuts make the fewest errors for their spread are kept, and [tested as
+//! wholes](super::cluster).
+//!
+//! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an image that looks like a
+//! member itself is not tested against its cluster, nor counted among its null images: similarity explains that influence. A trigger makes its
+//! suspect look like its poisons; those are found by influence itself.
+
+use faer::linalg::solvers::{Llt, Solve};
+use faer::{Mat, Side};
+
+use super::cluster::Cluster;
+use crate::audit::rules::Cut;
+
+/// Clusters of a class that are tested: natural ones are seldom as far apart as poisons.
+const CLUSTERS: usize = 2;
+/// Parts of the samples, each predicted from the others.
+const FOLDS: usize = 5;
+/// Ridge penalty, in samples: looks have deviation 1.
+const PENALTY: f64 = 1.0;
+/// Rounds after the first.
+const ROUNDS: usize = 10;
+/// Smaller groups are chance, and larger than half a class they are the class.
+const SMALLEST: usize = 8;
+
+/// Samples that look alike.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct LookCluster {
+    /// By looks.
+    pub cluster: Cluster,
+    /// Members have more.
+    threshold: f64,
+    /// Of an image's looks, the intercept first.
+    weights: Vec<f64>,
+}
+
+impl LookCluster {
+    /// Whether an image with these looks would be a member.
+    pub fn is_like(&self, look: &[f64]) -> bool {
+        let sum: f64 = self.weights[1..].iter().zip(look).map(|(weight, look)| weight * look).sum();
+        self.weights[0] + sum > self.threshold
+    }
+}
+
+/// Regressions on the same looks, each fold's matrix decomposed once.
+struct Ridge {
+    /// Looks with a leading 1.
+    rows: Vec<Vec<f64>>,
+    folds: Vec<Llt<f64>>,
+    all: Llt<f64>,
+}
+
+impl Ridge {
+    /// `None` where there are no looks.
+    fn new(looks: &[Vec<f64>]) -> Option<Self> {
+        let rows: Vec<Vec<f64>> =
+            looks.iter().map(|look| std::iter::once(1.0).chain(look.iter().copied()).collect()).collect();
+        let width = rows.first().map(Vec::len).filter(|width| *width > 1)?;
+        let solver = |is_used: &dyn Fn(usize) -> bool| {
+            let mut normal = Mat::<f64>::zeros(width, width);
+            for (_, row) in rows.iter().enumerate().filter(|(sample, _)| is_used(*sample)) {
+                for (i, a) in row.iter().enumerate() {
+                    row.iter().enumerate().for_each(|(j, b)| normal[(i, j)] += a * b);
+                }
+            }
+            // The intercept is not penalised, but for rounding.
+            (0..width).for_each(|i| normal[(i, i)] += if i == 0 { 1e-9 } else { PENALTY });
+            Llt::new(normal.as_ref(), Side::Lower).ok()
+        };
+        let folds: Option<Vec<_>> = (0..FOLDS).map(|fold| solver(&|sample| sample % FOLDS != fold)).collect();
+        let all = solver(&|_| true)?;
+        Some(Self { folds: folds?, all, rows })
+    }
+
+    fn weights(&self, solver: &Llt<f64>, target: &[f64], is_used: impl Fn(usize) -> bool) -> Vec<f64> {
+        let width = self.rows[0].len();
+        let mut right = Mat::<f64>::zeros(width, 1);
+        for (sample, row) in self.rows.iter().enumerate().filter(|(sample, _)| is_used(*sample)) {
+            row.iter().enumerate().for_each(|(i, value)| right[(i, 0)] += value * target[sample]);
+        }
+        let weights = solver.solve(&right);
+        (0..width).map(|i| weights[(i, 0)]).collect()
+    }
+
+    /// Every sample's target as the other folds' samples tell it.
+    fn predict(&self, target: &[f64]) -> Vec<f64> {
+        let mut predicted = vec![0.0; target.len()];
+        for (fold, solver) in self.folds.iter().enumerate() {
+            let weights = self.weights(solver, target, |sample| sample % FOLDS != fold);
+            for sample in (fold..target.len()).step_by(FOLDS) {
+                predicted[sample] = self.rows[sample].iter().zip(&weights).map(|(a, b)| a * b).sum();
+            }
+        }
+        predicted
+    }
+
+    /// The cluster that the values of a look lead to, with its errors.
+    fn cluster(&self, values: &[f64]) -> Option<(f64, LookCluster)> {
+        let first = Cut::of(values)?;
+        let mut group: Vec<bool> = values.iter().map(|value| *value > first.threshold).collect();
+        if 2 * count(&group) > group.len() {
+            group.iter_mut().for_each(|member| *member = !*member);
+        }
+        let mut last = None;
+        for _ in 0..=ROUNDS {
+            let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
+            let scores = self.predict(&target);
+            let cut = Cut::of(&scores)?;
+            let next: Vec<bool> = scores.iter().map(|score| *score > cut.threshold).collect();
+            let stays = next == group;
+            last = Some((cut, scores));
+            group = next;
+            if stays {
+                break;
+            }
+        }
+        let (cut, scores) = last?;
+        if !(SMALLEST..=group.len() / 2).contains(&count(&group)) {
+            return None;
+        }
+        let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
+        let weights = self.weights(&self.all, &target, |_| true);
+        let members = (0..group.len()).filter(|&sample| group[sample]).collect();
+        let cluster = Cluster { members, scores };
+        Some((cut.errors, LookCluster { cluster, threshold: cut.threshold, weights }))
+    }
+}
+
+fn count(group: &[bool]) -> usize {
+    group.iter().filter(|member| **member).count()
+}
+
+/// The clusters of some samples, from their looks; those that are furthest apart first.
+pub(super) fn look_clusters(looks: &[Vec<f64>]) -> Vec<LookCluster> {
+    let Some(ridge) = Ridge::new(looks) else { return Vec::new() };
+    let mut found: Vec<(f64, LookCluster)> = Vec::new();
+    for column in 0..looks[0].len() {
+        let values: Vec<f64> = looks.iter().map(|look| look[column]).collect();
+        if let Some((errors, cluster)) = ridge.cluster(&values)
+            && found.iter().all(|(_, other)| other.cluster.members != cluster.cluster.members)
+        {
+            found.push((errors, cluster));
+        }
+    }
+    found.sort_by(|a, b| a.0.total_cmp(&b.0));
+    found.into_iter().take(CLUSTERS).map(|(_, cluster)| cluster).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::look_clusters;
+
+    const SAMPLES: usize = 600;
+    const MARKED: usize = 80;
+
+    /// Looks of three numbers, of which the first `MARKED` samples have a high second.
+    fn looks() -> Vec<Vec<f64>> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+        let look = |n: usize| {
+            let raised = normal() + if n < MARKED { 8.0 } else { 0.0 };
+            vec![normal(), raised, normal()]
+        };
+        (0..SAMPLES).map(look).collect()
+    }
+
+    #[test]
+    fn a_cluster_is_found_by_its_looks_alone() {
+        let found = look_clusters(&looks());
+        assert_eq!(found[0].cluster.members, (0..MARKED).collect::<Vec<_>>());
+        assert!(found[0].cluster.scores[0] > found[0].cluster.scores[MARKED]);
+        assert!(found[0].is_like(&[0.0, 8.0, 0.0]) && !found[0].is_like(&[0.0, 0.5, 1.0]));
+        assert!(look_clusters(&vec![Vec::new(); SAMPLES]).is_empty() && look_clusters(&[]).is_empty());
+    }
+}
