@@ -49,13 +49,16 @@ impl Data {
     pub fn tell_poisons(&self, arguments: &Arguments) {
         let Some(poisons) = &self.poisons else { return };
         let (victim, target) = (Cifar10::CLASSES[arguments.victim], Cifar10::CLASSES[arguments.target]);
+        let poisons = match poisons.len() {
+            1 => "1 poison".to_owned(),
+            count => format!("{count} poisons"),
+        };
         match (arguments.attack, self.attacked.first()) {
             (Attack::WitchesBrew, Some(sample)) => println!(
-                "{} poisons: '{target}', changed so that {} ('{victim}') is taken for '{target}'",
-                poisons.len(),
-                sample.id.as_deref().unwrap_or_default()
+                "{poisons}: '{target}', changed so that {} ('{victim}') is taken for '{target}'",
+                sample.id.as_deref().unwrap_or("a test image")
             ),
-            _ => println!("{} poisons: '{victim}' with the trigger, labelled '{target}'", poisons.len()),
+            _ => println!("{poisons}: '{victim}' with the trigger, labelled '{target}'"),
         }
     }
 }

@@ -91,7 +91,7 @@ pub fn stored(
         let path = poison_file(folder, index);
         let beyond = || format!("{}: there are only {count} training images", path.display());
         let sample = samples.get_mut(index).ok_or_else(beyond)?;
-        sample.image = poison(&path, &sample.image)?;
+        sample.image = poison(&path, sample, wanted)?;
     }
     let attacked = aimed_at.iter().map(|&index| {
         let beyond = || format!("test image {index} was attacked, but there are only {}", test.len());
@@ -130,12 +130,12 @@ fn is_poison_file(path: &Path) -> bool {
     is_number && path.extension().is_some_and(|extension| extension == "png")
 }
 
-/// The poison made of this image: one that is further from it than any poison was made of another, or is damaged.
-fn poison(path: &Path, clean: &Image) -> Outcome<Image> {
-    let image = Image::open(path)?;
+/// The poison made of this sample. One of other data, or damaged, has another label or is further from it than any poison.
+fn poison(path: &Path, clean: &LabeledImage, wanted: Option<usize>) -> Outcome<Image> {
+    let (image, clean, label) = (Image::open(path)?, &clean.image, clean.label);
     let moves = clean.pixels().iter().zip(image.pixels()).map(|(a, b)| (a - b).abs());
     let bound = WitchesBrewConfig::default().epsilon + ROUNDING;
-    if image.shape() != clean.shape() || moves.fold(0.0, f32::max) > bound {
+    if Some(label) != wanted || image.shape() != clean.shape() || moves.fold(0.0, f32::max) > bound {
         let path = path.display();
         return Err(format!("{path} is no poison made of the training image of this number").into());
     }
