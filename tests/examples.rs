@@ -301,6 +301,7 @@ fn stored_poisons_that_do_not_fit_are_named_and_so_is_an_attack_that_failed() {
         let record = format!(r#"{{ "settings": {settings}, "poisons": [1{target}], "aimed_at": 20 }}"#);
         place.write("out/poisons.json", record.as_bytes());
     };
+    let grey = place.picture("grey.png", 32);
     let failed = ["2", "9"].map(|target| {
         store(target.parse().unwrap());
         let run = trained(target, &[]);
@@ -313,6 +314,10 @@ fn stored_poisons_that_do_not_fit_are_named_and_so_is_an_attack_that_failed() {
             assert!(run.stderr.contains(&format!("not for '{name}'")), "{}", run.stderr);
             assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
         }
+        // Of another suspect, there is an audit nevertheless, if the model gets it wrong.
+        let other = trained(target, &["--suspect", &grey, "--suspect-label", target]);
+        let warned = other.stderr.contains("warning: the attack failed");
+        assert_eq!(warned, run.code != Some(0), "{}", other.stderr);
         run.code != Some(0)
     });
     assert!(failed.contains(&true), "one image cannot be taken for two classes");
@@ -449,6 +454,9 @@ fn results_that_cannot_be_written_are_found_before_training() {
     let run = place.cifar10(&["--limit", "64", "--epochs", "1"]);
     assert_refused(&run, &[&place.text("out/training")]);
     fs::remove_file(place.path("out/training")).unwrap();
+    place.write("out/poisons", b"something else");
+    let run = place.cifar10(&["--attack", "witches-brew"]);
+    assert_refused(&run, &[&place.text("out/poisons")]);
     fs::create_dir(place.path("out/audit.json")).unwrap();
     assert_refused(&place.cifar10(&[]), &[&place.text("out/audit.json")]);
 }

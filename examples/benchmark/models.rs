@@ -223,6 +223,7 @@ impl Models<'_> {
         train: Vec<LabeledImage>,
         test: &[LabeledImage],
     ) -> Outcome<Prepared> {
+        brewed::check_place(folder)?;
         let surrogate = self.get(&cell.surrogate())?;
         let aim = Aim {
             victim: cell.victim,

@@ -12,14 +12,14 @@ use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::Prepared;
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::training::{TrainingConfig, train};
-use burn_delta_influence::report::save_json;
+use burn_delta_influence::report::{StateRecord, save_json};
 use burn_delta_influence::samples::LabeledImage;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Arguments;
 use crate::brewed::{self, Aim, Earlier, SEED_OFFSET};
 use crate::data::Data;
-use crate::support::{Outcome, clear_results, phase};
+use crate::support::{Outcome, clear_results, describe, phase};
 use crate::training::{network, training_config};
 
 /// What was brewed; written after the poisons' pictures.
@@ -101,6 +101,7 @@ pub fn clear(out: &Path) -> Outcome<()> {
 /// The data, poisoned against a model that is trained on them here.
 pub fn brew(arguments: &Arguments, data: Data, device: &Device) -> Outcome<Data> {
     let Arguments { out, seed, .. } = arguments;
+    brewed::check_place(out)?;
     let model = phase("train the attacker's model", || {
         let seed = seed.wrapping_add(SEED_OFFSET);
         device.seed(seed);
@@ -130,7 +131,7 @@ pub fn brew(arguments: &Arguments, data: Data, device: &Device) -> Outcome<Data>
     save_json(out.join(RECORD), &record)?;
     // Whatever was drawn for the attack, the training begins as one without it.
     device.seed(*seed);
-    Ok(Data::attacked(prepared, data.test))
+    Ok(Data::poisoned(prepared, data.test))
 }
 
 /// The error in words of this command line.
@@ -174,6 +175,17 @@ pub fn stored(
         Earlier { poisons: &record.poisons, aimed_at: &[record.aimed_at], wanted: Some(arguments.target) };
     brewed::stored(&arguments.out, earlier, samples, test)
         .map_err(|error| format!("{error}: run again without {option}").into())
+}
+
+/// Prints what the trained model is worth. That the attack failed is a warning where the suspects are others; where its image would be
+/// the only one, it is an error, [`failure`].
+pub fn tell_learned(state: &StateRecord, has_others: bool) {
+    println!("  {}", describe(state));
+    if has_others && state.poison_success_rate == Some(0.0) {
+        eprintln!(
+            "warning: the attack failed: the model does not take its test image for the class that it wants"
+        );
+    }
 }
 
 /// That the attack did not work, on the image that it aimed at: what the model takes it for, and what to do.

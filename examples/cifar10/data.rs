@@ -28,7 +28,7 @@ impl Data {
     }
 
     /// After one.
-    pub fn attacked(prepared: Prepared, test: InMemDataset<LabeledImage>) -> Self {
+    pub fn poisoned(prepared: Prepared, test: InMemDataset<LabeledImage>) -> Self {
         let Prepared { poisoned: Poisoned { samples, indices }, attacked, .. } = prepared;
         Self { train: Arc::new(InMemDataset::new(samples)), test, poisons: Some(indices), attacked }
     }
@@ -71,13 +71,13 @@ pub fn load(arguments: &Arguments) -> Outcome<Data> {
         let poisoned = poison(samples, trigger.as_ref(), PoisonConfig { victim, target, rate, seed })?;
         let attacked = triggered_tests(&test, trigger.as_ref(), victim)?;
         let prepared = Prepared { poisoned, attacked, wanted: Some(target) };
-        return Ok(Data::attacked(prepared, InMemDataset::new(test)));
+        return Ok(Data::poisoned(prepared, InMemDataset::new(test)));
     }
     if arguments.attack == Attack::WitchesBrew {
         brewing::check(arguments, &samples, &test)?;
         if let Some(option) = arguments.of_earlier_run() {
             let prepared = brewing::stored(arguments, option, samples, &test)?;
-            return Ok(Data::attacked(prepared, InMemDataset::new(test)));
+            return Ok(Data::poisoned(prepared, InMemDataset::new(test)));
         }
     }
     Ok(Data::clean(samples, test))

@@ -44,9 +44,7 @@ use arguments::{Arguments, Attack};
 use data::Data;
 use detectors::DETECTIONS;
 use support::kept::{FACTORS, MODEL, UNLEARNED, keep, kept};
-use support::{
-    CommandLine, FILE_TRAINED, Outcome, clear_results, describe, misclassified, peak_memory, tell_learned,
-};
+use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, peak_memory, tell_learned};
 use training::network;
 
 /// Files of an earlier run that this one may not write.
@@ -129,8 +127,7 @@ fn audited(
     let probe = Probe::new(&[]).with_clean(&data.test).with_triggered(images, arguments.target);
     let state = probe.measure(model)?;
     match arguments.attack {
-        // Of one image: where it is no suspect because the attack failed, that is said for the suspects.
-        Attack::WitchesBrew => println!("  {}", describe(&state)),
+        Attack::WitchesBrew => brewing::tell_learned(&state, !files.is_empty()),
         Attack::Badnet | Attack::Frequency | Attack::None => tell_learned(&state),
     }
     let suspects = match files.is_empty() {

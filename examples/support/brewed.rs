@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use burn_delta_influence::lab::attacks::{Attack, Poisoned, Prepared, WitchesBrew, WitchesBrewConfig};
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::Augmentation;
+use burn_delta_influence::report::check_output_dir;
 use burn_delta_influence::samples::{Image, LabeledImage};
 
 use crate::support::Outcome;
@@ -55,6 +56,11 @@ pub struct Earlier<'a> {
     pub wanted: Option<usize>,
 }
 
+/// Proves that poisons can be kept in the folder: better before they are brewed.
+pub fn check_place(folder: &Path) -> Outcome<()> {
+    Ok(check_output_dir(folder.join(POISONS))?)
+}
+
 /// Brews poisons against the attacker's model. They are kept in the folder as pictures and read back, which rounds them to bytes as
 /// any file would.
 pub fn brew(
@@ -67,8 +73,7 @@ pub fn brew(
     let &Aim { victim, label, number, .. } = aim;
     let attack = WitchesBrew { model, victim, label, target: number, config: aim.config() };
     let mut prepared = attack.prepare(train, test)?;
-    let pictures = folder.join(POISONS);
-    std::fs::create_dir_all(&pictures).map_err(|error| format!("{}: {error}", pictures.display()))?;
+    check_place(folder)?;
     for &index in &prepared.poisoned.indices {
         let path = poison_file(folder, index);
         let sample = &mut prepared.poisoned.samples[index];
