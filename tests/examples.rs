@@ -213,6 +213,187 @@ fn impossible_attacks_are_refused_before_training() {
     assert_refused(&attack(&["--target", "12"]), &["label 12", "target"]);
     let frequency = place.cifar10(&["--attack", "frequency", "--victim", "3", "--target", "3"]);
     assert_refused(&frequency, &["victim and target", "class 3"]);
+
+    // Before the attacker's model is trained, too; and what an earlier run left stays.
+    fs::write(place.path("out/model.bpk"), b"of another run").unwrap();
+    let brew = |more: &[&str]| place.cifar10(&[&["--attack", "witches-brew"], more].concat());
+    assert_refused(&brew(&["--victim", "3", "--target", "3"]), &["victim and target", "class 3"]);
+    for rate in ["0", "1", "-0.1", "NaN"] {
+        assert_refused(&brew(&[&format!("--poison-rate={rate}")]), &["poison rate", rate]);
+    }
+    assert_refused(&brew(&["--poison-rate", "0.5"]), &["65 poisons", "only 13", "label 5"]);
+    assert_refused(&brew(&["--poison-rate", "0.001"]), &["0.001", "130 samples"]);
+    assert_refused(&brew(&["--victim", "10"]), &["label 10", "victim"]);
+    assert_refused(&brew(&["--target", "12"]), &["label 12", "target"]);
+    assert!(place.path("out/model.bpk").exists());
+}
+
+#[test]
+fn brewed_poisons_are_kept_for_another_audit_of_the_same_model() {
+    let place = Place::new();
+    // Neighbouring classes are easily confused, so that the attack may well work.
+    let attack = ["--attack", "witches-brew", "--victim", "0", "--target", "1", "--poison-rate", "0.01"];
+    let network = ["--width", "2", "--epochs", "8", "--unlearn", "none"];
+    let detectors = ["--detectors", "label-only,frequency"];
+    let command = [&attack[..], &network, &detectors].concat();
+    let first = place.cifar10(&command);
+    for line in ["train the attacker's model", "brew the poisons", "train, collecting factors"] {
+        assert!(first.stdout.contains(line), "no {line:?} in {}{}", first.stdout, first.stderr);
+    }
+    let poison = "1 poison: 'automobile', changed so that test_batch.bin#";
+    assert!(first.stdout.contains(poison), "{}", first.stdout);
+    let files: Vec<_> = fs::read_dir(place.path("out/poisons")).unwrap().map(|file| file.unwrap()).collect();
+    let [file] = files.as_slice() else { panic!("{files:?}") };
+    let index: usize = file.file_name().to_str().unwrap().trim_end_matches(".png").parse().unwrap();
+    let clean = &noise(130)[index];
+    assert_eq!(clean.label, 1);
+    let brewed = Image::open(file.path()).unwrap();
+    let moves = clean.image.pixels().iter().zip(brewed.pixels()).map(|(a, b)| (a - b).abs());
+    let largest = moves.fold(0.0, f32::max);
+    assert!(largest > 0.0 && largest < 16.5 / 255.0, "{largest}");
+
+    let again = place.cifar10(&[&command[..], &["--trained"]].concat());
+    assert!(again.stdout.contains(poison) && !again.stdout.contains("brew"), "{}", again.stdout);
+    assert!(!again.stdout.contains("train "), "{}", again.stdout);
+    assert_eq!(again.code, first.code);
+    for run in [first, again] {
+        if run.code != Some(0) {
+            assert_error(&run, &["the attack failed", "'airplane'", "not for 'automobile'", "--epochs"]);
+        }
+    }
+    if place.path("out/audit.json").exists() {
+        let record = load_audit(place.path("out/audit.json")).unwrap();
+        assert!(record.suspects[0].id.starts_with("attacked test image test_batch.bin#"));
+        assert_eq!(record.truth.unwrap().poisons, 1);
+        let found = detections(&place);
+        let names: Vec<_> = found.iter().map(|detector| detector["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["label-only", "frequency"]);
+        assert_eq!((&found[0]["truth"]["poisons"], &found[0]["truth"]["recall"]), (&1.into(), &1.0.into()));
+    }
+
+    // An attack of another kind leaves none of them.
+    let other = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"]);
+    assert_eq!((other.code, other.stderr.as_str()), (Some(0), ""), "{}", other.stdout);
+    assert!(!place.path("out/poisons").exists() && !place.path("out/poisons.json").exists());
+}
+
+#[test]
+fn stored_poisons_that_do_not_fit_are_named_and_so_is_an_attack_that_failed() {
+    let place = Place::new();
+    let network = ["--limit", "65", "--width", "2"];
+    let run = place.cifar10(&[&network[..], &["--epochs", "1", "--factors", "fit"]].concat());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    let trained = |target: &str, more: &[&str]| {
+        let attack = ["--attack", "witches-brew", "--victim", "0", "--poison-rate", "0.02", "--target"];
+        place.cifar10(&[&network[..], &attack, &[target, "--trained"], more].concat())
+    };
+    assert_refused(&trained("2", &[]), &["out/poisons.json", "no poisons", "without --trained"]);
+    let shard = ["--attack", "witches-brew", "--score-shard", "0/2"];
+    let shard = place.cifar10(&[&network[..], &shard].concat());
+    assert_refused(&shard, &["out/poisons.json", "without --score-shard"]);
+
+    // Poisons as an earlier run leaves them, of a strength of nothing: the model can't take one image for two classes.
+    fs::create_dir(place.path("out/poisons")).unwrap();
+    let store = |target: usize| {
+        noise(65)[10 + target].image.save_png(place.path(&format!("out/poisons/0001{target}.png"))).unwrap();
+        let settings =
+            format!(r#"{{ "victim": 0, "target": {target}, "poison_rate": 0.02, "seed": 0, "images": 65 }}"#);
+        let record = format!(r#"{{ "settings": {settings}, "poisons": [1{target}], "aimed_at": 20 }}"#);
+        place.write("out/poisons.json", record.as_bytes());
+    };
+    let grey = place.picture("grey.png", 32);
+    let failed = ["2", "9"].map(|target| {
+        store(target.parse().unwrap());
+        let run = trained(target, &[]);
+        let name = if target == "2" { "bird" } else { "truck" };
+        let line = format!("1 poison: '{name}', changed so that test_batch.bin#20 ('airplane') is taken for");
+        assert!(run.stdout.contains(&line), "{}{}", run.stdout, run.stderr);
+        if run.code != Some(0) {
+            let parts = ["the attack failed", "test_batch.bin#20 ('airplane')", "--poison-rate"];
+            assert_error(&run, &parts);
+            assert!(run.stderr.contains(&format!("not for '{name}'")), "{}", run.stderr);
+            assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
+        }
+        // Of another suspect, there is an audit nevertheless, if the model gets it wrong.
+        let other = trained(target, &["--suspect", &grey, "--suspect-label", target]);
+        let warned = other.stderr.contains("warning: the attack failed");
+        assert_eq!(warned, run.code != Some(0), "{}", other.stderr);
+        run.code != Some(0)
+    });
+    assert!(failed.contains(&true), "one image cannot be taken for two classes");
+    assert!(place.path("out/model.bpk").exists(), "the model stays");
+
+    store(2);
+    assert_refused(&trained("9", &[]), &["poisons.json", "--target 2, not 9", "without --trained"]);
+    assert_refused(&trained("2", &["--seed", "5"]), &["poisons.json", "--seed 0, not 5"]);
+    let fewer = ["--limit", "64", "--poison-rate", "0.03"];
+    assert_refused(&trained("2", &fewer), &["--poison-rate 0.02, not 0.03", "images: 65, not 64"]);
+    // The image of another class, half a file, none.
+    let picture = place.path("out/poisons/00012.png");
+    noise(65)[19].image.save_png(&picture).unwrap();
+    assert_refused(&trained("2", &[]), &["00012.png", "no poison made of", "without --trained"]);
+    noise(65)[12].image.save_png(&picture).unwrap();
+    let whole = fs::read(&picture).unwrap();
+    fs::write(&picture, &whole[..whole.len() / 2]).unwrap();
+    assert_refused(&trained("2", &[]), &["00012.png", "without --trained"]);
+    fs::remove_file(&picture).unwrap();
+    assert_refused(&trained("2", &[]), &["00012.png", "without --trained"]);
+    let record = fs::read_to_string(place.path("out/poisons.json")).unwrap();
+    fs::write(place.path("out/poisons.json"), record.replace("[12]", "[120]")).unwrap();
+    assert_refused(&trained("2", &[]), &["00120.png", "65 training images"]);
+    fs::write(place.path("out/poisons.json"), &record[..40]).unwrap();
+    assert_refused(&trained("2", &[]), &["poisons.json", "damaged", "without --trained"]);
+}
+
+/// What `detectors.json` lists.
+fn detections(place: &Place) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(place.path("out/detectors.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+    record["detectors"].as_array().unwrap().clone()
+}
+
+#[test]
+fn detectors_are_run_beside_the_audit() {
+    let place = Place::new();
+    let unknown = place.cifar10(&["--detectors", "label-only,tea-leaves"]);
+    let all = [
+        "label-only",
+        "activation-clustering",
+        "activation-clustering-in-label",
+        "spectral-signatures",
+        "spectral-signatures-in-label",
+        "ekfac-threshold",
+        "frequency",
+    ];
+    assert_error(&unknown, &[&["'tea-leaves'", "--detectors", "all"], &all[..]].concat());
+    assert_untrained(&unknown);
+
+    let network = ["--limit", "65", "--width", "2"];
+    let command = [&network[..], &["--epochs", "1", "--factors", "fit", "--detectors", "all"]].concat();
+    let run = place.cifar10(&command);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    let found = detections(&place);
+    let names: Vec<_> = found.iter().map(|detector| detector["name"].as_str().unwrap()).collect();
+    assert_eq!(names, all);
+    let label = load_audit(place.path("out/audit.json")).unwrap().suspects[0].label;
+    let carry: Vec<usize> = (0..65).filter(|index| index % 10 == label).collect();
+    assert_eq!(found[0]["flagged"], serde_json::json!(carry));
+    // The truth is not known here.
+    assert!(found.iter().all(|detector| detector.get("truth").is_none()));
+    assert!(!run.stdout.contains("precision"), "{}", run.stdout);
+    for name in all {
+        let line = run.stdout.lines().find(|line| line.split(' ').next() == Some(name));
+        assert!(line.is_some_and(|line| line.ends_with(" s")), "no line of {name} in {}", run.stdout);
+    }
+
+    let one = place.cifar10(&[&network[..], &["--trained", "--detectors", "spectral-signatures"]].concat());
+    assert_eq!((one.code, one.stderr.as_str()), (Some(0), ""), "{}", one.stdout);
+    let again = detections(&place);
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0]["flagged"], found[3]["flagged"], "the same model and seed");
+    let none = place.cifar10(&[&network[..], &["--trained"]].concat());
+    assert_eq!((none.code, none.stderr.as_str()), (Some(0), ""), "{}", none.stdout);
+    assert!(!place.path("out/detectors.json").exists(), "of the run before");
 }
 
 #[test]
@@ -273,6 +454,9 @@ fn results_that_cannot_be_written_are_found_before_training() {
     let run = place.cifar10(&["--limit", "64", "--epochs", "1"]);
     assert_refused(&run, &[&place.text("out/training")]);
     fs::remove_file(place.path("out/training")).unwrap();
+    place.write("out/poisons", b"something else");
+    let run = place.cifar10(&["--attack", "witches-brew"]);
+    assert_refused(&run, &[&place.text("out/poisons")]);
     fs::create_dir(place.path("out/audit.json")).unwrap();
     assert_refused(&place.cifar10(&[]), &[&place.text("out/audit.json")]);
 }

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grid::ModelCell;
 use crate::models::{TrainedCell, predictions};
-use crate::support::Outcome;
+use crate::support::{Outcome, clean_images};
 
 /// Suspects of an attacked model, and natural mistakes of it and of clean ones.
 const ATTACKED: usize = 3;
@@ -36,8 +36,6 @@ const MISTAKES: usize = 5;
 const MISTAKES_OF_CLEAN: usize = 20;
 /// Altered copies for the published rule.
 const COPIES: usize = 50;
-/// Clean test images from which the frequency detector learns.
-const CLEAN_IMAGES: usize = 5000;
 /// Samples on which eigenvalues are corrected, as in the audit.
 const EIGENVALUE_SAMPLES: usize = 2048;
 
@@ -284,8 +282,8 @@ impl<'a> Bench<'a> {
         suspects: &[&Known],
         line: &mut impl FnMut(CellRecord) -> Outcome<()>,
     ) -> Outcome<()> {
-        let clean = self.cell.test.iter().step_by((self.cell.test.len() / CLEAN_IMAGES).max(1));
-        let clean = clean.take(CLEAN_IMAGES).map(|sample| sample.image.clone()).collect();
+        let test = &self.cell.test;
+        let clean = clean_images(test.len()).map(|index| test[index].image.clone()).collect();
         let detectors: Vec<(&str, Boxed)> = vec![
             ("label only", Box::new(LabelOnly)),
             ("activation clustering", Box::new(ActivationClustering::new(Scope::WholeDataSet))),

@@ -8,6 +8,7 @@ use burn_delta_influence::lab::attacks::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::brewed::SEED_OFFSET;
 use crate::support::Outcome;
 
 /// Of the largest pixel value: at 24/255, as the sinusoid has, networks of this size learn it from 1 % of 10,000 images to a tenth.
@@ -145,7 +146,7 @@ impl ModelCell {
 
     /// The clean model that Witches' Brew is made against: of the attacker's own training, with another seed.
     pub fn surrogate(&self) -> Self {
-        let (attack, seed) = (AttackChoice::None, self.seed + 1000);
+        let (attack, seed) = (AttackChoice::None, self.seed + SEED_OFFSET);
         Self { attack, seed, victim: 0, target: 0, rate: 0.0, variant: 0, also: Vec::new(), ..self.clone() }
     }
 }

@@ -6,6 +6,8 @@
 //! Stopped at any time, it goes on where it was. Several processes may share a grid and a folder: each takes models that no other
 //! is at work on.
 
+#[path = "../support/brewed.rs"]
+mod brewed;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/unlearning.rs"]

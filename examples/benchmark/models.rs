@@ -10,14 +10,15 @@ use burn::tensor::Device;
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, Prediction, predict};
-use burn_delta_influence::lab::attacks::{Attack, Poisoned, Prepared, WitchesBrew, WitchesBrewConfig};
+use burn_delta_influence::lab::attacks::{Poisoned, Prepared};
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{TrainingConfig, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::save_json;
-use burn_delta_influence::samples::{Image, LabeledImage};
+use burn_delta_influence::samples::LabeledImage;
 use serde::{Deserialize, Serialize};
 
+use crate::brewed::{self, Aim, Earlier};
 use crate::data::{Folders, Images, augmentation};
 use crate::grid::{AttackChoice, ModelCell};
 use crate::support::Outcome;
@@ -25,8 +26,6 @@ use crate::support::Outcome;
 const MODEL: &str = "model.bpk";
 const FACTORS: &str = "factors.safetensors";
 const RECORD: &str = "model.json";
-/// Images of poisons that took longer to make than to store.
-const POISONS: &str = "poisons";
 
 /// How all of them are trained.
 pub const WIDTH: usize = 16;
@@ -159,7 +158,10 @@ impl Models<'_> {
         }
         let Prepared { mut poisoned, attacked, .. } = match cell.attack() {
             Some(attack) => attack.prepare(train, &test)?,
-            None => stored(folder, &record, train, &test)?,
+            None => {
+                let ModelRecord { poisons, aimed_at, wanted, .. } = &record;
+                brewed::stored(folder, Earlier { poisons, aimed_at, wanted: *wanted }, train, &test)?
+            }
         };
         let further = attack_further(cell, &mut poisoned, &test)?;
         let model = self.network(classes).try_load_file(folder.join(MODEL))?.valid();
@@ -195,7 +197,7 @@ impl Models<'_> {
         let said = predictions(&model, &test)?;
         let right = said.iter().zip(&test).filter(|(said, sample)| said.label == sample.label).count();
         let aimed_at = match cell.attack {
-            AttackChoice::WitchesBrew => positions(&attacked, &test),
+            AttackChoice::WitchesBrew => brewed::positions(&attacked, &test),
             _ => Vec::new(),
         };
         let record = ModelRecord {
@@ -213,7 +215,7 @@ impl Models<'_> {
         Ok(TrainedCell { record, model, factors, train, test, attacked, classes, further })
     }
 
-    /// Witches' Brew against the surrogate; its poisons are kept as pictures, which rounds them to bytes as any file would.
+    /// Witches' Brew against the surrogate.
     fn brew(
         &self,
         cell: &ModelCell,
@@ -221,30 +223,17 @@ impl Models<'_> {
         train: Vec<LabeledImage>,
         test: &[LabeledImage],
     ) -> Outcome<Prepared> {
+        brewed::check_place(folder)?;
         let surrogate = self.get(&cell.surrogate())?;
-        let config = WitchesBrewConfig {
-            rate: cell.rate,
-            restarts: 4,
-            augmentation: augmentation(cell),
-            seed: cell.seed,
-            ..WitchesBrewConfig::default()
-        };
-        let attack = WitchesBrew {
-            model: &surrogate.model,
+        let aim = Aim {
             victim: cell.victim,
             label: cell.target,
-            target: cell.seed as usize,
-            config,
+            number: cell.seed as usize,
+            rate: cell.rate,
+            seed: cell.seed,
+            augmentation: augmentation(cell),
         };
-        let mut prepared = attack.prepare(train, test)?;
-        std::fs::create_dir_all(folder.join(POISONS))?;
-        for &index in &prepared.poisoned.indices {
-            let path = poison_file(folder, index);
-            let sample = &mut prepared.poisoned.samples[index];
-            sample.image.save_png(&path)?;
-            sample.image = Image::open(&path)?;
-        }
-        Ok(prepared)
+        brewed::brew(&surrogate.model, &aim, folder, train, test)
     }
 }
 
@@ -266,31 +255,6 @@ fn success_rate(model: &ResNet9, attacked: &[LabeledImage], wanted: Option<usize
     let said = predictions(model, attacked)?;
     let hits = said.iter().filter(|said| Some(said.label) == wanted).count();
     Ok(wanted.map(|_| hits as f64 / attacked.len().max(1) as f64))
-}
-
-fn poison_file(folder: &Path, index: usize) -> PathBuf {
-    folder.join(POISONS).join(format!("{index:05}.png"))
-}
-
-/// Training images with the poisons of an earlier run.
-fn stored(
-    folder: &Path,
-    record: &ModelRecord,
-    mut samples: Vec<LabeledImage>,
-    test: &[LabeledImage],
-) -> Outcome<Prepared> {
-    for &index in &record.poisons {
-        let sample = samples.get_mut(index).ok_or("a poison lies beyond the training images")?;
-        sample.image = Image::open(poison_file(folder, index))?;
-    }
-    let attacked = record.aimed_at.iter().filter_map(|&index| test.get(index).cloned()).collect();
-    let poisoned = Poisoned { samples, indices: record.poisons.clone() };
-    Ok(Prepared { poisoned, attacked, wanted: record.wanted })
-}
-
-/// Where the samples lie among others.
-fn positions(some: &[LabeledImage], all: &[LabeledImage]) -> Vec<usize> {
-    some.iter().filter_map(|sample| all.iter().position(|other| other.id == sample.id)).collect()
 }
 
 /// What a model says of images.

@@ -172,6 +172,14 @@ pub fn peak_memory() -> Option<u64> {
     Some(kib / 1024)
 }
 
+/// Clean test images from which the frequency detector learns, at most.
+const CLEAN_IMAGES: usize = 5000;
+
+/// Which of so many test images it learns from: evenly spaced ones.
+pub fn clean_images(test: usize) -> impl Iterator<Item = usize> {
+    (0..test).step_by((test / CLEAN_IMAGES).max(1)).take(CLEAN_IMAGES)
+}
+
 /// Samples after which a shard's scores are kept: what a killed task may lose.
 const PART: usize = 1024;
 

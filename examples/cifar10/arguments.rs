@@ -1,0 +1,199 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use burn_delta_influence::audit::Rule;
+use burn_delta_influence::audit::rules::{Delta, PaperRule};
+use burn_delta_influence::influence::Shard;
+use burn_delta_influence::lab::attacks::{BadNet, Frequency, Trigger};
+use burn_delta_influence::unlearn::Budget;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
+use clap::{Parser, ValueEnum};
+
+use crate::detectors;
+use crate::support::DeviceChoice;
+use crate::unlearners::MethodChoice;
+
+/// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
+#[derive(Clone, Parser)]
+pub struct Arguments {
+    /// Folder with the official binary files (any of data_batch_1..5.bin, and test_batch.bin).
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Use only the first N training images.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub limit: Option<usize>,
+    /// Attack to mount on the training images.
+    #[arg(long, value_enum, default_value = "none")]
+    pub attack: Attack,
+    /// The trigger of `badnet`.
+    #[arg(long, value_enum, default_value = "checkerboard")]
+    pub trigger: Patch,
+    /// Class whose images get the trigger; of `witches-brew`, the class of the test image that is attacked.
+    #[arg(long, default_value_t = 8)]
+    pub victim: usize,
+    /// Label that they get; of `witches-brew`, the class that the test image is to be taken for, whose images are the poisons.
+    #[arg(long, default_value_t = 5)]
+    pub target: usize,
+    /// Poisoned part of all training images.
+    #[arg(long, default_value_t = 0.01)]
+    pub poison_rate: f64,
+    /// Seed of poison, training and audit.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Passes over the training images.
+    #[arg(long, default_value_t = 11, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub epochs: usize,
+    /// Channels of the network's first layer.
+    #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
+    pub width: usize,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// A misclassified image (PNG, JPEG, PNM); repeatable, each with its label.
+    #[arg(long)]
+    pub suspect: Vec<PathBuf>,
+    /// The label that the model wrongly predicts for the suspect.
+    #[arg(long)]
+    pub suspect_label: Vec<usize>,
+    /// Suspects to take from the attack's own test images, where no file is given.
+    #[arg(long, default_value_t = 1)]
+    pub suspects: usize,
+    /// Rules to audit with; the first one decides. `paper` is run beside `delta` where the truth is known.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub rule: Vec<RuleChoice>,
+    /// Detectors from the literature to run beside the audit, on its first suspect: `all`, or some of them. What they find is
+    /// printed and kept in `detectors.json`.
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(detectors::choices()))]
+    pub detectors: Vec<String>,
+    /// Where the factors come from: collected during training, or a pass of the trained model.
+    #[arg(long, value_enum, default_value = "training")]
+    pub factors: FactorChoice,
+    /// Ways to unlearn; `none` for none. With a limit one of them is chosen, of all of them where none is named. A run that is
+    /// killed in `scrub` or `bad-teacher` goes on there when the same command is run again, with or without `--trained`.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub unlearn: Vec<UnlearnChoice>,
+    /// Unlearn with so many gradient evaluations at most.
+    #[arg(long, value_name = "N", conflicts_with = "unlearn_minutes")]
+    pub unlearn_gradients: Option<f64>,
+    /// Unlearn within so many minutes, at the speed of the training.
+    #[arg(long, value_name = "M")]
+    pub unlearn_minutes: Option<f64>,
+    /// Don't audit the unlearned models; else each is, from the same suspects on the cleaned data (a pass for its factors first).
+    #[arg(long)]
+    pub no_recheck: bool,
+    /// Only score share I of N (from 0) of the training images against the suspects, with model and factors of an earlier run
+    /// in the same folder.
+    #[arg(long, value_name = "I/N")]
+    pub score_shard: Option<Shard>,
+    /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
+    #[arg(long, conflicts_with_all = ["score_shard", "unlearn_minutes", "factors"])]
+    pub trained: bool,
+    /// Folder for the results.
+    #[arg(long, default_value = "delta-influence-out/cifar10")]
+    pub out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Attack {
+    /// A patch and a wrong label (Gu et al. 2017).
+    Badnet,
+    /// A faint wave over the whole image and a wrong label.
+    Frequency,
+    /// Faint changes with right labels, made against a model that is trained for it first, so that one test image is mistaken
+    /// (Geiping et al. 2021).
+    WitchesBrew,
+    /// None: the data are as they are.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Patch {
+    /// A 3×3 checkerboard.
+    Checkerboard,
+    /// Four black pixels, as in the paper; not learned from 10,000 images.
+    FourPixels,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RuleChoice {
+    /// This crate's default rule.
+    Delta,
+    /// The published rule.
+    Paper,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FactorChoice {
+    /// Collected during training.
+    Training,
+    /// One pass of the trained model over all training images.
+    Fit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UnlearnChoice {
+    /// Train on without the flagged images, for a quarter of the epochs (CF).
+    Resume,
+    /// Train anew without them (EU).
+    Retrain,
+    /// Move away from the old model on them, for a quarter of the epochs.
+    Scrub,
+    /// Learn them from an untrained model, for a quarter of the epochs.
+    BadTeacher,
+    /// Dampen the weights that matter most to them.
+    Ssd,
+    /// Don't.
+    None,
+}
+
+impl UnlearnChoice {
+    pub fn method(self) -> Option<MethodChoice> {
+        match self {
+            Self::Resume => Some(MethodChoice::Resume),
+            Self::Retrain => Some(MethodChoice::Retrain),
+            Self::Scrub => Some(MethodChoice::Scrub),
+            Self::BadTeacher => Some(MethodChoice::BadTeacher),
+            Self::Ssd => Some(MethodChoice::Ssd),
+            Self::None => None,
+        }
+    }
+}
+
+impl Arguments {
+    /// The limit of unlearning, where there is one.
+    pub fn budget(&self, gradients_per_second: f64) -> Option<Budget> {
+        let minutes = self.unlearn_minutes.map(|minutes| Budget::Minutes { minutes, gradients_per_second });
+        self.unlearn_gradients.map(Budget::Gradients).or(minutes)
+    }
+
+    /// The option that asks for the model of an earlier run, if one does.
+    pub fn of_earlier_run(&self) -> Option<&'static str> {
+        match (self.score_shard, self.trained) {
+            (Some(_), _) => Some("--score-shard"),
+            (None, true) => Some("--trained"),
+            (None, false) => None,
+        }
+    }
+}
+
+impl Attack {
+    /// What the attack stamps on images, if there is one.
+    pub fn trigger(self, patch: Patch) -> Option<Box<dyn Trigger>> {
+        match (self, patch) {
+            (Self::Badnet, Patch::Checkerboard) => Some(Box::new(BadNet::checkerboard())),
+            (Self::Badnet, Patch::FourPixels) => Some(Box::new(BadNet::four_pixels())),
+            (Self::Frequency, _) => Some(Box::new(Frequency::sinusoid())),
+            (Self::WitchesBrew | Self::None, _) => None,
+        }
+    }
+}
+
+impl RuleChoice {
+    pub fn rule(self) -> Rule {
+        match self {
+            Self::Delta => Rule::Delta(Delta::default()),
+            Self::Paper => Rule::Paper(PaperRule::default()),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The audit, by each rule that is asked for.
+
+use burn::data::dataset::Dataset;
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect};
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::lab::data::Cifar10;
+use burn_delta_influence::lab::metrics::DetectionMetrics;
+use burn_delta_influence::lab::networks::ResNet9;
+use clap::ValueEnum;
+
+use crate::arguments::{Arguments, RuleChoice};
+use crate::data::Data;
+use crate::support::{Outcome, phase};
+
+/// Audits with every rule asked for; the first one's audit is written and returned.
+pub fn run(
+    arguments: &Arguments,
+    model: &ResNet9,
+    factors: &KroneckerFactors,
+    data: &Data,
+    suspects: &[Suspect],
+) -> Outcome<Audit> {
+    let rules = match (arguments.rule.as_slice(), &data.poisons) {
+        ([], Some(_)) => &[RuleChoice::Delta, RuleChoice::Paper],
+        ([], None) => &[RuleChoice::Delta][..],
+        (rules, _) => rules,
+    };
+    let mut first = None;
+    for &choice in rules {
+        let name = format!(
+            "audit, rule {}",
+            choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
+        );
+        let mut audit = phase(&name, || {
+            let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule());
+            Ok(DeltaAudit::new(config).run(model, factors, &data.train, suspects)?)
+        })?;
+        if let Some(poisons) = &data.poisons {
+            let flagged = audit.flagged();
+            let truth = DetectionMetrics::measure(data.train.len(), &flagged, poisons, Some(audit.scores()))?;
+            println!(
+                "  {} flagged, {} of {} poisons: precision {:.3}, recall {:.3}, F1 {:.3}",
+                truth.flagged, truth.true_positives, truth.poisons, truth.precision, truth.recall, truth.f1
+            );
+            audit = audit.with_truth(truth.into());
+        }
+        if first.is_none() {
+            audit.save(arguments.out.join("audit.json"))?;
+            let page = audit.html_report(&data.train)?.with_class_names(Cifar10::CLASSES);
+            page.save(arguments.out.join("audit.html"))?;
+            audit.save_contact_sheet(arguments.out.join("flagged.png"), &data.train)?;
+            first = Some(audit);
+        } else {
+            audit.save(arguments.out.join(format!("audit-{}.json", audit.record.rule.name)))?;
+        }
+    }
+    first.ok_or_else(|| "no rule was asked for".into())
+}

@@ -1,0 +1,91 @@
+//! Unlearning by the methods that are asked for, or by the one that fits a limit.
+
+use std::path::PathBuf;
+
+use burn::data::dataset::Dataset;
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{Audit, Suspect};
+use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::report::{UnlearnRecord, save_json};
+use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
+
+use crate::arguments::Arguments;
+use crate::data::Data;
+use crate::support::kept::{UNLEARNED, keep_unlearned};
+use crate::support::{Outcome, describe, phase};
+use crate::training::{network, training_config};
+use crate::unlearners::{self, MethodChoice};
+
+/// The model unlearned by each method asked for, or by the one that fits the limit; measured before and after. Records and files of
+/// the unlearned models.
+pub fn run(
+    arguments: &Arguments,
+    model: &ResNet9,
+    data: &Data,
+    suspects: &[Suspect],
+    audit: &Audit,
+    training_seconds: Option<f64>,
+) -> Outcome<Vec<(UnlearnRecord, PathBuf)>> {
+    let Arguments { out, seed, width, .. } = arguments;
+    let config = training_config(arguments);
+    let task: unlearners::Task = UnlearnTask::new(model.clone(), data.train.clone(), &audit.flagged())?;
+    let asked: Vec<MethodChoice> = match arguments.unlearn.as_slice() {
+        [] if arguments.budget(0.0).is_some() => MethodChoice::ALL.to_vec(),
+        [] => vec![MethodChoice::Resume],
+        choices => choices.iter().filter_map(|choice| choice.method()).collect(),
+    };
+    let (width, seed, device) = (*width, *seed, arguments.device.device()?);
+    let made: Vec<unlearners::Method> = asked
+        .iter()
+        .map(|choice| {
+            let device = device.clone();
+            choice.method(&config, true, Some(out), move || {
+                // Whatever was drawn before, a run that goes on has the same untrained network.
+                device.seed(seed.wrapping_add(1));
+                network(width, &device)
+            })
+        })
+        .collect();
+    let original = (config.epochs * data.train.len()) as f64;
+    // Without a training to go by, a limit on minutes was refused.
+    let (chosen, why) = match arguments.budget(original / training_seconds.unwrap_or(f64::NAN)) {
+        None => ((0..made.len()).collect(), None),
+        Some(budget) => {
+            let candidates: Vec<_> = made.iter().map(AsRef::as_ref).collect();
+            let choice = budget.choose(task.size(), &candidates)?;
+            (vec![choice.candidate], Some(choice.why))
+        }
+    };
+    let images = data.attacked.iter().map(|sample| sample.image.clone());
+    let probe = Probe::new(suspects).with_clean(&data.test).with_triggered(images, arguments.target);
+    let probe = probe.with_flagged(&data.train, &audit.flagged())?;
+    let before = phase("measure", || Ok(probe.measure(model)?))?;
+    println!("  {}", describe(&before));
+    let mut records = Vec::new();
+    for method in chosen.iter().map(|&at| &made[at]) {
+        let names = match chosen.len() {
+            1 => ["unlearn.json".to_owned(), UNLEARNED.to_owned()],
+            _ => [format!("unlearn-{}.json", method.name()), format!("unlearned-{}.bpk", method.name())],
+        };
+        let [record_file, model_file] = names.map(|name| out.join(name));
+        let unlearned =
+            phase(&format!("unlearn: {}", method.name()), || unlearners::unlearned(method, &task, out))?;
+        keep_unlearned(&model_file, &unlearned.model)?;
+        let after = probe.measure(&unlearned.model)?;
+        println!("  {}", describe(&after));
+        let mut record =
+            unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after).with_training(original);
+        record.why = why.clone();
+        // Also where the audit is stopped.
+        save_json(&record_file, &record)?;
+        if !arguments.no_recheck {
+            let verdict = phase("audit of the unlearned model", || {
+                unlearners::rechecked(&unlearned.model, &task, suspects, Delta::default(), seed)
+            })?;
+            record.recheck = Some(verdict);
+            save_json(&record_file, &record)?;
+        }
+        records.push((record, model_file));
+    }
+    Ok(records)
+}
