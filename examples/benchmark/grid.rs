@@ -12,7 +12,8 @@ use crate::brewed::SEED_OFFSET;
 use crate::support::Outcome;
 
 /// Of the largest pixel value: at 24/255, as the sinusoid has, networks of this size learn it from 1 % of 10,000 images to a tenth.
-const SMOOTH_AMPLITUDE: f32 = 40.0 / 255.0;
+/// The second is for the success rates that published triggers have.
+const SMOOTH_AMPLITUDES: [f32; 2] = [40.0 / 255.0, 64.0 / 255.0];
 
 /// A model of the grid: its training data, the attack on them, and the seed of everything random in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,7 +124,8 @@ impl ModelCell {
                 Some(Box::new(DirtyLabel::new(trigger, config)))
             }
             AttackChoice::Smooth => {
-                let trigger = Frequency::smooth(seed).with_amplitude(SMOOTH_AMPLITUDE);
+                let amplitude = SMOOTH_AMPLITUDES[self.variant % SMOOTH_AMPLITUDES.len()];
+                let trigger = Frequency::smooth(seed).with_amplitude(amplitude);
                 Some(Box::new(DirtyLabel::new(trigger, config)))
             }
             AttackChoice::None => Some(Box::new(NoAttack)),
