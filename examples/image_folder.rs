@@ -70,6 +70,10 @@ struct Arguments {
     /// What the model wrongly takes the suspect for: a class's name or number.
     #[arg(long, value_name = "CLASS")]
     suspect_label: Vec<String>,
+    /// Judge these suspects together, as images of one mistake: what moves each of them faintly adds up. Mistakes that are searched for
+    /// always are, label by label.
+    #[arg(long)]
+    combined: bool,
     /// Attack to mount on the training pictures, to see whether it is found.
     #[arg(long, value_enum, default_value = "none")]
     attack: Attack,
@@ -411,11 +415,11 @@ fn audited(
         (Some(attack), true) => vec![misled(model, attack)?],
         _ => misclassified(model, data.suspects.clone())?,
     };
+    let rule = Delta { combined: arguments.combined, ..Delta::default() };
     let audit = phase("audit", || {
-        let audit = DeltaAudit::new(config).with_labels(data.labels.clone());
+        let audit = DeltaAudit::new(config.with_rule(Rule::Delta(rule))).with_labels(data.labels.clone());
         Ok(audit.run(model, factors, &data.train, &suspects)?)
     })?;
-    let rule = Delta::default();
     let Some(attack) = &data.attack else { return Ok(Audited { audit, suspects, rule }) };
     let truth =
         DetectionMetrics::measure(data.train.len(), &audit.flagged(), &attack.poisons, Some(audit.scores()))?;

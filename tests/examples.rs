@@ -272,9 +272,13 @@ fn brewed_poisons_are_kept_for_another_audit_of_the_same_model() {
     }
 
     // An attack of another kind leaves none of them.
-    let other = place.cifar10(&["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"]);
+    let plain = ["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"];
+    let other = place.cifar10(&[&plain[..], &["--suspects", "2", "--combined"]].concat());
     assert_eq!((other.code, other.stderr.as_str()), (Some(0), ""), "{}", other.stdout);
     assert!(!place.path("out/poisons").exists() && !place.path("out/poisons.json").exists());
+    let record = load_audit(place.path("out/audit.json")).unwrap();
+    assert_eq!(record.rule.settings["rule"]["combined"], true, "{}", record.rule.settings);
+    assert_eq!(record.suspects.len(), 2);
 }
 
 #[test]

@@ -59,6 +59,9 @@ pub struct Arguments {
     /// Suspects to take from the attack's own test images, where no file is given.
     #[arg(long, default_value_t = 1)]
     pub suspects: usize,
+    /// Judge the suspects together, as images of one mistake: what moves each of them faintly adds up.
+    #[arg(long)]
+    pub combined: bool,
     /// Rules to audit with; the first one decides. `paper` is run beside `delta` where the truth is known.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub rule: Vec<RuleChoice>,
@@ -167,6 +170,11 @@ impl Arguments {
         self.unlearn_gradients.map(Budget::Gradients).or(minutes)
     }
 
+    /// The default rule.
+    pub fn delta(&self) -> Delta {
+        Delta { combined: self.combined, ..Delta::default() }
+    }
+
     /// The option that asks for the model of an earlier run, if one does.
     pub fn of_earlier_run(&self) -> Option<&'static str> {
         match (self.score_shard, self.trained) {
@@ -190,9 +198,9 @@ impl Attack {
 }
 
 impl RuleChoice {
-    pub fn rule(self) -> Rule {
+    pub fn rule(self, arguments: &Arguments) -> Rule {
         match self {
-            Self::Delta => Rule::Delta(Delta::default()),
+            Self::Delta => Rule::Delta(arguments.delta()),
             Self::Paper => Rule::Paper(PaperRule::default()),
         }
     }

@@ -32,7 +32,7 @@ pub fn run(
             choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
         );
         let mut audit = phase(&name, || {
-            let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule());
+            let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule(arguments));
             Ok(DeltaAudit::new(config).run(model, factors, &data.train, suspects)?)
         })?;
         if let Some(poisons) = &data.poisons {

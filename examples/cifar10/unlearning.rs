@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use burn::data::dataset::Dataset;
-use burn_delta_influence::audit::rules::Delta;
 use burn_delta_influence::audit::{Audit, Suspect};
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::report::{UnlearnRecord, save_json};
@@ -80,7 +79,7 @@ pub fn run(
         save_json(&record_file, &record)?;
         if !arguments.no_recheck {
             let verdict = phase("audit of the unlearned model", || {
-                unlearners::rechecked(&unlearned.model, &task, suspects, Delta::default(), seed)
+                unlearners::rechecked(&unlearned.model, &task, suspects, arguments.delta(), seed)
             })?;
             record.recheck = Some(verdict);
             save_json(&record_file, &record)?;
