@@ -61,7 +61,7 @@ pub(super) fn without_common(rows: &[Vec<f64>], suspects: usize) -> Rest {
     Rest { of_all, of_trusted }
 }
 
-fn product(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn product(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

@@ -23,6 +23,7 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::cluster::Cluster;
+use super::common::product;
 use crate::audit::rules::Cut;
 use crate::capture::{BatchSource, PassConfig, PassError};
 use crate::influence::{Classifier, Influence, InfluenceError, LabeledBatch, Margin};
@@ -210,10 +211,6 @@ impl Products {
         let is_group = (smallest..=is_member.len() / 2).contains(&members.len());
         is_group.then_some(Found { errors, cluster: Cluster { members, scores } })
     }
-}
-
-fn product(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 fn total<'a>(width: usize, rows: impl Iterator<Item = &'a Vec<f64>>) -> Vec<f64> {
