@@ -489,10 +489,13 @@ fn steps_on_several_threads_add_up() {
     let collector = Collector::new(everything()).unwrap();
     std::thread::scope(|scope| {
         for items in data.chunks(16) {
-            let (collector, model) = (&collector, &model);
+            // As burn's own workers do: two threads that differentiate through the same parameter nodes can wait for one
+            // another for ever in burn-autodiff (a backward pass holds its graph and asks for the list of graphs, a merge
+            // of graphs the other way round).
+            let (collector, model) = (&collector, model.clone().fork(&device()));
             scope.spawn(move || {
                 let _step = collector.step(items.len());
-                step(model, items);
+                step(&model, items);
             });
         }
     });

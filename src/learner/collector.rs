@@ -123,6 +123,9 @@ impl Collector {
 
     /// For hand-written loops: take the guard before the forward pass, drop it after `backward()` (at the end of the loop's
     /// body). `batch_size` is the number of samples over which the loss is reduced.
+    ///
+    /// Several threads may train at once, each on a copy of its own (`model.clone().fork(&device)`, as burn's workers do):
+    /// backward passes through parameters that threads share can block one another for ever in burn.
     pub fn step(&self, batch_size: usize) -> StepGuard {
         self.begin(Some(batch_size))
     }
