@@ -20,17 +20,19 @@ mod operations;
 
 use std::time::Instant;
 
+use burn::data::dataset::Dataset;
 use burn::module::Module;
 use burn::tensor::Device;
+use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Suspect};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     Classifier, CrossEntropy, Damping, Influence, Margin, Preconditioner, Queries, SampledCrossEntropy,
-    ScoreOptions,
+    ScoreOptions, predict,
 };
 use burn_delta_influence::lab::networks::{ResNet9, ResNet18};
 use clap::{Parser, ValueEnum};
-use images::RandomImages;
+use images::{CLASSES, RandomImages};
 use machine::{Cost, bandwidth, matrix_rate, timed};
 use networks::PeerResNet9;
 use operations::Operations;
@@ -59,6 +61,9 @@ struct Arguments {
     /// Queries of this rank.
     #[arg(long)]
     rank: Option<usize>,
+    /// A whole audit of one suspect by the default rule, from factors with eigenvalues.
+    #[arg(long)]
+    audit: bool,
     /// Fit factors on so many of the images; all unless set.
     #[arg(long)]
     fit_images: Option<usize>,
@@ -101,9 +106,9 @@ fn main() -> Outcome<()> {
     let device = device(arguments.device)?;
     device.seed(0);
     match arguments.network {
-        Network::Resnet9 => run(&arguments, PeerResNet9::new(10, &device)),
-        Network::Resnet18 => run(&arguments, ResNet18::new(10, &device)),
-        Network::Small => run(&arguments, ResNet9::new(16, 10, &device)),
+        Network::Resnet9 => run(&arguments, PeerResNet9::new(CLASSES, &device)),
+        Network::Resnet18 => run(&arguments, ResNet18::new(CLASSES, &device)),
+        Network::Small => run(&arguments, ResNet9::new(16, CLASSES, &device)),
     }
 }
 
@@ -197,6 +202,10 @@ fn run<M: Module + Classifier>(arguments: &Arguments, model: M) -> Outcome<()> {
         phases[&name]["query_mib"] = json!(bytes as f64 / f64::from(1 << 20));
         phases[&name]["query_relative_error"] = json!(lost);
     }
+    if arguments.audit {
+        let cost = audit(&model, &frozen, &factors, &train, &device, config)?;
+        record(&mut phases, "audit", cost, count, None);
+    }
     let result = json!({
         "tool": concat!("burn-delta-influence ", env!("CARGO_PKG_VERSION")),
         "model": format!("{:?}", arguments.network).to_lowercase(),
@@ -208,6 +217,25 @@ fn run<M: Module + Classifier>(arguments: &Arguments, model: M) -> Outcome<()> {
     });
     println!("{result}");
     Ok(())
+}
+
+/// What the user waits for once the model is trained: labels known, factors and eigenvalues collected, one suspect.
+fn audit<M: Module + Classifier>(
+    model: &M,
+    frozen: &FrozenModel<M>,
+    factors: &KroneckerFactors,
+    train: &RandomImages,
+    device: &Device,
+    pass: PassConfig,
+) -> Outcome<Cost> {
+    let strange = RandomImages { count: 1, seed: 3 };
+    let label = predict(frozen, &strange, &pass)?.first().map_or(0, |said| said.label);
+    let suspect = Suspect::new(strange.get(0)?.image, label);
+    let labels = (0..train.count).map(RandomImages::label).collect();
+    let audit = DeltaAudit::new(AuditConfig { pass, ..AuditConfig::default() }).with_labels(labels);
+    let (done, cost) = timed(device, || audit.run(model, factors, train, &[suspect]))?;
+    eprintln!("audit: {:?}", done.verdict());
+    Ok(cost)
 }
 
 fn score<M: Module + Classifier>(

@@ -44,8 +44,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use support::kept::{FACTORS, MODEL, UNLEARNED, keep, keep_unlearned, kept};
 use support::{
-    CommandLine, DeviceChoice, FILE_TRAINED, Outcome, clear_results, describe, misclassified, peak_memory,
-    phase, tell_learned,
+    CommandLine, DeviceChoice, FILE_TRAINED, KEPT_EVERY, Outcome, PROGRESS, clear_results, describe,
+    misclassified, peak_memory, phase, tell_learned,
 };
 use unlearning::MethodChoice;
 
@@ -388,7 +388,11 @@ fn audited(
     factors: &KroneckerFactors,
     data: &Data,
 ) -> Outcome<Audited> {
-    let config = AuditConfig::new().with_seed(arguments.seed);
+    let set_up = |rule| {
+        let config = AuditConfig::new().with_seed(arguments.seed).with_rule(Rule::Delta(rule));
+        let audit = DeltaAudit::new(config).with_labels(data.labels.clone());
+        audit.with_kept_progress(arguments.out.join(PROGRESS), KEPT_EVERY)
+    };
     let probe = Probe::new(&[]).with_clean(&data.validation);
     let probe = match &data.attack {
         Some(attack) => {
@@ -403,7 +407,7 @@ fn audited(
         println!("  {} mistakes on {} validation pictures", found.mistakes, found.samples);
         // Those of a label are judged together: what a trigger misled has one cause.
         let rule = Delta { combined: true, ..Delta::default() };
-        let audit = DeltaAudit::new(config.with_rule(Rule::Delta(rule))).with_labels(data.labels.clone());
+        let audit = set_up(rule);
         let audit = phase("audit", || Ok(audit.run_found(model, factors, &data.train, &found)?))?;
         // The others are honest mistakes, which no unlearning is to cure.
         let said = found.suspects.into_iter().zip(&audit.record.suspects);
@@ -416,10 +420,7 @@ fn audited(
         _ => misclassified(model, data.suspects.clone())?,
     };
     let rule = Delta { combined: arguments.combined, ..Delta::default() };
-    let audit = phase("audit", || {
-        let audit = DeltaAudit::new(config.with_rule(Rule::Delta(rule))).with_labels(data.labels.clone());
-        Ok(audit.run(model, factors, &data.train, &suspects)?)
-    })?;
+    let audit = phase("audit", || Ok(set_up(rule).run(model, factors, &data.train, &suspects)?))?;
     let Some(attack) = &data.attack else { return Ok(Audited { audit, suspects, rule }) };
     let truth =
         DetectionMetrics::measure(data.train.len(), &audit.flagged(), &attack.poisons, Some(audit.scores()))?;

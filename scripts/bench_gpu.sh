@@ -6,7 +6,7 @@
 #   scripts/bench_gpu.sh [--images N] [--batch B] [--network resnet18|resnet9|small] [--backends "vulkan cuda"] [--no-kernels]
 #
 # Output: one table per backend, for BENCHMARKS.md. Factors are fitted on 2,048 images: what a user who collected them in training
-# never does, and what the audit's own eigenvalue pass takes.
+# never does, and what the audit's own eigenvalue pass takes. The row `audit` is a whole audit of one suspect by the default rule.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -29,7 +29,7 @@ if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=name,driver_ver
 for backend in $backends; do
   printf '\n== %s: %s, %s images, batch %s\n' "$backend" "$network" "$images" "$batch"
   if ! cargo bench -q --features "$backend" --bench peer -- "$images" "$network" --batch "$batch" --queries 1,51 \
-    --fit-images "$fit" --device gpu --floor; then
+    --fit-images "$fit" --device gpu --floor --audit; then
     echo "$backend: failed" >&2
     continue
   fi

@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::arguments::{Arguments, RuleChoice};
 use crate::data::Data;
-use crate::support::{Outcome, phase};
+use crate::support::{KEPT_EVERY, Outcome, PROGRESS, phase};
 
 /// Audits with every rule asked for; the first one's audit is written and returned.
 pub fn run(
@@ -33,7 +33,8 @@ pub fn run(
         );
         let mut audit = phase(&name, || {
             let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule(arguments));
-            Ok(DeltaAudit::new(config).run(model, factors, &data.train, suspects)?)
+            let audit = DeltaAudit::new(config).with_kept_progress(arguments.out.join(PROGRESS), KEPT_EVERY);
+            Ok(audit.run(model, factors, &data.train, suspects)?)
         })?;
         if let Some(poisons) = &data.poisons {
             let flagged = audit.flagged();

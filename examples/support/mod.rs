@@ -28,6 +28,11 @@ use clap::ValueEnum;
 #[allow(unused_imports)] // as above
 pub use command_line::{CommandLine, FILE_TRAINED, parse};
 
+/// Folder in which an audit's progress is kept until it is complete: with `--trained` a killed one goes on.
+pub const PROGRESS: &str = "audit.progress";
+/// Training samples after which it is kept: some ten times a class of CIFAR-10.
+pub const KEPT_EVERY: usize = 512;
+
 /// An example's result: any error ends it with its message.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 

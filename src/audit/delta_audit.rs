@@ -1,5 +1,6 @@
 //! The audit: from suspects to flagged training samples.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use burn::data::dataset::Dataset;
@@ -8,7 +9,7 @@ use burn::module::Module;
 use crate::capture::FrozenModel;
 use crate::factors::KroneckerFactors;
 use crate::influence::{
-    Classifier, ImageList, ImageSource, Influence, Preconditioner, corrected_factors, predict,
+    Classifier, ImageList, ImageSource, Influence, Kept, Preconditioner, corrected_factors, predict,
 };
 use crate::items::of_sample;
 use crate::report::{
@@ -29,6 +30,7 @@ use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
 pub struct DeltaAudit {
     config: AuditConfig,
     labels: Option<Vec<usize>>,
+    kept: Option<(PathBuf, usize)>,
 }
 
 /// Where the suspects come from.
@@ -45,7 +47,7 @@ enum Asked {
 impl DeltaAudit {
     /// An audit with these settings.
     pub fn new(config: AuditConfig) -> Self {
-        Self { config, labels: None }
+        Self { config, labels: None, kept: None }
     }
 
     /// The labels of all training samples, where they are known without reading the images, as those of a folder of classes are. Else
@@ -53,6 +55,16 @@ impl DeltaAudit {
     /// read all the same, to check them.
     pub fn with_labels(self, labels: Vec<usize>) -> Self {
         Self { labels: Some(labels), ..self }
+    }
+
+    /// Keeps how far the audit has come in `folder`, every so many training samples (512, say: a sum of gradients is written each time):
+    /// one that is killed or interrupted, and run again with the same model, suspects and settings, goes on from there. What belongs to
+    /// another audit is replaced, and a complete one leaves nothing behind. One audit at a time to a folder.
+    ///
+    /// Corrected eigenvalues and the passes over the samples of a suspect's label are kept; what comes after them (the refinement of flagged
+    /// samples, the evidence) is done again, and so is the one pass of the published rule.
+    pub fn with_kept_progress(self, folder: impl Into<PathBuf>, every: usize) -> Self {
+        Self { kept: Some((folder.into(), every)), ..self }
     }
 
     fn labels<I, D>(&self, train: &D, classes: usize, suspects: &[Suspect]) -> Result<Vec<usize>, AuditError>
@@ -197,11 +209,13 @@ impl DeltaAudit {
         train.check_length::<I>()?; // Before the work begins.
         let source = ImageSource::new(train);
 
+        let kept = self.kept.as_ref().map(|(folder, every)| Kept::new(folder, *every)).transpose()?;
         let factor_start = Instant::now();
         let corrected = match self.config.preconditioner {
             Preconditioner::Ekfac => {
                 let AuditConfig { eigenvalue_samples, seed, .. } = self.config;
-                corrected_factors(&frozen, factors, &source, eigenvalue_samples, seed, &self.config.pass)?
+                let (samples, pass) = (eigenvalue_samples, &self.config.pass);
+                corrected_factors(&frozen, factors, &source, samples, seed, pass, kept.as_ref())?
             }
             _ => None,
         };
@@ -212,7 +226,8 @@ impl DeltaAudit {
             self.config.damping,
         )?
         .with_query_storage(self.config.query_storage)
-        .with_devices(self.config.devices.clone())?;
+        .with_devices(self.config.devices.clone())?
+        .with_kept(kept.as_ref());
         let factor_seconds = factor_start.elapsed().as_secs_f64();
 
         let score_start = Instant::now();
@@ -239,7 +254,12 @@ impl DeltaAudit {
             suspects: suspects_evidence(&cases, train, &labels, &flagged)?,
             samples_by_label: samples_by_label(&labels, classes),
         };
-        Ok(Audit::new(record, cases.into_iter().map(|case| case.finding).collect(), suspects.to_vec()))
+        let audit =
+            Audit::new(record, cases.into_iter().map(|case| case.finding).collect(), suspects.to_vec());
+        if let Some(kept) = &kept {
+            kept.remove();
+        }
+        Ok(audit)
     }
 
     /// Checks every suspect and makes its altered copies. Returns the number of classes too.

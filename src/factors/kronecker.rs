@@ -217,6 +217,19 @@ impl KroneckerFactors {
         self.layers.values().all(|layer| layer.corrected.is_some())
     }
 
+    /// Whether these are `others`, with corrected eigenvalues.
+    pub(crate) fn are_corrected(&self, others: &Self) -> bool {
+        let same = |(mine, other): (&LayerFactors, &LayerFactors)| {
+            mine.covariances == other.covariances
+                && mine.activation == other.activation
+                && mine.gradient == other.gradient
+        };
+        self.is_corrected()
+            && self.provenance.fingerprint == others.provenance.fingerprint
+            && self.layers.keys().eq(others.layers.keys())
+            && self.layers.values().zip(others.layers.values()).all(same)
+    }
+
     /// Refuses a model that these factors were not made of.
     ///
     /// # Errors

@@ -8,10 +8,10 @@ use rand::seq::index::sample;
 use crate::capture::{BatchSource, FrozenModel, PassConfig};
 use crate::factors::{FactorError, KroneckerFactors};
 
-use super::{Classifier, LabeledBatch, SampledCrossEntropy};
+use super::{Classifier, Kept, LabeledBatch, SampledCrossEntropy};
 
 /// A copy of `factors` with eigenvalues corrected on `samples` training samples (0: on all), drawn with `seed`; `None` if they
-/// are corrected already.
+/// are corrected already. With `kept` they are looked for in its folder, and kept there.
 ///
 /// # Errors
 /// Those of [`KroneckerFactors::correct_eigenvalues`].
@@ -22,6 +22,7 @@ pub(crate) fn corrected_factors<M, S>(
     samples: usize,
     seed: u64,
     config: &PassConfig,
+    kept: Option<&Kept>,
 ) -> Result<Option<KroneckerFactors>, FactorError>
 where
     M: Module + Classifier,
@@ -30,7 +31,6 @@ where
     if factors.is_corrected() {
         return Ok(None);
     }
-    let mut corrected = factors.clone();
     let all = source.len();
     let some = match samples {
         0 => all,
@@ -38,8 +38,14 @@ where
     };
     let mut indices = sample(&mut StdRng::seed_from_u64(seed), all, some).into_vec();
     indices.sort_unstable(); // neighbours on disk are read together
-    // Labels drawn from the model: with the true ones, a fitted model's gradients all but vanish.
-    let loss = SampledCrossEntropy::new(seed);
-    corrected.correct_eigenvalues(model, source, &indices, &loss, config)?;
-    Ok(Some(corrected))
+    let correct = || {
+        // Labels drawn from the model: with the true ones, a fitted model's gradients all but vanish.
+        let (mut corrected, loss) = (factors.clone(), SampledCrossEntropy::new(seed));
+        corrected.correct_eigenvalues(model, source, &indices, &loss, config)?;
+        Ok(corrected)
+    };
+    match kept {
+        Some(kept) => kept.eigenvalues(factors, source, &indices, seed, correct).map(Some),
+        None => correct().map(Some),
+    }
 }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows};
+use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows, progress_bar};
 
 use super::engine::{UnitSum, rotated};
+use super::kept::{self, Progress};
 use super::pending::{Pending, Sink};
+use super::score_file::ScoreOrigin;
+use super::score_run::{Noting, positions_digest};
 use super::{Influence, InfluenceError, Queries};
 
 /// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the preconditioner:
@@ -45,9 +48,62 @@ impl Cosines {
 impl<M: Module> Influence<'_, M> {
     /// The cosines of the samples at `indices` with all queries, from one pass. Memory: queries × samples, and layers × samples.
     ///
+    /// Where progress is [kept](Self::with_kept), the pass goes on from what an earlier run has done of it.
+    ///
     /// # Errors
     /// Those of the pass; [`InfluenceError::NoLayer`], [`InfluenceError::NotFinite`].
     pub(crate) fn cosines<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        queries: &Queries,
+        config: &PassConfig,
+    ) -> Result<Cosines, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch> + Sync,
+    {
+        let Some(kept) = self.kept.filter(|_| !indices.is_empty()) else {
+            return self.cosines_of(source, indices, objective, queries, config);
+        };
+        let origin = ScoreOrigin {
+            model: self.model().inventory().fingerprint.clone(),
+            queries: on_device(self.device(), "comparing queries", || {
+                Ok::<_, InfluenceError>(queries.fingerprint())
+            })?,
+            samples: indices.len(),
+            positions: positions_digest(indices),
+            self_influence: true,
+        };
+        let path = kept.next_pass();
+        let mut progress = kept::found(&path, &origin, source, indices, self.device());
+        let bar = progress_bar(indices.len(), "influence scores", config.progress);
+        let mut done = progress.as_ref().map_or(0, Progress::samples);
+        bar.inc(done as u64);
+        while done < indices.len() {
+            let part = &indices[done..(done + kept.every()).min(indices.len())];
+            let noting = Noting::new(source, true);
+            let cosines = self.cosines_of(&noting, part, objective, queries, &config.quiet());
+            let cosines = cosines.map_err(|error| error.after(done, indices.len()))?;
+            let digests = noting.into_noted(part.len());
+            let now = match progress.take() {
+                None => Progress { cosines, digests },
+                Some(before) => on_device(self.device(), "adding up a pass", || {
+                    let cosines = before.cosines.and(cosines, self.device());
+                    Ok::<_, InfluenceError>(Progress { cosines, digests: [before.digests, digests].concat() })
+                })?,
+            };
+            kept::keep(&path, &origin, &now);
+            progress = Some(now);
+            done += part.len();
+            bar.inc(part.len() as u64);
+        }
+        bar.finish_and_clear();
+        progress.map(|progress| progress.cosines).ok_or(InfluenceError::NoLayer)
+    }
+
+    fn cosines_of<S, O>(
         &self,
         source: &S,
         indices: &[usize],

@@ -19,6 +19,7 @@ use crate::capture::{
 };
 use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
 
+use super::kept::Kept;
 use super::pending::Pending;
 use super::precondition::LayerPreconditioner;
 use super::queries::{LayerRows, Queries, QueryStorage};
@@ -36,6 +37,8 @@ pub struct Influence<'a, M> {
     pub(super) storage: QueryStorage,
     /// On other devices; none: all is done where the model is.
     pub(super) workers: Workers<M>,
+    /// Where passes keep what they have done.
+    pub(super) kept: Option<&'a Kept>,
 }
 
 /// What a scoring pass returns beside the scores.
@@ -125,13 +128,13 @@ impl<'a, M: Module> Influence<'a, M> {
         })?;
         let identity = LayerPreconditioner::default();
         let (storage, workers) = (QueryStorage::default(), Workers::none());
-        Ok(Self { model, layers: Some(layers), identity, storage, workers })
+        Ok(Self { model, layers: Some(layers), identity, storage, workers, kept: None })
     }
 
     /// Plain inner products of gradients, over every captured layer.
     pub fn identity(model: &'a FrozenModel<M>) -> Self {
         let (identity, storage) = (LayerPreconditioner::default(), QueryStorage::default());
-        Self { model, layers: None, identity, storage, workers: Workers::none() }
+        Self { model, layers: None, identity, storage, workers: Workers::none(), kept: None }
     }
 
     /// Shares the samples of [`scores`](Self::scores) among these devices, each of which gets a copy of the model and the preconditioners;
@@ -147,6 +150,11 @@ impl<'a, M: Module> Influence<'a, M> {
     /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's.
     pub fn with_query_storage(self, storage: QueryStorage) -> Self {
         Self { storage, ..self }
+    }
+
+    /// Passes over cosines keep what they have done.
+    pub(crate) fn with_kept(self, kept: Option<&'a Kept>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Where the model is.
@@ -361,6 +369,30 @@ impl<'a, M: Module> Influence<'a, M> {
     /// # Errors
     /// Those of the pass.
     pub fn unit_direction<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        config: &PassConfig,
+    ) -> Result<Queries, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch> + Sync,
+    {
+        if self.workers.is_none() || indices.is_empty() {
+            return self.unit_direction_here(source, indices, objective, config);
+        }
+        let none = Queries::default();
+        let parts = self.workers.share(indices, &none, config, |influence, _, part, config| {
+            influence.unit_direction_here(source, part, objective, config)
+        })?;
+        on_device(self.device(), "adding up what several devices found", || {
+            let parts = parts.into_iter().map(|part| part.on(self.device()));
+            parts.reduce(|sum, part| sum.add_scaled(&part, 1.0)).ok_or(InfluenceError::NoLayer)
+        })
+    }
+
+    fn unit_direction_here<S, O>(
         &self,
         source: &S,
         indices: &[usize],

@@ -64,4 +64,14 @@ impl InfluenceError {
             other => Self::Device { device: format!("{device:?}"), source: Box::new(other) },
         }
     }
+
+    /// Of a part of a pass that began after so many samples of so many.
+    pub(super) fn after(self, before: usize, all: usize) -> Self {
+        match self {
+            Self::Pass(PassError::Interrupted { done, .. }) => {
+                PassError::Interrupted { done: before + done, total: all }.into()
+            }
+            other => other,
+        }
+    }
 }

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, Objective, PassConfig, PassError, progress_bar};
+use crate::files::hexadecimal;
 use crate::items::{caught, spread};
 
 use super::engine::Directions;
@@ -241,15 +242,11 @@ where
     }
 
     fn origin(&self) -> ScoreOrigin {
-        let mut positions = Sha256::new();
-        for &index in self.indices {
-            positions.update((index as u64).to_le_bytes());
-        }
         ScoreOrigin {
             model: self.influence.model.inventory().fingerprint.clone(),
             queries: self.queries.fingerprint(),
             samples: self.indices.len(),
-            positions: positions.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            positions: positions_digest(self.indices),
             self_influence: self.options.self_influence,
         }
     }
@@ -374,13 +371,10 @@ impl<S: BatchSource, O: Sync> Work<'_, S, O> {
         }
         let indices = &self.indices[piece.clone()];
         let (objective, options) = (self.objective, self.options);
-        let noting = Noting { source: self.source, wanted: self.folder.is_some(), noted: Mutex::default() };
+        let noting = Noting::new(self.source, self.folder.is_some());
         let scores =
             influence.scores_along(directions, &noting, indices, objective, queries, options, config)?;
-        let mut digests = noting.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if digests.len() != indices.len() {
-            digests.clear(); // The source has none, or not of all.
-        }
+        let digests = noting.into_noted(indices.len());
         let part = PartialScores { origin: origin.clone(), first: piece.start, digests, scores };
         self.keep(&part, &piece)?;
         Ok(part)
@@ -403,11 +397,30 @@ impl<S: BatchSource, O: Sync> Work<'_, S, O> {
     }
 }
 
+/// SHA-256 of sample positions, in order.
+pub(super) fn positions_digest(indices: &[usize]) -> String {
+    let mut positions = Sha256::new();
+    indices.iter().for_each(|&index| positions.update((index as u64).to_le_bytes()));
+    hexadecimal(&positions.finalize())
+}
+
 /// A source that notes the digests of what it loads: no sample is read for them alone.
-struct Noting<'s, S> {
+pub(super) struct Noting<'s, S> {
     source: &'s S,
     wanted: bool,
     noted: Mutex<Vec<u64>>,
+}
+
+impl<'s, S> Noting<'s, S> {
+    pub fn new(source: &'s S, wanted: bool) -> Self {
+        Self { source, wanted, noted: Mutex::default() }
+    }
+
+    /// Of so many samples; none where the source has none, or not of all.
+    pub fn into_noted(self, samples: usize) -> Vec<u64> {
+        let noted = self.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() == samples { noted } else { Vec::new() }
+    }
 }
 
 impl<S: BatchSource> BatchSource for Noting<'_, S> {

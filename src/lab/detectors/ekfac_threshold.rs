@@ -82,7 +82,7 @@ where
         let factors = case.factors.ok_or(LabError::NoFactors { detector: NAME })?;
         let source = ImageSource::new(case.train);
         let (samples, seed, pass) = (self.eigenvalue_samples, case.seed, &case.pass);
-        let corrected = corrected_factors(case.model, factors, &source, samples, seed, pass)?;
+        let corrected = corrected_factors(case.model, factors, &source, samples, seed, pass, None)?;
         let factors = corrected.as_ref().unwrap_or(factors);
         let influence = Influence::new(case.model, factors, Preconditioner::Ekfac, self.damping)?;
 
