@@ -77,7 +77,7 @@ impl<M: Module> Influence<'_, M> {
             self_influence: true,
         };
         let path = kept.next_pass();
-        let mut progress = kept::found(&path, &origin, source, indices, self.device());
+        let mut progress = kept::found(&path, &origin, source, indices, queries, self.device());
         let bar = progress_bar(indices.len(), "influence scores", config.progress);
         let mut done = progress.as_ref().map_or(0, Progress::samples);
         bar.inc(done as u64);
@@ -217,15 +217,21 @@ impl Sink for Mean<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use burn::module::Module;
     use burn::nn;
     use burn::tensor::{Device, Tensor};
 
+    use safetensors::tensor::{Dtype, SafeTensors};
+
     use super::Cosines;
     use crate::capture::{FrozenModel, PassConfig};
     use crate::factors::KroneckerFactors;
+    use crate::files::{NamedTensor, read_tensors, save_tensors};
     use crate::influence::{
-        Classifier, CrossEntropy, Damping, ImageList, Influence, Logit, Margin, Preconditioner, ScoreOptions,
+        Classifier, CrossEntropy, Damping, ImageList, Influence, Kept, Logit, Margin, Preconditioner,
+        ScoreOptions,
     };
     use crate::samples::Image;
 
@@ -300,5 +306,92 @@ mod tests {
         }
         let sum = influence.unit_direction(&train, some, &Margin, &config).expect("direction");
         assert_eq!(sum.truncation(&norms.unit_sum), [0.0]);
+    }
+
+    /// A file of a pass, rewritten with other tensors.
+    fn rewritten(path: &Path, edit: impl Fn(&mut Vec<NamedTensor>)) {
+        let Ok((bytes, header)) = read_tensors(path, ("burn-delta-influence/pass", 1)) else {
+            panic!("unreadable")
+        };
+        let tensors = SafeTensors::deserialize(&bytes).expect("tensors").tensors();
+        let mut tensors: Vec<NamedTensor> = tensors
+            .into_iter()
+            .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+            .collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        edit(&mut tensors);
+        let origin = header["origin"].clone();
+        save_tensors(path, ("burn-delta-influence/pass", 1), [("origin", origin)], &tensors)
+            .expect("written");
+    }
+
+    #[test]
+    fn kept_progress_is_taken_over_where_it_fits_and_nowhere_else() {
+        let device = Device::flex();
+        device.seed(4);
+        let frozen = FrozenModel::new(&Net::new(&device));
+        let (train, asked) = (images(20, 0), images(3, 5));
+        let all: Vec<usize> = (0..20).collect();
+        let config = PassConfig { batch_size: 6, progress: false, interrupter: None };
+        let factors = KroneckerFactors::fit(&frozen, &train, &all, &CrossEntropy, &config).expect("factors");
+        let influence = || {
+            Influence::new(&frozen, &factors, Preconditioner::Kfac, Damping::default()).expect("influence")
+        };
+        let queries = influence().queries(&asked, &Logit, &config).expect("queries");
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pass-0.safetensors");
+        let rows = || {
+            let kept = Kept::new(folder.path(), 8).expect("a folder");
+            let influence = influence().with_kept(Some(&kept));
+            influence.cosines(&train, &all, &Margin, &queries, &config).expect("cosines").rows
+        };
+        let expected = rows();
+        assert_eq!(rows(), expected);
+        // It is what comes out: the first tensors by name are `own/…`, then `rows`, then `sum/…`.
+        let first = |tensors: &mut Vec<NamedTensor>, name: &str, value: f64| {
+            let at = tensors.iter().position(|tensor| tensor.0.starts_with(name)).expect("it is there");
+            let width = if tensors[at].1 == Dtype::F64 { 8 } else { 4 };
+            let bytes = match width {
+                8 => value.to_le_bytes().to_vec(),
+                _ => (value as f32).to_le_bytes().to_vec(),
+            };
+            tensors[at].3[..width].copy_from_slice(&bytes);
+        };
+        rewritten(&path, |tensors| first(tensors, "rows", 7.5));
+        assert_eq!(rows()[0][0], 7.5);
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(rows(), expected);
+        type Edit<'e> = &'e dyn Fn(&mut Vec<NamedTensor>);
+        let edits: [(&str, Edit<'_>); 7] = [
+            ("no number", &|tensors| first(tensors, "rows", f64::NAN)),
+            ("an infinite norm", &|tensors| first(tensors, "own/", f64::INFINITY)),
+            ("a sum that is no number", &|tensors| first(tensors, "sum/", f64::NAN)),
+            ("one layer's norms missing", &|tensors| drop(tensors.remove(0))),
+            ("no rows", &|tensors| tensors.retain(|tensor| tensor.0 != "rows")),
+            ("another layer's shape", &|tensors| {
+                let sum = tensors.iter_mut().find(|tensor| tensor.0.starts_with("sum/")).expect("a sum");
+                sum.2.swap(1, 2);
+            }),
+            ("rows of other queries", &|tensors| {
+                let rows = tensors.iter_mut().find(|tensor| tensor.0 == "rows").expect("rows");
+                (rows.2, rows.3) = (vec![2, 20], rows.3[..2 * 20 * 8].to_vec());
+            }),
+        ];
+        for (what, edit) in edits {
+            rewritten(&path, edit);
+            assert_eq!(rows(), expected, "{what}");
+        }
+        // Another model's, and what is no such file at all.
+        let others = FrozenModel::new(&Net::new(&device));
+        let factors = KroneckerFactors::fit(&others, &train, &all, &CrossEntropy, &config).expect("factors");
+        let kept = Kept::new(folder.path(), 8).expect("a folder");
+        let other =
+            Influence::new(&others, &factors, Preconditioner::Kfac, Damping::default()).expect("influence");
+        let other = other.with_kept(Some(&kept));
+        let asked = other.queries(&asked, &Logit, &config).expect("queries");
+        assert_ne!(other.cosines(&train, &all, &Margin, &asked, &config).expect("cosines").rows, expected);
+        assert_eq!(rows(), expected);
+        std::fs::write(&path, "nothing of the kind").expect("written");
+        assert_eq!(rows(), expected);
     }
 }

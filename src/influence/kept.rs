@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, QueryRows};
@@ -183,14 +183,17 @@ pub(super) fn found<S: BatchSource>(
     origin: &ScoreOrigin,
     source: &S,
     indices: &[usize],
+    queries: &Queries,
     device: &Device,
 ) -> Option<Progress> {
     if !path.exists() {
         return None;
     }
-    let read = load(path, origin, device).and_then(|progress| match same_data(&progress, source, indices) {
-        true => Ok(progress),
-        false => Err("the training data differ".to_owned()),
+    let read = load(path, origin, queries, device).and_then(|progress| {
+        match same_data(&progress, source, indices) {
+            true => Ok(progress),
+            false => Err("the training data differ".to_owned()),
+        }
     });
     match read {
         Ok(progress) => Some(progress),
@@ -213,7 +216,7 @@ fn same_data<S: BatchSource>(progress: &Progress, source: &S, indices: &[usize])
     })
 }
 
-fn load(path: &Path, expected: &ScoreOrigin, device: &Device) -> Result<Progress, String> {
+fn load(path: &Path, expected: &ScoreOrigin, asked: &Queries, device: &Device) -> Result<Progress, String> {
     let (bytes, header) = read_tensors(path, FORMAT).map_err(|unusable| match unusable {
         Unusable::Unreadable(error) => error.to_string(),
         Unusable::Damaged(detail) => detail,
@@ -225,37 +228,27 @@ fn load(path: &Path, expected: &ScoreOrigin, device: &Device) -> Result<Progress
         return Err(difference);
     }
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
+    let other =
+        |name: &str| format!("tensor {name} has another shape or type, or values that are not finite");
     let rows = tensors.tensor("rows").map_err(|error| error.to_string())?;
-    let [queries, samples] = *rows.shape() else { return Err("tensor rows has no two axes".to_owned()) };
-    if queries != expected.queries.len() {
-        return Err("the queries differ".to_owned());
-    }
-    let rows = match samples {
-        0 => return Err("it has no sample".to_owned()),
-        _ => doubles(rows.data()).chunks(samples).map(<[f64]>::to_vec).collect(),
+    let samples = match *rows.shape() {
+        [queries, samples] if queries == asked.len() && samples > 0 => samples,
+        _ => return Err(other("rows")),
     };
-    let mut own = BTreeMap::new();
-    let mut sums = BTreeMap::new();
-    let mut digests = Vec::new();
+    let rows = doubles(&rows).ok_or_else(|| other("rows"))?;
+    let rows = rows.chunks(samples).map(<[f64]>::to_vec).collect();
+    let (mut own, mut sums, mut digests) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for (name, view) in tensors.tensors() {
         if let Some(layer) = name.strip_prefix("own/") {
-            if (view.dtype(), view.shape()) != (Dtype::F64, &[samples]) {
-                return Err(format!("tensor {name} has another shape"));
-            }
-            own.insert(layer.to_owned(), doubles(view.data()));
+            let values = doubles(&view).filter(|values| values.len() == samples);
+            own.insert(layer.to_owned(), values.ok_or_else(|| other(&name))?);
         } else if let Some(layer) = name.strip_prefix("sum/") {
-            let [groups, outputs, width] = *view.shape() else {
-                return Err(format!("tensor {name} has no three axes"));
-            };
-            let (flat, dtype) = ([1, groups * outputs * width], view.dtype());
-            let data = match dtype {
-                Dtype::F64 => TensorData::new(doubles(view.data()), flat),
-                Dtype::F32 => TensorData::new(singles(view.data()), flat),
-                other => return Err(format!("tensor {name} is {other:?}")),
-            };
-            let dtype = if dtype == Dtype::F64 { DType::F64 } else { DType::F32 };
-            let sum = QueryRows::Dense(Tensor::from_data(data, (device, dtype)));
-            sums.insert(layer.to_owned(), LayerRows { shape: [groups, outputs, width], rows: sum });
+            let shape = asked.rows.get(layer).map(|rows| rows.shape).filter(|shape| view.shape() == shape);
+            let sum = shape.zip(stored(&view)).map(|(shape, (data, dtype))| LayerRows {
+                shape,
+                rows: QueryRows::Dense(Tensor::from_data(data, (device, dtype))),
+            });
+            sums.insert(layer.to_owned(), sum.ok_or_else(|| other(&name))?);
         } else if name == "digests" && view.dtype() == Dtype::U64 && view.shape() == [samples] {
             digests = view.data().as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
         }
@@ -268,10 +261,28 @@ fn load(path: &Path, expected: &ScoreOrigin, device: &Device) -> Result<Progress
     Ok(Progress { cosines, digests })
 }
 
-fn doubles(bytes: &[u8]) -> Vec<f64> {
-    bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect()
+/// Finite doubles.
+fn doubles(view: &TensorView<'_>) -> Option<Vec<f64>> {
+    let chunks = view.data().as_chunks::<8>().0.iter();
+    let values: Vec<f64> = chunks.map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    (view.dtype() == Dtype::F64 && values.iter().all(|value| value.is_finite())).then_some(values)
 }
 
-fn singles(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+/// The row that [`to_stored`] stored.
+fn stored(view: &TensorView<'_>) -> Option<(TensorData, DType)> {
+    let flat = |length: usize| [1, length];
+    match view.dtype() {
+        Dtype::F64 => doubles(view).map(|values| {
+            let shape = flat(values.len());
+            (TensorData::new(values, shape), DType::F64)
+        }),
+        Dtype::F32 => {
+            let chunks = view.data().as_chunks::<4>().0.iter();
+            let values: Vec<f32> = chunks.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            let shape = flat(values.len());
+            let finite = values.iter().all(|value| value.is_finite());
+            finite.then(|| (TensorData::new(values, shape), DType::F32))
+        }
+        _ => None,
+    }
 }

@@ -20,17 +20,14 @@ pub(super) struct Cluster {
     pub scores: Vec<f64>,
 }
 
-/// S: the members' mean z less that of the others.
-fn strength(members: &[usize], z: &[f64]) -> f64 {
-    let inside: f64 = members.iter().map(|&sample| z[sample]).sum();
-    let outside = z.iter().sum::<f64>() - inside;
-    inside / members.len() as f64 - outside / (z.len() - members.len()).max(1) as f64
-}
-
-/// The probability of an S as large as that of `z` where nothing is wrong; 1 if that can't be told.
-pub(super) fn p_value(members: &[usize], z: &[f64], null: &[Vec<f64>]) -> f64 {
-    let null: Vec<f64> = null.iter().map(|row| strength(members, row)).collect();
-    standing(strength(members, z), &null).map_or(1.0, |(_, p_value, _)| p_value)
+impl Cluster {
+    /// S: the members' mean z less that of the others.
+    fn strength(&self, z: &[f64]) -> f64 {
+        let inside: f64 = self.members.iter().map(|&sample| z[sample]).sum();
+        let outside = z.iter().sum::<f64>() - inside;
+        let size = self.members.len();
+        inside / size as f64 - outside / (z.len() - size).max(1) as f64
+    }
 }
 
 /// What the clusters say of a suspect.
@@ -62,10 +59,8 @@ pub(super) fn by_cluster(
     explained: &[Vec<bool>],
     suspects: usize,
 ) -> Vec<ByCluster> {
-    let strengths: Vec<Vec<f64>> = clusters
-        .iter()
-        .map(|cluster| z.iter().map(|row| strength(&cluster.members, row)).collect())
-        .collect();
+    let strengths: Vec<Vec<f64>> =
+        clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect();
     let judged = (0..suspects).map(|suspect| {
         let tests = clusters.iter().enumerate().filter_map(|(number, cluster)| {
             if explained[suspect][number] {

@@ -276,15 +276,11 @@ impl Delta {
         let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
         let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
         let kept = finding.flagged.iter().filter(|sample| flagged.binary_search(sample).is_ok()).count();
-        let moves = match found_by {
-            FoundBy::Influence => view.moved_by(suspect, evidence.suspects, &flagged),
-            _ => 0.0, // The cluster was tested as a whole.
-        };
-        if 2 * kept >= finding.flagged.len() && moves <= self.significance {
+        if 2 * kept >= finding.flagged.len() {
             finding.flagged = flagged;
             finding.scores = scores;
         } else {
-            tracing::debug!(suspect, kept, moves, "refinement led away from the first group, which is kept");
+            tracing::debug!(suspect, kept, "refinement led away from the first group, which is kept");
         }
         Ok(finding)
     }

@@ -3,7 +3,6 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::cluster;
 use super::gate::{Gumbel, scan};
 
 /// Rows of z, suspects first, then null images, with what follows from the null images' rows.
@@ -57,12 +56,6 @@ impl View {
         let total = 1.0 + samples * trusted(self.sorted.len()) as f64;
         let least = |z: f64| 1.0 + self.exceedances(z) * trusted(self.sorted.len()) as f64;
         self.rows[query].iter().map(|&z| least(z) / total).collect()
-    }
-
-    /// The probability of a suspect whose z on these samples are as large together where nothing is wrong; the rows of null images follow
-    /// those of the suspects. A group that was grown from the suspect's own largest z has a smaller one than it deserves.
-    pub fn moved_by(&self, query: usize, suspects: usize, members: &[usize]) -> f64 {
-        cluster::p_value(members, &self.rows[query], &self.rows[suspects..])
     }
 
     /// The largest group of top samples whose estimated false discovery rate is at most `rate`, ascending.
