@@ -230,6 +230,7 @@ fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
     audit.save(out.join("audit.json"))?;
     audit.html_report(&data.train)?.with_class_names(data.classes.clone()).save(out.join("audit.html"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &data.train)?;
+    DeltaAudit::default().with_kept_progress(out.join(PROGRESS), KEPT_EVERY).forget_progress()?;
     println!("\n{}", audit.summary_with_names(data.classes.clone()));
 
     if let (Some(choice), false) = (arguments.unlearn.0, audit.flagged().is_empty()) {

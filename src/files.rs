@@ -13,6 +13,9 @@ use tempfile::NamedTempFile;
 /// A tensor's name, type, shape and bytes (little endian).
 pub(crate) type NamedTensor = (String, Dtype, Vec<usize>, Vec<u8>);
 
+/// How the names of files begin that are being written, or were when the process was killed.
+pub(crate) const TEMPORARY: &str = ".delta-influence-";
+
 /// Why a safetensors file is not read.
 pub(crate) enum Unusable {
     /// The system does not give it out.
@@ -47,7 +50,7 @@ fn temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     // Temporary files are private by default; results are for others to read, as far as the umask allows.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".delta-influence-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let mut file = builder.prefix(TEMPORARY).tempfile_in(folder.unwrap_or(Path::new(".")))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)

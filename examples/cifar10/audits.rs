@@ -25,16 +25,16 @@ pub fn run(
         ([], None) => &[RuleChoice::Delta][..],
         (rules, _) => rules,
     };
-    let mut first = None;
+    let (mut first, mut kept) = (None, Vec::new());
     for &choice in rules {
-        let name = format!(
-            "audit, rule {}",
-            choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
-        );
-        let mut audit = phase(&name, || {
+        let rule = choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+        let mut audit = phase(&format!("audit, rule {rule}"), || {
             let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule(arguments));
-            let audit = DeltaAudit::new(config).with_kept_progress(arguments.out.join(PROGRESS), KEPT_EVERY);
-            Ok(audit.run(model, factors, &data.train, suspects)?)
+            let place = arguments.out.join(format!("{PROGRESS}-{rule}"));
+            let run = DeltaAudit::new(config).with_kept_progress(place, KEPT_EVERY);
+            let audit = run.run(model, factors, &data.train, suspects)?;
+            kept.push(run);
+            Ok(audit)
         })?;
         if let Some(poisons) = &data.poisons {
             let flagged = audit.flagged();
@@ -55,5 +55,6 @@ pub fn run(
             audit.save(arguments.out.join(format!("audit-{}.json", audit.record.rule.name)))?;
         }
     }
+    kept.iter().try_for_each(DeltaAudit::forget_progress)?;
     first.ok_or_else(|| "no rule was asked for".into())
 }

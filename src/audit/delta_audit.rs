@@ -1,5 +1,6 @@
 //! The audit: from suspects to flagged training samples.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -57,14 +58,27 @@ impl DeltaAudit {
         Self { labels: Some(labels), ..self }
     }
 
-    /// Keeps how far the audit has come in `folder`, every so many training samples (512, say: a sum of gradients is written each time):
-    /// one that is killed or interrupted, and run again with the same model, suspects and settings, goes on from there. What belongs to
-    /// another audit is replaced, and a complete one leaves nothing behind. One audit at a time to a folder.
+    /// Keeps how far the audit has come in `folder`, which is its own: one that is killed or interrupted, and run again with the same model,
+    /// suspects and settings, goes on from there. Call [`forget_progress`](Self::forget_progress) once its results are saved.
     ///
-    /// Corrected eigenvalues and the passes over the samples of a suspect's label are kept; what comes after them (the refinement of flagged
-    /// samples, the evidence) is done again, and so is the one pass of the published rule.
+    /// Progress is kept after so many training samples at the earliest (512, say), and seldom enough that it costs a twentieth of the time at
+    /// most; several devices keep it after some thousand samples each. Kept are corrected eigenvalues and the passes over the samples of a
+    /// suspect's label; the labels, null images and gradients of suspects, the refinement of flagged samples, the evidence, and the one pass of
+    /// the published rule are made again.
+    ///
+    /// What does not fit is made again and replaced, with a warning in the log: that of another model, of other suspects or settings, or of other
+    /// data, of which a few samples are looked at. So data that are random on purpose, as by augmentation in the data set, are not continued.
+    /// Where the disk is full the audit goes on, with a warning, and keeps nothing.
     pub fn with_kept_progress(self, folder: impl Into<PathBuf>, every: usize) -> Self {
         Self { kept: Some((folder.into(), every)), ..self }
+    }
+
+    /// Removes what [`with_kept_progress`](Self::with_kept_progress) left, and the folder if nothing else is in it.
+    ///
+    /// # Errors
+    /// What the system says of the folder.
+    pub fn forget_progress(&self) -> io::Result<()> {
+        self.kept.as_ref().map_or(Ok(()), |(folder, _)| Kept::forget(folder))
     }
 
     fn labels<I, D>(&self, train: &D, classes: usize, suspects: &[Suspect]) -> Result<Vec<usize>, AuditError>
@@ -202,6 +216,7 @@ impl DeltaAudit {
         let _span = tracing::info_span!("audit", suspects = suspects.len(), samples = train.len()).entered();
         let start = Instant::now();
         self.config.validate()?;
+        let kept = self.kept.as_ref().map(|(folder, every)| Kept::new(folder, *every)).transpose()?;
         let frozen = FrozenModel::try_new(model)?;
         factors.check_model(frozen.inventory())?;
         let (mut cases, classes) = self.cases(&frozen, train, suspects, asked)?;
@@ -209,7 +224,6 @@ impl DeltaAudit {
         train.check_length::<I>()?; // Before the work begins.
         let source = ImageSource::new(train);
 
-        let kept = self.kept.as_ref().map(|(folder, every)| Kept::new(folder, *every)).transpose()?;
         let factor_start = Instant::now();
         let corrected = match self.config.preconditioner {
             Preconditioner::Ekfac => {
@@ -256,9 +270,6 @@ impl DeltaAudit {
         };
         let audit =
             Audit::new(record, cases.into_iter().map(|case| case.finding).collect(), suspects.to_vec());
-        if let Some(kept) = &kept {
-            kept.remove();
-        }
         Ok(audit)
     }
 

@@ -217,17 +217,20 @@ impl KroneckerFactors {
         self.layers.values().all(|layer| layer.corrected.is_some())
     }
 
-    /// Whether these are `others`, with corrected eigenvalues.
-    pub(crate) fn are_corrected(&self, others: &Self) -> bool {
-        let same = |(mine, other): (&LayerFactors, &LayerFactors)| {
-            mine.covariances == other.covariances
-                && mine.activation == other.activation
-                && mine.gradient == other.gradient
-        };
-        self.is_corrected()
-            && self.provenance.fingerprint == others.provenance.fingerprint
-            && self.layers.keys().eq(others.layers.keys())
-            && self.layers.values().zip(others.layers.values()).all(same)
+    /// With these eigenvalues, corrected on so many samples; `None` unless there are some of the right size for every layer and no other.
+    pub(crate) fn with_corrected(
+        &self,
+        eigenvalues: BTreeMap<String, MatrixStack>,
+        samples: usize,
+    ) -> Option<Self> {
+        if !eigenvalues.keys().eq(self.layers.keys()) {
+            return None;
+        }
+        let layers = self.layers.iter().zip(eigenvalues).map(|((layer, factors), (_, corrected))| {
+            (layer.clone(), LayerFactors { corrected: Some(corrected), ..factors.clone() })
+        });
+        let provenance = Provenance { eigenvalue_samples: samples, ..self.provenance.clone() };
+        Self::from_layers(layers, provenance).ok()
     }
 
     /// Refuses a model that these factors were not made of.

@@ -45,7 +45,7 @@ where
         Ok(corrected)
     };
     match kept {
-        Some(kept) => kept.eigenvalues(factors, source, &indices, seed, correct).map(Some),
+        Some(kept) => kept.corrected(factors, source, &indices, seed, correct).map(Some),
         None => correct().map(Some),
     }
 }

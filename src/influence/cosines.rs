@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows, progress_bar};
 
 use super::engine::{UnitSum, rotated};
-use super::kept::{self, Progress};
+use super::kept::Progress;
 use super::pending::{Pending, Sink};
 use super::score_file::ScoreOrigin;
 use super::score_run::{Noting, positions_digest};
@@ -76,27 +76,30 @@ impl<M: Module> Influence<'_, M> {
             positions: positions_digest(indices),
             self_influence: true,
         };
-        let path = kept.next_pass();
-        let mut progress = kept::found(&path, &origin, source, indices, queries, self.device());
+        let (mut file, device) = (kept.next_pass(origin), self.device());
+        let mut progress = on_device(device, "what was kept of a pass", || {
+            Ok::<_, InfluenceError>(file.found(source, indices, queries, device)?)
+        })?;
         let bar = progress_bar(indices.len(), "influence scores", config.progress);
         let mut done = progress.as_ref().map_or(0, Progress::samples);
         bar.inc(done as u64);
-        while done < indices.len() {
-            let part = &indices[done..(done + kept.every()).min(indices.len())];
+        for part in indices[done..].chunks(kept.part(self.workers.len())) {
             let noting = Noting::new(source, true);
             let cosines = self.cosines_of(&noting, part, objective, queries, &config.quiet());
             let cosines = cosines.map_err(|error| error.after(done, indices.len()))?;
-            let digests = noting.into_noted(part.len());
-            let now = match progress.take() {
-                None => Progress { cosines, digests },
-                Some(before) => on_device(self.device(), "adding up a pass", || {
-                    let cosines = before.cosines.and(cosines, self.device());
-                    Ok::<_, InfluenceError>(Progress { cosines, digests: [before.digests, digests].concat() })
-                })?,
-            };
-            kept::keep(&path, &origin, &now);
-            progress = Some(now);
+            let digests = noting.into_noted(part);
             done += part.len();
+            progress = on_device(device, "adding up a pass", || {
+                let now = match progress.take() {
+                    None => Progress { cosines, digests },
+                    Some(before) => Progress {
+                        cosines: before.cosines.and(cosines, device),
+                        digests: [before.digests, digests].concat(),
+                    },
+                };
+                file.keep(&now, done == indices.len());
+                Ok::<_, InfluenceError>(Some(now))
+            })?;
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
@@ -118,9 +121,15 @@ impl<M: Module> Influence<'_, M> {
         if self.workers.is_none() || indices.is_empty() {
             return self.cosines_here(source, indices, objective, queries, config);
         }
-        let parts = self.workers.share(indices, queries, config, |influence, queries, part, config| {
-            influence.cosines_here(source, part, objective, queries, config)
-        })?;
+        let parts = self.workers.share(
+            indices,
+            queries,
+            "influence scores",
+            config,
+            |influence, queries, part, config| {
+                influence.cosines_here(source, part, objective, queries, config)
+            },
+        )?;
         on_device(self.device(), "adding up what several devices found", || {
             parts.into_iter().reduce(|all, part| all.and(part, self.device())).ok_or(InfluenceError::NoLayer)
         })
@@ -216,36 +225,30 @@ impl Sink for Mean<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
+pub(super) mod tests {
     use burn::module::Module;
     use burn::nn;
     use burn::tensor::{Device, Tensor};
 
-    use safetensors::tensor::{Dtype, SafeTensors};
-
     use super::Cosines;
     use crate::capture::{FrozenModel, PassConfig};
     use crate::factors::KroneckerFactors;
-    use crate::files::{NamedTensor, read_tensors, save_tensors};
     use crate::influence::{
-        Classifier, CrossEntropy, Damping, ImageList, Influence, Kept, Logit, Margin, Preconditioner,
-        ScoreOptions,
+        Classifier, CrossEntropy, Damping, ImageList, Influence, Logit, Margin, Preconditioner, ScoreOptions,
     };
     use crate::samples::Image;
 
     const CLASSES: usize = 3;
 
     #[derive(Module, Debug)]
-    struct Net {
+    pub struct Net {
         first: crate::nn::Linear,
         norm: nn::BatchNorm,
         second: crate::nn::Linear,
     }
 
     impl Net {
-        fn new(device: &Device) -> Self {
+        pub fn new(device: &Device) -> Self {
             Self {
                 first: crate::nn::LinearConfig::new(4, 5).init(device),
                 norm: nn::BatchNormConfig::new(5).init(device),
@@ -263,7 +266,7 @@ mod tests {
         }
     }
 
-    fn images(count: usize, seed: usize) -> ImageList {
+    pub fn images(count: usize, seed: usize) -> ImageList {
         let pixels = |n: usize| (0..4).map(|k| ((7 * n + 3 * k + seed) % 11) as f32 / 11.0).collect();
         let image = |n| Image::new(pixels(n), [1, 2, 2]).expect("four pixels");
         ImageList((0..count).map(|n| (image(n), n % CLASSES)).collect())
@@ -306,92 +309,5 @@ mod tests {
         }
         let sum = influence.unit_direction(&train, some, &Margin, &config).expect("direction");
         assert_eq!(sum.truncation(&norms.unit_sum), [0.0]);
-    }
-
-    /// A file of a pass, rewritten with other tensors.
-    fn rewritten(path: &Path, edit: impl Fn(&mut Vec<NamedTensor>)) {
-        let Ok((bytes, header)) = read_tensors(path, ("burn-delta-influence/pass", 1)) else {
-            panic!("unreadable")
-        };
-        let tensors = SafeTensors::deserialize(&bytes).expect("tensors").tensors();
-        let mut tensors: Vec<NamedTensor> = tensors
-            .into_iter()
-            .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-            .collect();
-        tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        edit(&mut tensors);
-        let origin = header["origin"].clone();
-        save_tensors(path, ("burn-delta-influence/pass", 1), [("origin", origin)], &tensors)
-            .expect("written");
-    }
-
-    #[test]
-    fn kept_progress_is_taken_over_where_it_fits_and_nowhere_else() {
-        let device = Device::flex();
-        device.seed(4);
-        let frozen = FrozenModel::new(&Net::new(&device));
-        let (train, asked) = (images(20, 0), images(3, 5));
-        let all: Vec<usize> = (0..20).collect();
-        let config = PassConfig { batch_size: 6, progress: false, interrupter: None };
-        let factors = KroneckerFactors::fit(&frozen, &train, &all, &CrossEntropy, &config).expect("factors");
-        let influence = || {
-            Influence::new(&frozen, &factors, Preconditioner::Kfac, Damping::default()).expect("influence")
-        };
-        let queries = influence().queries(&asked, &Logit, &config).expect("queries");
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("pass-0.safetensors");
-        let rows = || {
-            let kept = Kept::new(folder.path(), 8).expect("a folder");
-            let influence = influence().with_kept(Some(&kept));
-            influence.cosines(&train, &all, &Margin, &queries, &config).expect("cosines").rows
-        };
-        let expected = rows();
-        assert_eq!(rows(), expected);
-        // It is what comes out: the first tensors by name are `own/…`, then `rows`, then `sum/…`.
-        let first = |tensors: &mut Vec<NamedTensor>, name: &str, value: f64| {
-            let at = tensors.iter().position(|tensor| tensor.0.starts_with(name)).expect("it is there");
-            let width = if tensors[at].1 == Dtype::F64 { 8 } else { 4 };
-            let bytes = match width {
-                8 => value.to_le_bytes().to_vec(),
-                _ => (value as f32).to_le_bytes().to_vec(),
-            };
-            tensors[at].3[..width].copy_from_slice(&bytes);
-        };
-        rewritten(&path, |tensors| first(tensors, "rows", 7.5));
-        assert_eq!(rows()[0][0], 7.5);
-        std::fs::remove_file(&path).expect("removed");
-        assert_eq!(rows(), expected);
-        type Edit<'e> = &'e dyn Fn(&mut Vec<NamedTensor>);
-        let edits: [(&str, Edit<'_>); 7] = [
-            ("no number", &|tensors| first(tensors, "rows", f64::NAN)),
-            ("an infinite norm", &|tensors| first(tensors, "own/", f64::INFINITY)),
-            ("a sum that is no number", &|tensors| first(tensors, "sum/", f64::NAN)),
-            ("one layer's norms missing", &|tensors| drop(tensors.remove(0))),
-            ("no rows", &|tensors| tensors.retain(|tensor| tensor.0 != "rows")),
-            ("another layer's shape", &|tensors| {
-                let sum = tensors.iter_mut().find(|tensor| tensor.0.starts_with("sum/")).expect("a sum");
-                sum.2.swap(1, 2);
-            }),
-            ("rows of other queries", &|tensors| {
-                let rows = tensors.iter_mut().find(|tensor| tensor.0 == "rows").expect("rows");
-                (rows.2, rows.3) = (vec![2, 20], rows.3[..2 * 20 * 8].to_vec());
-            }),
-        ];
-        for (what, edit) in edits {
-            rewritten(&path, edit);
-            assert_eq!(rows(), expected, "{what}");
-        }
-        // Another model's, and what is no such file at all.
-        let others = FrozenModel::new(&Net::new(&device));
-        let factors = KroneckerFactors::fit(&others, &train, &all, &CrossEntropy, &config).expect("factors");
-        let kept = Kept::new(folder.path(), 8).expect("a folder");
-        let other =
-            Influence::new(&others, &factors, Preconditioner::Kfac, Damping::default()).expect("influence");
-        let other = other.with_kept(Some(&kept));
-        let asked = other.queries(&asked, &Logit, &config).expect("queries");
-        assert_ne!(other.cosines(&train, &all, &Margin, &asked, &config).expect("cosines").rows, expected);
-        assert_eq!(rows(), expected);
-        std::fs::write(&path, "nothing of the kind").expect("written");
-        assert_eq!(rows(), expected);
     }
 }

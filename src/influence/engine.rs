@@ -137,7 +137,7 @@ impl<'a, M: Module> Influence<'a, M> {
         Self { model, layers: None, identity, storage, workers: Workers::none(), kept: None }
     }
 
-    /// Shares the samples of [`scores`](Self::scores) among these devices, each of which gets a copy of the model and the preconditioners;
+    /// Shares the samples of [`scores`](Self::scores) and [`unit_direction`](Self::unit_direction) among these devices, each of which gets a copy of the model and the preconditioners;
     /// one may be named twice. With one or none all is done where the model is.
     ///
     /// # Errors
@@ -277,10 +277,16 @@ impl<'a, M: Module> Influence<'a, M> {
             return self.scores_along(&mut directions, source, indices, objective, queries, options, config);
         }
         // Every device takes the same way, which depends on the number of all samples.
-        let parts = self.workers.share(indices, queries, config, |influence, queries, part, config| {
-            let mut directions = Directions::new(indices.len());
-            influence.scores_along(&mut directions, source, part, objective, queries, options, config)
-        })?;
+        let parts = self.workers.share(
+            indices,
+            queries,
+            "influence scores",
+            config,
+            |influence, queries, part, config| {
+                let mut directions = Directions::new(indices.len());
+                influence.scores_along(&mut directions, source, part, objective, queries, options, config)
+            },
+        )?;
         Ok(Scores::concat(parts))
     }
 
@@ -383,9 +389,13 @@ impl<'a, M: Module> Influence<'a, M> {
             return self.unit_direction_here(source, indices, objective, config);
         }
         let none = Queries::default();
-        let parts = self.workers.share(indices, &none, config, |influence, _, part, config| {
-            influence.unit_direction_here(source, part, objective, config)
-        })?;
+        let parts = self.workers.share(
+            indices,
+            &none,
+            "group directions",
+            config,
+            |influence, _, part, config| influence.unit_direction_here(source, part, objective, config),
+        )?;
         on_device(self.device(), "adding up what several devices found", || {
             let parts = parts.into_iter().map(|part| part.on(self.device()));
             parts.reduce(|sum, part| sum.add_scaled(&part, 1.0)).ok_or(InfluenceError::NoLayer)

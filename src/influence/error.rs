@@ -71,6 +71,9 @@ impl InfluenceError {
             Self::Pass(PassError::Interrupted { done, .. }) => {
                 PassError::Interrupted { done: before + done, total: all }.into()
             }
+            Self::Device { device, source } => {
+                Self::Device { device, source: Box::new(source.after(before, all)) }
+            }
             other => other,
         }
     }

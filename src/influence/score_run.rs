@@ -1,6 +1,6 @@
 //! Scoring that survives: parts that a killed run continues from, shards for several machines, several devices.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -374,7 +374,7 @@ impl<S: BatchSource, O: Sync> Work<'_, S, O> {
         let noting = Noting::new(self.source, self.folder.is_some());
         let scores =
             influence.scores_along(directions, &noting, indices, objective, queries, options, config)?;
-        let digests = noting.into_noted(indices.len());
+        let digests = noting.into_noted(indices);
         let part = PartialScores { origin: origin.clone(), first: piece.start, digests, scores };
         self.keep(&part, &piece)?;
         Ok(part)
@@ -408,7 +408,8 @@ pub(super) fn positions_digest(indices: &[usize]) -> String {
 pub(super) struct Noting<'s, S> {
     source: &'s S,
     wanted: bool,
-    noted: Mutex<Vec<u64>>,
+    /// By sample: several devices load side by side.
+    noted: Mutex<HashMap<usize, u64>>,
 }
 
 impl<'s, S> Noting<'s, S> {
@@ -416,10 +417,11 @@ impl<'s, S> Noting<'s, S> {
         Self { source, wanted, noted: Mutex::default() }
     }
 
-    /// Of so many samples; none where the source has none, or not of all.
-    pub fn into_noted(self, samples: usize) -> Vec<u64> {
+    /// Of these samples; none where the source has none, or not of all.
+    pub fn into_noted(self, indices: &[usize]) -> Vec<u64> {
         let noted = self.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() == samples { noted } else { Vec::new() }
+        let digests = indices.iter().map(|index| noted.get(index).copied());
+        digests.collect::<Option<Vec<_>>>().unwrap_or_default()
     }
 }
 
@@ -435,8 +437,7 @@ impl<S: BatchSource> BatchSource for Noting<'_, S> {
             return self.source.load(indices, device);
         }
         let (batch, digests) = self.source.load_with_digests(indices, device)?;
-        // A pass loads its batches one after the other, in the order of its samples.
-        lock(&self.noted).extend(digests.unwrap_or_default());
+        lock(&self.noted).extend(indices.iter().copied().zip(digests.unwrap_or_default()));
         Ok(batch)
     }
 }

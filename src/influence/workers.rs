@@ -15,7 +15,9 @@ use super::precondition::LayerPreconditioner;
 use super::{Influence, InfluenceError, Queries};
 
 /// Samples of a piece: enough to keep a device busy, and few enough that none waits long for the last.
-const PIECE: usize = 1024;
+pub(super) const PIECE: usize = 1024;
+/// Pieces that a device takes at most of one pass: each may hold a sum as large as the model.
+const MOST_PIECES: usize = 8;
 
 /// Model and preconditioners on one device. Each is used by one thread at a time: a model need not be made for more.
 #[derive(Debug)]
@@ -53,6 +55,10 @@ impl<M> Workers<M> {
         Self { workers: Vec::new() }
     }
 
+    pub fn len(&self) -> usize {
+        self.workers.len()
+    }
+
     pub fn is_none(&self) -> bool {
         self.workers.is_empty()
     }
@@ -71,12 +77,14 @@ impl<M: Module> Workers<M> {
         &self,
         indices: &[usize],
         queries: &Queries,
+        purpose: &str,
         config: &PassConfig,
         work: impl Fn(&Influence<'_, M>, &Queries, &[usize], &PassConfig) -> Result<R, InfluenceError> + Sync,
     ) -> Result<Vec<R>, InfluenceError> {
-        let size = piece_size(indices.len(), self.workers.len());
+        let (samples, devices) = (indices.len(), self.len());
+        let size = piece_size(samples, devices).max(samples.div_ceil(MOST_PIECES * devices.max(1)));
         let pieces = (0..indices.len()).step_by(size).map(|first| first..(first + size).min(indices.len()));
-        let bar = progress_bar(indices.len(), "influence scores", config.progress);
+        let bar = progress_bar(indices.len(), purpose, config.progress);
         let quiet = config.quiet();
         let piece =
             |influence: &Influence<'_, M>, queries: &Queries, _: &mut Directions, piece: Range<usize>| {
