@@ -1,6 +1,8 @@
 //! What each ingredient gives: the rules with one thing changed, on the attacked suspects of trained models.
 
-use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use burn::data::dataset::Dataset;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
@@ -13,6 +15,8 @@ use burn_delta_influence::influence::{
     SampledCrossEntropy, ScoreOptions,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::audits::Bench;
 use crate::models::{TrainedCell, predictions};
 use crate::support::Outcome;
@@ -22,19 +26,57 @@ use crate::table::median;
 const SUSPECTS: usize = 3;
 const COPIES: usize = 50;
 
-/// F1, and the suspect's p-value where the rule has one, by what was changed, in the order of the table.
-#[derive(Debug, Default)]
+/// What a rule with one thing changed says of one suspect.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    model: String,
+    changed: String,
+    suspect: usize,
+    f1: f64,
+    /// Where the rule has one.
+    p_value: Option<f64>,
+}
+
+/// The rows so far, in the order of the table, each kept in a file as soon as it is there: a run that is killed goes on.
+#[derive(Debug)]
 pub struct Ablation {
-    order: Vec<String>,
-    rows: BTreeMap<String, Vec<(f64, Option<f64>)>>,
+    path: PathBuf,
+    rows: Vec<Row>,
 }
 
 impl Ablation {
-    fn add(&mut self, name: &str, f1: f64, p_value: Option<f64>) {
-        if !self.rows.contains_key(name) {
-            self.order.push(name.to_owned());
-        }
-        self.rows.entry(name.to_owned()).or_default().push((f1, p_value));
+    /// With what earlier runs have done in this folder.
+    pub fn open(out: &Path) -> Outcome<Self> {
+        std::fs::create_dir_all(out)?;
+        let path = out.join("ablation.jsonl");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        // A line that was cut off is made again.
+        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(Self { path, rows })
+    }
+
+    fn is_done(&self, model: &str, changed: &str, suspect: usize) -> bool {
+        self.rows.iter().any(|row| row.model == model && row.changed == changed && row.suspect == suspect)
+    }
+
+    fn add(
+        &mut self,
+        model: &str,
+        changed: &str,
+        suspect: usize,
+        f1: f64,
+        p_value: Option<f64>,
+    ) -> Outcome<()> {
+        let row = Row { model: model.to_owned(), changed: changed.to_owned(), suspect, f1, p_value };
+        let p = p_value.map_or_else(String::new, |p| format!(", p {p:.1e}"));
+        eprintln!("  {changed}, suspect {suspect}: F1 {f1:.3}{p}");
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        file.write_all(format!("\n{}\n", serde_json::to_string(&row)?).as_bytes())?;
+        self.rows.push(row);
+        Ok(())
     }
 
     /// Runs every variant on a model.
@@ -89,12 +131,16 @@ impl Ablation {
             ("second half of the layers", default(), only(&bench.factors, &layers[half..])?),
             ("the last layer", default(), only(&bench.factors, &layers[layers.len() - 1..])?),
         ];
+        let model = cell.record.cell.to_string();
         for (name, config, factors) in variants {
-            for suspect in suspects {
+            for (number, suspect) in suspects.iter().enumerate() {
+                if self.is_done(&model, name, number) {
+                    continue;
+                }
                 let audit = DeltaAudit::new(config.clone());
                 let audit = audit.run(&cell.model, &factors, &cell.train, std::slice::from_ref(suspect))?;
                 let p_value = audit.record.suspects.first().and_then(|suspect| suspect.p_value);
-                self.add(name, bench.f1(&audit.flagged())?, p_value);
+                self.add(&model, name, number, bench.f1(&audit.flagged())?, p_value)?;
             }
         }
         Ok(())
@@ -102,7 +148,12 @@ impl Ablation {
 
     /// Without the restriction to the suspect's label: all training samples are candidates, asked for their own labels.
     fn labels(&mut self, bench: &Bench<'_>, suspects: &[Suspect]) -> Outcome<()> {
+        const CHANGED: &str = "no restriction to the suspect's label";
         let (cell, pass) = (bench.cell, &bench.pass);
+        let model = cell.record.cell.to_string();
+        if (0..suspects.len()).all(|suspect| self.is_done(&model, CHANGED, suspect)) {
+            return Ok(());
+        }
         let influence =
             Influence::new(&bench.frozen, &bench.factors, Preconditioner::Ekfac, Damping::default())?;
         let source = ImageSource::new(&cell.train);
@@ -115,11 +166,13 @@ impl Ablation {
         let null = ImageList(others.into_iter().step_by(step).take(rule.null_images).collect());
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), label)).collect());
         let evidence = rule.evidence(&influence, &source, &all, &images, &null, 0, pass)?;
-        for suspect in 0..suspects.len() {
+        for suspect in
+            (0..suspects.len()).filter(|&suspect| !self.is_done(&model, CHANGED, suspect)).collect::<Vec<_>>()
+        {
             let p_value = evidence.p_value(suspect);
             let poisoned = p_value <= rule.significance;
             let found = rule.finding(&evidence, suspect, poisoned, &influence, &source, pass)?;
-            self.add("no restriction to the suspect's label", bench.f1(&found.flagged)?, Some(p_value));
+            self.add(&model, CHANGED, suspect, bench.f1(&found.flagged)?, Some(p_value))?;
         }
         Ok(())
     }
@@ -131,7 +184,12 @@ impl Ablation {
             Influence::new(&bench.frozen, &bench.factors, Preconditioner::Ekfac, Damping::default())?;
         let source = ImageSource::new(&cell.train);
         let all: Vec<usize> = (0..cell.train.len()).collect();
-        for suspect in suspects {
+        const LAST: &str = "`paper`, labels altered, images kept";
+        let model = cell.record.cell.to_string();
+        for (number, suspect) in suspects.iter().enumerate() {
+            if self.is_done(&model, LAST, number) {
+                continue;
+            }
             let Suspect { image, label, .. } = suspect;
             let copies = altered_copies(image, *label, cell.classes, 2 * COPIES, cell.record.cell.seed)?;
             let mut images = vec![(image.clone(), *label)];
@@ -146,32 +204,39 @@ impl Ablation {
                 let votes = rule.votes(scores.row(0), (first..first + count).map(|row| scores.row(row)));
                 let flagged: Vec<usize> =
                     all.iter().copied().filter(|&n| votes[n] >= count - tolerance).collect();
-                self.add(name, bench.f1(&flagged)?, None);
-                Ok(())
+                match self.is_done(&model, name, number) {
+                    true => Ok(()),
+                    false => self.add(&model, name, number, bench.f1(&flagged)?, None),
+                }
             };
             judge("`paper` (η 0, 2), 50 copies", 1, COPIES, 2)?;
             judge("`paper`, 10 copies", 1, 10, 0)?;
             judge("`paper`, 100 copies", 1, 2 * COPIES, 4)?;
             judge("`paper`, images altered, labels kept", 1 + 2 * COPIES, COPIES, 2)?;
-            judge("`paper`, labels altered, images kept", 1 + 3 * COPIES, COPIES, 2)?;
+            judge(LAST, 1 + 3 * COPIES, COPIES, 2)?;
         }
         Ok(())
     }
 
-    /// Markdown.
+    /// Markdown, of all models together.
     pub fn table(&self) -> String {
         let mut out = String::from(
             "| changed | suspects | F1 median | worst | p-value, median | largest |\n| --- | --- | --- | --- | --- | --- |\n",
         );
-        for name in &self.order {
-            let rows = &self.rows[name];
-            let f1: Vec<f64> = rows.iter().map(|(f1, _)| *f1).collect();
+        let mut told: Vec<&str> = Vec::new();
+        for Row { changed, .. } in &self.rows {
+            if told.contains(&changed.as_str()) {
+                continue;
+            }
+            told.push(changed);
+            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.changed == *changed).collect();
+            let f1: Vec<f64> = rows.iter().map(|row| row.f1).collect();
             let worst = f1.iter().copied().fold(f64::INFINITY, f64::min);
-            let p: Vec<f64> = rows.iter().filter_map(|(_, p)| *p).collect();
+            let p: Vec<f64> = rows.iter().filter_map(|row| row.p_value).collect();
             let tell = |p: f64| if p.is_nan() { String::new() } else { format!("{p:.0e}") };
             let largest = p.iter().copied().fold(f64::NAN, f64::max);
             out += &format!(
-                "| {name} | {} | {:.3} | {worst:.3} | {} | {} |\n",
+                "| {changed} | {} | {:.3} | {worst:.3} | {} | {} |\n",
                 f1.len(),
                 median(f1),
                 tell(median(p)),
