@@ -28,7 +28,7 @@ use clap::ValueEnum;
 #[allow(unused_imports)] // as above
 pub use command_line::{CommandLine, FILE_TRAINED, parse};
 
-/// Folder in which an audit's progress is kept until it is complete: with `--trained` a killed one goes on.
+/// Folder in which an audit's progress is kept until its results are saved: with `--trained` a killed one goes on.
 pub const PROGRESS: &str = "audit.progress";
 /// Training samples after which it is kept: some ten times a class of CIFAR-10.
 pub const KEPT_EVERY: usize = 512;

@@ -373,7 +373,7 @@ impl<'a, M: Module> Influence<'a, M> {
     /// its inner product with G_j over √⟨G_j, P(G_j)⟩ is the sum of the cosines of j with those samples.
     ///
     /// # Errors
-    /// Those of the pass.
+    /// Those of the pass; [`InfluenceError::Device`] and [`InfluenceError::NoLayer`] where several devices share it.
     pub fn unit_direction<S, O>(
         &self,
         source: &S,
