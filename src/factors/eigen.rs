@@ -22,7 +22,7 @@ const LARGE: usize = 1024;
 ///
 /// What it costs in accuracy depends on how much the blocks are correlated; nothing if they aren't. It can be a lot: on a
 /// small trained network whose wider covariance (33) was cut in 2, 4 and 33 blocks, EK-FAC scores had a Spearman correlation
-/// of 0.88, 0.80 and 0.54 with those of the full decomposition (no curvature at all: 0.46; `tests/eigen_blocks.rs`). Choose
+/// of 0.88, 0.80 and 0.54 with those of the full decomposition (no curvature at all: 0.46; `tests/engine/eigen_blocks.rs`). Choose
 /// the largest blocks that time and memory allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EigenConfig {

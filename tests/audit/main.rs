@@ -1,0 +1,16 @@
+//! Suspects and their copies, rules, and whole audits.
+
+#[path = "../support/seeded.rs"]
+mod seeded;
+#[path = "../support/tiny.rs"]
+mod tiny;
+
+mod copies;
+mod not_covered;
+mod refusals;
+mod rules;
+mod search;
+mod spans;
+mod transforms;
+mod two_attacks;
+mod whole;

@@ -1,0 +1,10 @@
+//! The collector, in all that can happen to a training.
+
+#[path = "../support/training.rs"]
+mod training;
+
+mod diverged;
+mod eigenvalues;
+mod metrics;
+mod resume;
+mod training_loops;

@@ -1,0 +1,315 @@
+//! What holds of scores whatever the model.
+
+use std::sync::Arc;
+
+use burn::data::dataset::{Dataset, InMemDataset};
+use burn::module::Module;
+use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig};
+use burn::tensor::{Device, Tensor};
+use burn_delta_influence::capture::FrozenModel;
+use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::influence::{
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
+    ScoreOptions, Scores, cross_entropy,
+};
+use burn_delta_influence::lab::data::signs;
+use burn_delta_influence::lab::networks::ResNet9;
+
+use crate::training::*;
+
+const KINDS: [Preconditioner; 3] = [Preconditioner::Identity, Preconditioner::Kfac, Preconditioner::Ekfac];
+
+fn corrected(frozen: &FrozenModel<Net>, items: &Items) -> KroneckerFactors {
+    let config = in_batches(8);
+    let mut factors = KroneckerFactors::fit(frozen, items, &items.all(), &loss, &config).unwrap();
+    factors.correct_eigenvalues(frozen, items, &items.all(), &loss, &config).unwrap();
+    factors
+}
+
+fn scores(influence: &Influence<'_, Net>, queries: &Items, train: &Items, batch_size: usize) -> Scores {
+    let config = in_batches(batch_size);
+    let queries = influence.queries(queries, &margin_of, &config).unwrap();
+    let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
+    influence.scores(train, &train.all(), &loss, &queries, options, &config).unwrap()
+}
+
+#[track_caller]
+fn assert_close(got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+    assert!(scale > 0.0);
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() <= tolerance * scale, "{got}, not {expected} (scale {scale})");
+    }
+}
+
+#[test]
+fn the_batch_size_does_not_change_the_scores() {
+    let (train, queries) = (Items(items(30, 1)), Items(items(5, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    for kind in KINDS {
+        let influence = Influence::new(&frozen, &factors, kind, Damping::default()).unwrap();
+        let expected = scores(&influence, &queries, &train, 64);
+        for size in [1, 4, 29] {
+            let got = scores(&influence, &queries, &train, size);
+            assert_eq!(got.samples, train.all());
+            for query in 0..queries.0.len() {
+                assert_close(got.row(query), expected.row(query), 1e-4);
+            }
+            assert_close(&got.self_influence, &expected.self_influence, 1e-4);
+            assert_close(&got.squared_norm, &expected.squared_norm, 1e-4);
+        }
+    }
+}
+
+#[test]
+fn layers_add_up_to_the_total() {
+    let (train, queries) = (Items(items(20, 1)), Items(items(3, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let scores = scores(&influence, &queries, &train, 8);
+    let layers: Vec<_> = scores.layers().collect();
+    assert_eq!(layers.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["first", "second"]);
+    let sum = |of: &dyn Fn(usize, usize) -> f64, n| (0..layers.len()).map(|layer| of(layer, n)).sum::<f64>();
+    for query in 0..3 {
+        let total: Vec<f64> = (0..20).map(|n| sum(&|layer, n| layers[layer].1.row(query)[n], n)).collect();
+        assert_close(&total, scores.row(query), 1e-12);
+    }
+    let total: Vec<f64> = (0..20).map(|n| sum(&|layer, n| layers[layer].1.self_influence[n], n)).collect();
+    assert_close(&total, &scores.self_influence, 1e-12);
+}
+
+#[test]
+fn scores_are_the_same_with_and_without_self_influence() {
+    let data = Arc::new(InMemDataset::new(signs(24, 3)));
+    let model = ResNet9::new(4, 8, &Device::flex());
+    let frozen = FrozenModel::new(&model);
+    let (source, all, config) = (ImageSource::new(&data), (0..24).collect::<Vec<_>>(), in_batches(10));
+    let mut factors = KroneckerFactors::fit(&frozen, &source, &all, &CrossEntropy, &config).unwrap();
+    factors.correct_eigenvalues(&frozen, &source, &all, &CrossEntropy, &config).unwrap();
+    for kind in KINDS {
+        let influence = Influence::new(&frozen, &factors, kind, Damping::default()).unwrap();
+        // One query: g^T Q a without the sample gradients. Several: by their product.
+        for count in [1, 5] {
+            let images = (0..count).map(|n| data.get(n).map(|item| (item.image, item.label)).unwrap());
+            let queries = influence.queries(&ImageList(images.collect()), &Margin, &config).unwrap();
+            let run =
+                |options| influence.scores(&source, &all, &CrossEntropy, &queries, options, &config).unwrap();
+            let full = run(ScoreOptions { per_layer: true, ..ScoreOptions::default() });
+            let bare = run(ScoreOptions { per_layer: true, self_influence: false });
+            assert!(bare.self_influence.is_empty() && bare.squared_norm.is_empty());
+            // One sample at a time: it is rotated, where the queries are rotated back for all of them.
+            let options = ScoreOptions { self_influence: false, ..ScoreOptions::default() };
+            for sample in [0, 17] {
+                let alone =
+                    influence.scores(&source, &[sample], &CrossEntropy, &queries, options, &config).unwrap();
+                for query in 0..count {
+                    let scale = bare.row(query).iter().fold(0.0f64, |most, value| most.max(value.abs()));
+                    let off = (alone.row(query)[0] - bare.row(query)[sample]).abs();
+                    assert!(off <= 1e-4 * scale, "sample {sample}, query {query}: {off:.1e} of {scale:.1e}");
+                }
+            }
+            for query in 0..count {
+                assert_close(bare.row(query), full.row(query), 1e-4);
+                for ((layer, bare), (other, full)) in bare.layers().zip(full.layers()) {
+                    assert_eq!(layer, other);
+                    assert_close(bare.row(query), full.row(query), 1e-4);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn devices_share_the_samples_of_a_pass() {
+    let (train, queries) = (Items(items(30, 1)), Items(items(5, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    let config = in_batches(4);
+    let influence = || Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let (alone, shared) = (
+        influence(),
+        influence().with_devices(vec![Device::flex(), Device::flex(), Device::flex()]).unwrap(),
+    );
+    let queries = alone.queries(&queries, &margin_of, &config).unwrap();
+    let some: Vec<usize> = (2..30).rev().collect();
+    for self_influence in [true, false] {
+        let options = ScoreOptions { per_layer: true, self_influence };
+        let run = |influence: &Influence<'_, Net>| {
+            influence.scores(&train, &some, &loss, &queries, options, &config).unwrap()
+        };
+        let (one, many) = (run(&alone), run(&shared));
+        assert_eq!(many.samples, some);
+        assert_close(many.values(), one.values(), 1e-5);
+        assert_eq!(many.layers().len(), 2);
+        for ((name, layer), (other, expected)) in many.layers().zip(one.layers()) {
+            assert_eq!(name, other);
+            (0..5).for_each(|query| assert_close(layer.row(query), expected.row(query), 1e-5));
+            assert_eq!(layer.self_influence.len(), expected.self_influence.len());
+        }
+        if self_influence {
+            assert_close(&many.self_influence, &one.self_influence, 1e-5);
+            assert_close(&many.squared_norm, &one.squared_norm, 1e-5);
+        }
+    }
+    // One device is no company.
+    let single = influence().with_devices(vec![Device::flex()]).unwrap();
+    let options = ScoreOptions::default();
+    let [a, b] = [&single, &alone]
+        .map(|influence| influence.scores(&train, &some, &loss, &queries, options, &config).unwrap());
+    assert_eq!(a.values(), b.values());
+}
+
+#[test]
+fn queries_in_bf16_cost_three_digits() {
+    let (train, queries) = (Items(items(30, 1)), Items(items(5, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    let config = in_batches(8);
+    let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let queries = influence.queries(&queries, &margin_of, &config).unwrap();
+    for self_influence in [true, false] {
+        let options = ScoreOptions { self_influence, ..ScoreOptions::default() };
+        let run = |queries| influence.scores(&train, &train.all(), &loss, queries, options, &config).unwrap();
+        let (full, half) = (run(&queries), run(&queries.clone().in_bf16()));
+        for query in 0..5 {
+            assert_close(half.row(query), full.row(query), 1e-2);
+            assert_ne!(half.row(query), full.row(query), "bfloat16 rounds");
+        }
+        assert_eq!(half.self_influence, full.self_influence);
+    }
+}
+
+#[test]
+fn self_influence_is_the_score_of_a_sample_with_itself_as_the_query() {
+    let train = Items(items(20, 1));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    for kind in KINDS {
+        let influence = Influence::new(&frozen, &factors, kind, Damping::default()).unwrap();
+        let queries = influence.queries(&train, &loss, &in_batches(6)).unwrap();
+        let options = ScoreOptions::default();
+        let scores =
+            influence.scores(&train, &train.all(), &loss, &queries, options, &in_batches(8)).unwrap();
+        let diagonal: Vec<f64> = (0..20).map(|n| scores.row(n)[n]).collect();
+        assert_close(&scores.self_influence, &diagonal, 1e-5);
+        let of_queries: Vec<f64> = (0..20)
+            .map(|n| ["first", "second"].map(|layer| queries.self_influence(layer).unwrap()[n]).iter().sum())
+            .collect();
+        assert_close(&of_queries, &diagonal, 1e-5);
+        if kind == Preconditioner::Identity {
+            assert_close(&scores.squared_norm, &diagonal, 1e-5);
+        }
+        // The preconditioner is symmetric.
+        for (i, j) in [(0, 3), (5, 11), (19, 2)] {
+            assert_close(&[scores.row(i)[j]], &[scores.row(j)[i]], 1e-4);
+        }
+    }
+}
+
+/// Every weight's and bias's gradient of one sample's scalar, by burn's own backward pass.
+fn gradient(model: &Net, item: &Item, scalar: impl Fn(&Net, &Batch) -> Tensor<1>) -> Vec<f64> {
+    let device = Device::flex().autodiff();
+    let gradients = scalar(model, &batch(std::slice::from_ref(item), &device)).sum().backward();
+    [&model.first, &model.second]
+        .into_iter()
+        .flat_map(|layer| {
+            let bias = layer.bias.as_ref().unwrap().val().grad(&gradients).unwrap().into_data();
+            let weight = layer.weight.val().grad(&gradients).unwrap().into_data();
+            [weight.try_to_vec::<f32>().unwrap(), bias.try_to_vec::<f32>().unwrap()].concat()
+        })
+        .map(f64::from)
+        .collect()
+}
+
+#[test]
+fn without_a_preconditioner_scores_are_inner_products_of_burns_gradients() {
+    let (train, queries) = (Items(items(12, 1)), Items(items(3, 2)));
+    let model = Net::new(7, &Device::flex().autodiff());
+    let frozen = FrozenModel::new(&model);
+    let factors = corrected(&frozen, &train);
+    let with_factors =
+        Influence::new(&frozen, &factors, Preconditioner::Identity, Damping::default()).unwrap();
+    for influence in [Influence::identity(&frozen), with_factors] {
+        let scores = scores(&influence, &queries, &train, 5);
+        for (q, query) in queries.0.iter().enumerate() {
+            let g = gradient(&model, query, margin_of);
+            let of = |item| gradient(&model, item, loss).iter().zip(&g).map(|(a, b)| a * b).sum();
+            let expected: Vec<f64> = train.0.iter().map(of).collect();
+            assert_close(scores.row(q), &expected, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn scores_come_in_the_order_of_the_indices() {
+    let (train, queries) = (Items(items(12, 1)), Items(items(2, 2)));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let influence = Influence::identity(&frozen);
+    let all = scores(&influence, &queries, &train, 5);
+    let rows = influence.queries(&queries, &margin_of, &in_batches(8)).unwrap();
+    let indices = [7, 3, 3, 11];
+    let options = ScoreOptions::default();
+    let some = influence.scores(&train, &indices, &loss, &rows, options, &in_batches(3)).unwrap();
+    assert_eq!(some.samples, indices);
+    assert_eq!((some.queries(), some.layers().len()), (2, 0));
+    for query in 0..2 {
+        assert_close(some.row(query), &indices.map(|n| all.row(query)[n]), 1e-5);
+    }
+}
+
+#[test]
+fn a_sample_with_nan_is_named() {
+    let mut train = Items(items(12, 1));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let influence = Influence::identity(&frozen);
+    let queries = influence.queries(&train, &margin_of, &in_batches(8)).unwrap();
+    train.0[6].x[0] = f32::NAN;
+    let options = ScoreOptions::default();
+    let error = influence.scores(&train, &train.all(), &loss, &queries, options, &in_batches(5)).unwrap_err();
+    assert!(matches!(error, InfluenceError::NotFinite { sample: 6, .. }), "{error}");
+}
+
+#[test]
+fn samples_of_one_duplicate_need_no_damping_to_stay_finite() {
+    let train = Items(vec![items(1, 1)[0].clone(); 9]);
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    for kind in [Preconditioner::Kfac, Preconditioner::Ekfac] {
+        let influence = Influence::new(&frozen, &factors, kind, Damping::default()).unwrap();
+        let scores = scores(&influence, &Items(items(2, 2)), &train, 4);
+        assert!(scores.row(0).iter().chain(scores.row(1)).all(|score| score.is_finite()));
+    }
+}
+
+#[derive(Module, Debug)]
+struct WithNorm {
+    net: Net,
+    norm: BatchNorm,
+    dropout: Dropout,
+}
+
+#[test]
+fn norm_layers_and_dropout_run_as_in_evaluation() {
+    let device = Device::flex().autodiff();
+    let model = WithNorm {
+        net: Net::new(7, &device),
+        norm: BatchNormConfig::new(HIDDEN).init(&device),
+        dropout: DropoutConfig::new(0.5).init(),
+    };
+    let objective = |model: &WithNorm, batch: &Batch| {
+        let hidden = model.net.first.forward(batch.x.clone());
+        let hidden = model.dropout.forward(model.norm.forward(hidden).tanh());
+        cross_entropy(model.net.second.forward(hidden), batch.y.clone())
+    };
+    let (train, frozen) = (Items(items(12, 1)), FrozenModel::new(&model));
+    let influence = Influence::identity(&frozen);
+    let norms = |size| {
+        let queries = influence.queries(&train, &objective, &in_batches(size)).unwrap();
+        ["net.first", "net.second"].map(|layer| queries.self_influence(layer).unwrap().to_vec()).concat()
+    };
+    assert_close(&norms(1), &norms(12), 1e-5);
+    assert_eq!(frozen.inventory().fingerprint, FrozenModel::new(&model).inventory().fingerprint);
+}

@@ -1,0 +1,18 @@
+//! Data sets, attacks, networks and detectors of the laboratory.
+
+#[path = "../support/planted.rs"]
+mod planted;
+#[path = "../support/seeded.rs"]
+mod seeded;
+
+mod attacks;
+mod cifar10;
+mod cifar100;
+mod detectors;
+mod frequency;
+mod gtsrb;
+mod image_folder;
+mod metrics;
+mod signs;
+mod training;
+mod witches_brew;

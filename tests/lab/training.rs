@@ -1,0 +1,92 @@
+//! Training from a checkpoint: how `resume` goes back to an epoch before the poison was learned.
+#![cfg(feature = "lab")]
+
+use std::path::Path;
+
+use burn::data::dataset::InMemDataset;
+use burn::tensor::Device;
+use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
+use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::lab::training::{Checkpoints, TrainingConfig, train};
+use burn_delta_influence::samples::LabeledImage;
+use burn_delta_influence::unlearn::{Probe, branch_checkpoint};
+
+use crate::seeded::seeded;
+
+const EPOCHS: usize = 4;
+
+fn data() -> InMemDataset<LabeledImage> {
+    InMemDataset::new(signs(320, 3))
+}
+
+fn network() -> ResNet9 {
+    ResNet9::new(4, SIGN_NAMES.len(), &Device::flex().autodiff())
+}
+
+fn config(folder: &Path, checkpoints: Checkpoints) -> TrainingConfig {
+    TrainingConfig { epochs: EPOCHS, batch_size: 32, checkpoints, ..TrainingConfig::new(folder) }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn training_goes_on_from_a_branch_of_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let [original, branch] = ["original", "branch"].map(|name| folder.path().join(name));
+    train(seeded(1, network), data(), &config(&original, Checkpoints::Keep(EPOCHS))).unwrap();
+    let kept = names(&original.join("checkpoint"));
+    assert_eq!(kept.len(), 3 * EPOCHS, "{kept:?}");
+
+    branch_checkpoint(&original, 2, &branch).unwrap();
+    // The weights that are given don't count: these are new ones.
+    let model = train(network(), data(), &config(&branch, Checkpoints::From { epoch: 2, keep: 1 })).unwrap();
+    assert_eq!(names(&original.join("checkpoint")), kept, "the original's checkpoints stay");
+    let epochs = names(&branch.join("train"));
+    assert_eq!(epochs, ["epoch-3", "epoch-4"], "only what was left is trained");
+    let tests = data();
+    let accuracy = Probe::new(&[]).with_clean(&tests).measure(&model).unwrap().clean_accuracy.unwrap();
+    assert!(accuracy > 0.5, "two epochs more on top of two: {accuracy}");
+}
+
+#[test]
+fn a_checkpoint_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for epoch in [2, EPOCHS] {
+        let config = config(folder.path(), Checkpoints::From { epoch, keep: 1 });
+        let said = train(network(), data(), &config).unwrap_err().to_string();
+        assert!(said.contains(&format!("model-{epoch}.bpk")), "{said}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_before_any_training() {
+    let folder = tempfile::tempdir().unwrap();
+    train(network(), data(), &config(folder.path(), Checkpoints::Keep(EPOCHS))).unwrap();
+    let from = || config(folder.path(), Checkpoints::From { epoch: 2, keep: EPOCHS });
+    let refused = |network: ResNet9, name: &str, what: &str| {
+        let Err(error) = train(network, data(), &from()) else { panic!("{name}: {what} was gone on from") };
+        let said = error.to_string();
+        assert!(said.contains(name) && said.contains("cannot go on from epoch 2"), "{said}");
+    };
+    for name in ["model-2.bpk", "optim-2.bpk", "scheduler-2.bpk"] {
+        let path = folder.path().join("checkpoint").join(name);
+        let whole = std::fs::read(&path).unwrap();
+        // The scheduler's few values are followed by padding: half of its file is all of it.
+        let cut = if name.starts_with("scheduler") { 40 } else { whole.len() / 2 };
+        for damaged in [&whole[..cut], &whole[..20], &[], b"something else, and quite long"] {
+            std::fs::write(&path, damaged).unwrap();
+            refused(network(), name, &format!("a file of {} bytes", damaged.len()));
+        }
+        std::fs::remove_file(&path).unwrap();
+        refused(network(), name, "no file");
+        std::fs::write(&path, whole).unwrap();
+    }
+    refused(ResNet9::new(6, SIGN_NAMES.len(), &Device::flex().autodiff()), "model-2.bpk", "another network");
+    train(network(), data(), &from()).unwrap();
+}

@@ -1,0 +1,309 @@
+//! The real `delta-influence` command: exit codes and output.
+#![cfg(feature = "cli")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use burn_delta_influence::report::{UnlearnRecord, Verdict, save_json};
+use tempfile::TempDir;
+
+use crate::audits::audit;
+
+struct Run {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn delta_influence<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_delta-influence")).args(arguments).output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn saved(verdict: Verdict, flagged: usize) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.json");
+    save_json(&path, &audit(verdict, flagged)).unwrap();
+    (folder, path)
+}
+
+fn check(audit: &Path, more: &[&str]) -> Run {
+    delta_influence(
+        [Path::new("check").as_os_str(), audit.as_os_str()]
+            .into_iter()
+            .chain(more.iter().map(|s| s.as_ref())),
+    )
+}
+
+#[track_caller]
+fn assert_refused(run: &Run, because: &str) {
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.starts_with("error: ") && run.stderr.contains(because), "{}", run.stderr);
+    assert_eq!(run.stdout, "");
+}
+
+#[test]
+fn a_clean_audit_passes() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let run = check(&path, &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.contains("clean, 0 of 10000 training samples flagged"), "{}", run.stdout);
+}
+
+#[test]
+fn a_poisoned_audit_fails() {
+    let (_folder, path) = saved(Verdict::Poisoned, 41);
+    let run = check(&path, &[]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""));
+    assert!(run.stdout.contains("poisoned, 41 of 10000 training samples flagged"), "{}", run.stdout);
+}
+
+#[test]
+fn an_audit_that_cannot_tell_exits_with_two() {
+    let (_folder, path) = saved(Verdict::Inconclusive, 0);
+    assert_eq!(check(&path, &[]).code, Some(2));
+    assert_eq!(check(&path, &["--max-flagged", "100"]).code, Some(2));
+}
+
+#[test]
+fn few_flagged_samples_can_be_tolerated_with_a_warning() {
+    let (_folder, path) = saved(Verdict::Poisoned, 3);
+    let run = check(&path, &["--max-flagged", "3"]);
+    assert_eq!(run.code, Some(0));
+    assert!(run.stderr.starts_with("warning: the verdict is poisoned"), "{}", run.stderr);
+    assert_eq!(check(&path, &["--max-flagged", "2"]).code, Some(1));
+}
+
+#[test]
+fn a_missing_audit_is_bad_input() {
+    assert_refused(&check(Path::new("no-such-audit.json"), &[]), "no-such-audit.json does not exist");
+    assert_refused(&delta_influence(["show", "no-such-audit.json"]), "no-such-audit.json does not exist");
+}
+
+#[test]
+fn a_truncated_audit_is_bad_input() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let json = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &json[..json.len() / 2]).unwrap();
+    assert_refused(&check(&path, &[]), "is cut off");
+}
+
+#[test]
+fn an_audit_of_a_newer_version_is_bad_input() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let json = fs::read_to_string(&path).unwrap();
+    fs::write(&path, json.replace(r#""version": 1"#, r#""version": 2"#)).unwrap();
+    assert_refused(&check(&path, &[]), "upgrade");
+}
+
+#[test]
+fn wrong_usage_exits_with_two_and_help_with_zero() {
+    for arguments in
+        [&[][..], &["check"], &["check", "a.json", "--max-flagged", "many"], &["judge", "a.json"]]
+    {
+        assert_eq!(delta_influence(arguments).code, Some(2), "{arguments:?}");
+    }
+    let help = delta_influence(["check", "--help"]);
+    assert_eq!(help.code, Some(0));
+    for expected in
+        ["1  poisoned", "--max-flagged <N>", "--junit <FILE>", "--sarif <FILE>", "--config <FILE>"]
+    {
+        assert!(help.stdout.contains(expected), "{}", help.stdout);
+    }
+}
+
+#[test]
+fn junit_is_written_and_agrees_with_the_exit_code() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let junit = folder.path().join("reports/delta.xml");
+    let arguments = ["--junit", junit.to_str().unwrap()];
+    assert_eq!(check(&path, &arguments).code, Some(1));
+    let xml = fs::read_to_string(&junit).unwrap();
+    assert!(xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites "), "{xml}");
+    assert!(xml.contains(r#"tests="2" failures="2" errors="0""#), "{xml}");
+    assert!(xml.contains(r#"<testcase classname="delta-influence" name="suspect ship.png">"#), "{xml}");
+    assert!(xml.contains("index 17, id train/0.png, label 5"), "{xml}");
+
+    assert_eq!(check(&path, &[&arguments[..], &["--max-flagged", "5"]].concat()).code, Some(0));
+    assert!(fs::read_to_string(&junit).unwrap().contains(r#"failures="0""#));
+}
+
+#[test]
+fn sarif_is_written_and_agrees_with_the_exit_code() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let sarif = folder.path().join("reports/delta.sarif");
+    assert_eq!(check(&path, &["--sarif", sarif.to_str().unwrap()]).code, Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&sarif).unwrap()).unwrap();
+    let run = &json["runs"][0];
+    assert_eq!(run["invocations"][0]["exitCode"], 1);
+    assert_eq!(run["results"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_an_error_and_the_verdict_is_told_all_the_same() {
+    for (verdict, flagged) in [(Verdict::Clean, 0), (Verdict::Poisoned, 3)] {
+        let (folder, path) = saved(verdict, flagged);
+        let (taken, good) = (folder.path().to_str().unwrap(), folder.path().join("good"));
+        for (bad, other) in [("--junit", "--sarif"), ("--sarif", "--junit")] {
+            let run = check(&path, &[bad, taken, other, good.to_str().unwrap()]);
+            assert_eq!(run.code, Some(2), "{}", run.stderr);
+            assert!(run.stderr.starts_with("error: cannot write"), "{}", run.stderr);
+            assert!(run.stdout.contains(&format!("{verdict}, {flagged} of 10000")), "{}", run.stdout);
+            assert!(good.is_file(), "one that fails does not keep the other from being written");
+            fs::remove_file(&good).unwrap();
+        }
+    }
+}
+
+#[test]
+fn sarif_states_the_exit_code_where_the_junit_file_could_not_be_written() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let sarif = folder.path().join("delta.sarif");
+    let run = check(&path, &["--junit", folder.path().to_str().unwrap(), "--sarif", sarif.to_str().unwrap()]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&sarif).unwrap()).unwrap();
+    let invocation = &json["runs"][0]["invocations"][0];
+    assert_eq!((&invocation["exitCode"], &invocation["executionSuccessful"]), (&2.into(), &false.into()));
+    let note = &invocation["toolExecutionNotifications"][0];
+    assert_eq!(note["level"], "error");
+    assert!(note["message"]["text"].as_str().unwrap().contains("cannot write"), "{note}");
+}
+
+#[test]
+fn reports_never_replace_a_record_settings_or_each_other() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let (settings, new) = (folder.path().join("gate.toml"), folder.path().join("new/report"));
+    fs::write(&settings, "max_flagged = 3\n").unwrap();
+    let [record, settings, new] = [&path, &settings, &new].map(|path| path.to_str().unwrap());
+    // Another way to say the same.
+    let detour = folder.path().join("../").join(folder.path().file_name().unwrap()).join("audit.json");
+    #[cfg(unix)]
+    let link = folder.path().join("link.json");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let before = [record, settings].map(|path| fs::read(path).unwrap());
+    for option in ["--junit", "--sarif"] {
+        assert_refused(&check(&path, &[option, record]), "is the record itself");
+        assert_refused(&check(&path, &[option, detour.to_str().unwrap()]), "is the record itself");
+        #[cfg(unix)]
+        assert_refused(&check(&path, &[option, link.to_str().unwrap()]), "is the record itself");
+        assert_refused(&check(&path, &[option, settings, "--config", settings]), "is the file of settings");
+    }
+    let dotted = folder.path().join("./new/report");
+    let both = ["--junit", new, "--sarif", dotted.to_str().unwrap()];
+    assert_refused(&check(&path, &both), "named for two reports");
+    assert_eq!(before, [record, settings].map(|path| fs::read(path).unwrap()));
+    assert!(!Path::new(new).exists());
+}
+
+#[test]
+fn several_audits_are_told_one_by_one_and_the_worst_decides() {
+    let (_clean, clean) = saved(Verdict::Clean, 0);
+    let (_poisoned, poisoned) = saved(Verdict::Poisoned, 3);
+    let (clean, poisoned) = (clean.to_str().unwrap(), poisoned.to_str().unwrap());
+    let all = delta_influence(["check", clean, "gone.json", poisoned, clean]);
+    assert_eq!(all.code, Some(1), "{}", all.stderr);
+    assert_eq!(all.stdout.lines().count(), 3, "{}", all.stdout);
+    assert!(all.stderr.contains("error: gone.json does not exist"), "{}", all.stderr);
+    assert_eq!(delta_influence(["check", clean, "gone.json"]).code, Some(2));
+    assert_eq!(delta_influence(["check", clean, clean]).code, Some(0));
+}
+
+#[test]
+fn options_count_more_than_the_file_of_settings() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let config = folder.path().join("gate.toml");
+    let check = |settings: &str, more: &[&str]| {
+        fs::write(&config, settings).unwrap();
+        check(&path, &[&["--config", config.to_str().unwrap()], more].concat())
+    };
+    assert_eq!(check("max_flagged = 3", &[]).code, Some(0));
+    assert_eq!(check("max_flagged = 3", &["--max-flagged", "2"]).code, Some(1));
+    assert_eq!(check("max_flagged = 2", &["--max-flagged", "3"]).code, Some(0));
+    let refused = check("max_flagged = 3", &["--min-suspects", "2"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("not tolerated: the audit asked about 1 suspect"), "{}", refused.stderr);
+    assert_refused(&check("max_flaged = 3", &[]), "gate.toml: line 1 (`max_flaged = 3`)");
+    assert_refused(&check("", &["--min-coverage", "2"]), "min_coverage");
+    assert_refused(&check("", &["--max-flagged-share=-0.5"]), "max_flagged_share");
+
+    let (_folder, path) = saved(Verdict::Inconclusive, 0);
+    let inconclusive = |settings: &str, more: &[&str]| {
+        fs::write(&config, settings).unwrap();
+        self::check(&path, &[&["--config", config.to_str().unwrap()], more].concat()).code
+    };
+    assert_eq!(inconclusive("", &[]), Some(2));
+    assert_eq!(inconclusive("", &["--allow-inconclusive"]), Some(0));
+    assert_eq!(inconclusive("allow_inconclusive = true", &[]), Some(0));
+    assert_eq!(inconclusive("allow_inconclusive = true", &["--allow-inconclusive=false"]), Some(2));
+}
+
+#[test]
+fn a_clean_verdict_that_is_not_enough_is_told_with_its_reason() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let run = check(&path, &["--rule", "paper", "--rule", "layer-cosine"]);
+    assert_eq!(run.code, Some(2));
+    assert!(run.stdout.trim_end().ends_with("cannot tell"), "{}", run.stdout);
+    assert!(run.stderr.contains("the rule delta judged"), "{}", run.stderr);
+    assert_eq!(check(&path, &["--rule", "paper", "--rule", "delta"]).code, Some(0));
+}
+
+#[test]
+fn html_writes_the_page_beside_the_record_or_where_it_is_told() {
+    let (folder, path) = saved(Verdict::Poisoned, 41);
+    let run = delta_influence([Path::new("html"), &path]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.trim_end().ends_with("audit.html"), "{}", run.stdout);
+    let page = fs::read_to_string(folder.path().join("audit.html")).unwrap();
+    assert!(page.contains("<h1>Poisoned: 41 of 10,000 training images") && page.contains("no pictures"));
+
+    let other = folder.path().join("pages/x.html");
+    let json = path.to_str().unwrap();
+    assert_eq!(delta_influence(["html", json, "--out", other.to_str().unwrap()]).code, Some(0));
+    assert_eq!(fs::read_to_string(&other).unwrap(), page);
+
+    // The program's own page has the pictures: it is not lost to a short command.
+    fs::write(folder.path().join("audit.html"), "with pictures").unwrap();
+    assert_refused(&delta_influence(["html", json]), "audit.html is there already");
+    assert_eq!(fs::read_to_string(folder.path().join("audit.html")).unwrap(), "with pictures");
+    let page = folder.path().join("audit.html");
+    assert_eq!(delta_influence(["html", json, "--out", page.to_str().unwrap()]).code, Some(0));
+    assert!(fs::read_to_string(&page).unwrap().contains("<h1>Poisoned"));
+}
+
+#[test]
+fn show_prints_what_unlearning_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unlearn.json");
+    let record = UnlearnRecord { method: "resume".to_owned(), removed: 41, ..Default::default() };
+    save_json(&path, &record).unwrap();
+    let run = delta_influence([Path::new("show"), &path]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.starts_with("Unlearned 41 training samples by resume"), "{}", run.stdout);
+}
+
+#[test]
+fn html_never_replaces_the_record() {
+    let (folder, path) = saved(Verdict::Clean, 0);
+    let record = fs::read(&path).unwrap();
+    let run = delta_influence(["html", path.to_str().unwrap(), "--out", path.to_str().unwrap()]);
+    assert_refused(&run, "is the record itself");
+    assert_eq!(fs::read(&path).unwrap(), record);
+    assert_refused(&delta_influence(["html", "no-such-audit.json"]), "no-such-audit.json does not exist");
+    let run = delta_influence(["html", path.to_str().unwrap(), "--out", folder.path().to_str().unwrap()]);
+    assert_refused(&run, "cannot write");
+}
+
+#[test]
+fn show_prints_the_summary_whatever_the_verdict() {
+    let (_folder, path) = saved(Verdict::Poisoned, 41);
+    let run = delta_influence([Path::new("show"), &path]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.starts_with("Poisoned: 41 of 10,000 training samples"), "{}", run.stdout);
+    assert!(run.stdout.contains("norm1.gamma"), "{}", run.stdout);
+}

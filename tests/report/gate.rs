@@ -1,0 +1,211 @@
+//! The gate: what passes, what does not, and why; its settings from a file.
+
+use std::fs;
+
+use burn_delta_influence::report::{
+    AuditRecord, Check, Gate, Judgement, Outcome, ReportError, SearchRecord, Verdict,
+};
+
+use crate::audits::audit;
+
+fn outcome(gate: &Gate, record: &AuditRecord) -> Outcome {
+    gate.judge(record).outcome
+}
+
+/// The reasons as one text, and the outcome.
+fn why(gate: &Gate, record: &AuditRecord) -> (Outcome, String) {
+    let Judgement { outcome, reasons } = gate.judge(record);
+    (outcome, reasons.join("; "))
+}
+
+#[test]
+fn the_gate_tolerates_few_flagged_samples_but_never_doubt() {
+    let judge = |verdict, flagged, max_flagged| {
+        outcome(&Gate { max_flagged, ..Gate::default() }, &audit(verdict, flagged))
+    };
+    assert_eq!(judge(Verdict::Clean, 0, None), Outcome::Clean);
+    assert_eq!(judge(Verdict::Poisoned, 3, None), Outcome::Poisoned);
+    assert_eq!(judge(Verdict::Poisoned, 3, Some(2)), Outcome::Poisoned);
+    assert_eq!(judge(Verdict::Poisoned, 3, Some(3)), Outcome::Tolerated);
+    assert_eq!(judge(Verdict::Poisoned, 0, Some(3)), Outcome::Poisoned);
+    assert_eq!(judge(Verdict::Inconclusive, 0, Some(99)), Outcome::Inconclusive);
+    assert_eq!(
+        [Outcome::Clean, Outcome::Tolerated, Outcome::Poisoned, Outcome::Inconclusive]
+            .map(Outcome::exit_code),
+        [0, 0, 1, 2]
+    );
+}
+
+#[test]
+fn every_limit_that_is_given_must_hold() {
+    // 100 of 10,000 samples.
+    let record = audit(Verdict::Poisoned, 100);
+    let gate = |max_flagged, share| Gate { max_flagged, max_flagged_share: share, ..Gate::default() };
+    assert_eq!(outcome(&gate(None, Some(0.01)), &record), Outcome::Tolerated);
+    assert_eq!(outcome(&gate(None, Some(0.009)), &record), Outcome::Poisoned);
+    assert_eq!(outcome(&gate(Some(100), Some(0.01)), &record), Outcome::Tolerated);
+    let (outcome, why) = why(&gate(Some(99), Some(0.01)), &record);
+    assert_eq!(outcome, Outcome::Poisoned);
+    assert!(why.contains("100 flagged samples, and max_flagged allows up to 99"), "{why}");
+    // No number is no limit that anything keeps to.
+    assert_eq!(self::outcome(&gate(None, Some(f64::NAN)), &record), Outcome::Poisoned);
+}
+
+#[test]
+fn an_inconclusive_audit_passes_only_where_that_is_allowed() {
+    let allowed = Gate { allow_inconclusive: true, ..Gate::default() };
+    let (outcome, why) = why(&allowed, &audit(Verdict::Inconclusive, 0));
+    assert_eq!(outcome, Outcome::Tolerated);
+    assert!(why.contains("allow_inconclusive"), "{why}");
+    assert_eq!(self::outcome(&allowed, &audit(Verdict::Poisoned, 3)), Outcome::Poisoned);
+}
+
+#[test]
+fn a_clean_verdict_counts_only_where_enough_was_looked_at() {
+    let record = audit(Verdict::Clean, 0); // one suspect, not searched for, 99.9 % covered, rule delta
+    let gate = Gate::default();
+    for (gate, named) in [
+        (Gate { min_suspects: 2, ..gate.clone() }, "min_suspects is 2"),
+        (Gate { min_searched: 1, ..gate.clone() }, "min_searched is 1"),
+        (Gate { min_coverage: 1.0, ..gate.clone() }, "min_coverage is 100.0 %"),
+        (Gate { min_coverage: f64::NAN, ..gate.clone() }, "min_coverage"),
+        (Gate { rules: vec!["paper".to_owned()], ..gate.clone() }, "allows paper"),
+    ] {
+        // What is not enough is not made enough by putting up with doubt.
+        for allow_inconclusive in [false, true] {
+            let (outcome, why) = why(&Gate { allow_inconclusive, ..gate.clone() }, &record);
+            assert_eq!(outcome, Outcome::Inconclusive, "{named}");
+            assert!(why.contains(named), "{why}");
+        }
+    }
+    let enough = Gate {
+        min_coverage: 0.99,
+        min_searched: 400,
+        rules: vec!["paper".to_owned(), "delta".to_owned()],
+        ..gate
+    };
+    let searched = AuditRecord { search: Some(SearchRecord { samples: 400, mistakes: 9 }), ..record };
+    assert_eq!(outcome(&enough, &searched), Outcome::Clean);
+}
+
+#[test]
+fn doubt_does_not_excuse_a_poisoned_verdict() {
+    let gate = Gate { max_flagged: Some(3), min_suspects: 2, ..Gate::default() };
+    assert_eq!(outcome(&gate, &audit(Verdict::Poisoned, 3)), Outcome::Poisoned);
+}
+
+#[test]
+fn a_model_without_confident_mistakes_passes_only_where_the_gate_says_so() {
+    let none = AuditRecord { suspects: Vec::new(), ..audit(Verdict::Inconclusive, 0) };
+    let searched = AuditRecord { search: Some(SearchRecord { samples: 420, mistakes: 0 }), ..none.clone() };
+    let gate = Gate { min_suspects: 0, min_searched: 400, ..Gate::default() };
+    let (outcome, why) = why(&gate, &searched);
+    assert_eq!(outcome, Outcome::Tolerated);
+    assert!(why.contains("420 validation samples"), "{why}");
+    assert_eq!(self::outcome(&Gate::default(), &searched), Outcome::Inconclusive);
+    assert_eq!(self::outcome(&Gate { min_searched: 421, ..gate.clone() }, &searched), Outcome::Inconclusive);
+    // Without a search, nobody looked for mistakes.
+    assert_eq!(self::outcome(&Gate { min_searched: 0, ..gate.clone() }, &none), Outcome::Inconclusive);
+    assert_eq!(
+        self::outcome(&gate, &AuditRecord { verdict: Verdict::Clean, ..searched }),
+        Outcome::Inconclusive
+    );
+}
+
+#[test]
+fn a_record_that_contradicts_itself_never_passes() {
+    type Damage = fn(&mut AuditRecord);
+    let clean: [(&str, Damage); 5] = [
+        ("that of a suspect poisoned", |record| record.suspects[0].verdict = Verdict::Poisoned),
+        ("that of a suspect inconclusive", |record| record.suspects[0].verdict = Verdict::Inconclusive),
+        ("1 samples are flagged", |record| record.flagged = audit(Verdict::Poisoned, 1).flagged),
+        ("flags 4 samples", |record| record.suspects[0].flagged = 4),
+        ("parameters are covered", |record| record.model.covered_parameters = usize::MAX),
+    ];
+    let poisoned: [(&str, Damage); 4] = [
+        ("a suspect clean", |record| record.suspects[0].verdict = Verdict::Clean),
+        ("by the suspects 9", |record| record.suspects[0].flagged = 9),
+        ("flagged twice", |record| record.flagged[1].index = record.flagged[0].index),
+        ("sample 10000 of 10000", |record| record.flagged[2].index = 10_000),
+    ];
+    let gate = Gate { max_flagged: Some(3), ..Gate::default() };
+    let whole = |verdict, flagged| {
+        let record = audit(verdict, flagged);
+        assert_eq!(record.contradiction(), None);
+        assert!(outcome(&gate, &record).passed());
+        record
+    };
+    for (named, damage) in clean {
+        let mut record = whole(Verdict::Clean, 0);
+        damage(&mut record);
+        let (outcome, why) = why(&gate, &record);
+        assert_eq!(outcome, Outcome::Inconclusive, "{named}");
+        assert!(why.contains("contradicts itself") && why.contains(named), "{named}: {why}");
+    }
+    for (named, damage) in poisoned {
+        let mut record = whole(Verdict::Poisoned, 3);
+        damage(&mut record);
+        let (outcome, why) = why(&gate, &record);
+        assert_eq!(outcome, Outcome::Poisoned, "{named}");
+        assert!(why.contains(named), "{named}: {why}");
+    }
+}
+
+#[test]
+fn the_worst_of_several_audits_decides() {
+    let code = |verdicts: &[Verdict]| {
+        let mut check = Check::new(Gate::default());
+        for verdict in verdicts {
+            check.add("audit.json", audit(*verdict, if *verdict == Verdict::Poisoned { 2 } else { 0 }));
+        }
+        check.exit_code()
+    };
+    use Verdict::{Clean, Inconclusive, Poisoned};
+    assert_eq!(code(&[Clean, Clean]), 0);
+    assert_eq!(code(&[Clean, Inconclusive, Clean]), 2);
+    assert_eq!(code(&[Inconclusive, Poisoned, Clean]), 1);
+    assert_eq!(code(&[]), 2);
+}
+
+fn load(text: impl AsRef<[u8]>) -> Result<Gate, ReportError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate.toml");
+    fs::write(&path, text).unwrap();
+    Gate::load(&path)
+}
+
+#[test]
+fn settings_come_from_a_file_and_what_it_leaves_out_has_its_default() {
+    let gate = load("# ours\nmax_flagged = 3\nrules = [\"delta\"]\nmin_coverage = 0.9\n").unwrap();
+    let expected =
+        Gate { max_flagged: Some(3), rules: vec!["delta".to_owned()], min_coverage: 0.9, ..Gate::default() };
+    assert_eq!(gate, expected);
+    assert_eq!(load("").unwrap(), Gate::default());
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_file_and_line() {
+    for (text, parts) in [
+        ("# a\nmax_flaged = 3\n", &["line 2", "max_flaged", "max_flagged_share"][..]),
+        ("max_flagged = \"three\"\n", &["line 1", "max_flagged", "string"]),
+        ("max_flagged = -1\n", &["line 1", "max_flagged"]),
+        ("allow_inconclusive = 1\n", &["line 1", "allow_inconclusive", "boolean"]),
+        ("min_suspects = 1\n\nrules = \"delta\"\n", &["line 3", "rules"]),
+        ("min_suspects = 1\nmin_suspects = 2\n", &["line 2", "min_suspects", "duplicate"]),
+        ("min_suspects = 1\nmin_coverage = 1.5\n", &["line 2", "min_coverage", "0 to 1"]),
+        ("max_flagged_share = nan\n", &["line 1", "max_flagged_share"]),
+        ("rules = [\"\"]\n", &["line 1", "rules"]),
+        ("[gate]\nmax_flagged = 1\n", &["line 1", "gate"]),
+        ("max_flagged = \n", &["line 1", "max_flagged"]),
+        ("max_flagged", &["line 1"]),
+    ] {
+        let error = load(text).unwrap_err();
+        assert!(matches!(error, ReportError::GateFile { .. }), "{text:?}: {error:?}");
+        let error = error.to_string();
+        assert!(error.contains("gate.toml") && !error.contains('\n'), "{text:?}: {error}");
+        parts.iter().for_each(|part| assert!(error.contains(part), "{text:?}: {error} lacks {part:?}"));
+    }
+    assert!(load(b"max_flagged = 1 # \xff").unwrap_err().to_string().contains("UTF-8"));
+    let missing = Gate::load("no/gate.toml").unwrap_err().to_string();
+    assert!(missing.contains("no/gate.toml") && !missing.contains("an audit wrote"), "{missing}");
+}

@@ -1,0 +1,327 @@
+//! The report page as text: what is in it, and that nothing of the user's becomes markup.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+
+use burn::tensor::Device;
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, SuspectSearch};
+use burn_delta_influence::capture::{FrozenModel, PassConfig};
+use burn_delta_influence::influence::{ImageList, predict};
+use burn_delta_influence::report::{
+    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html,
+};
+
+use crate::pages::{HANDLER, SCRIPT, audit, names};
+use crate::tiny::{Broken, Tiny, fit, quiet, samples, set};
+
+/// An audit of the tiny classifier, which makes no mistakes: an image is its brightest pixel.
+fn run() -> (Audit, burn::data::dataset::InMemDataset<burn_delta_influence::samples::LabeledImage>) {
+    let model = Tiny::new(&Device::flex().autodiff());
+    let data = set(samples(240));
+    let suspect = Suspect::new(crate::tiny::image([0.1, 0.9, 0.2, 0.85]), 1).with_id(HANDLER);
+    let list = ImageList(vec![(suspect.image.clone(), 0)]);
+    let frozen = FrozenModel::new(&model);
+    assert_eq!(predict(&frozen, &list, &PassConfig::new(1)).unwrap()[0].label, 1);
+    let config = AuditConfig { pass: quiet(), ..AuditConfig::new() };
+    let audit = DeltaAudit::new(config).run(&model, &fit(&model, &data), &data, &[suspect]).unwrap();
+    (audit, data)
+}
+
+/// Start tags of the page, as written.
+fn tags(page: &str) -> impl Iterator<Item = &str> {
+    // The style sheet and the script have no text of the user's, and their own rules.
+    let body = page.split_once("<body>").unwrap().1.split("<script>").next().unwrap();
+    body.split('<').skip(1).map(|part| part.split('>').next().unwrap()).filter(|tag| !tag.starts_with('/'))
+}
+
+#[test]
+fn an_audit_writes_its_page_with_pictures_of_everything_it_names() {
+    let (audit, data) = run();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/audit.html");
+    audit.save_html(&path, &data).unwrap();
+    let page = fs::read_to_string(&path).unwrap();
+    let evidence = &audit.record.evidence.suspects[0];
+    // A change without parameters is shown once, however often it was drawn.
+    let copies: HashSet<&str> =
+        audit.record.suspects[0].copies.iter().map(|copy| copy.transform.as_str()).collect();
+    assert!(copies.len() < audit.record.suspects[0].copies.len());
+    let pictures = 1
+        + copies.len()
+        + 12
+        + audit.record.flagged.len()
+        + evidence.highest_clean.len()
+        + evidence.typical_clean.len();
+    assert_eq!(page.matches("src=\"data:image/png;base64,iVBORw0KGgo").count(), pictures);
+    assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"en\">"));
+    assert_eq!(page.matches("<h1>").count(), 1);
+    assert!(!page.contains("no pictures"));
+}
+
+#[test]
+fn the_record_has_what_the_page_needs_but_not_every_score() {
+    let (audit, _) = run();
+    let EvidenceRecord { factors, samples_by_label, suspects } = &audit.record.evidence;
+    let factors = factors.as_ref().unwrap();
+    assert_eq!((factors.source.as_str(), factors.samples), ("fit", 240));
+    assert!(factors.corrected_by_audit && factors.eigenvalue_samples == 240);
+    assert_eq!(samples_by_label, &[60; 4]);
+    let evidence = &suspects[0];
+    let scores = evidence.scores.as_ref().unwrap();
+    assert_eq!(
+        scores.others.iter().chain(&scores.flagged).sum::<usize>(),
+        60,
+        "samples of the suspect's label"
+    );
+    assert_eq!(scores.flagged.iter().sum::<usize>(), audit.record.flagged.len());
+    let null = evidence.null.as_ref().unwrap();
+    assert!(
+        (16..=Delta::default().null_images).contains(&null.statistics.len()) && null.mistakes,
+        "{null:?}"
+    );
+    let neighbours: Vec<usize> =
+        evidence.highest_clean.iter().chain(&evidence.typical_clean).map(|entry| entry.index).collect();
+    let different: BTreeSet<usize> = neighbours.iter().copied().collect();
+    assert_eq!((neighbours.len(), different.len()), (16, 16));
+    let flagged = audit.flagged();
+    assert!(neighbours.iter().all(|n| n % 4 == 1 && flagged.binary_search(n).is_err()), "{neighbours:?}");
+    let highest = evidence.highest_clean.iter().map(|entry| entry.score).fold(f64::INFINITY, f64::min);
+    assert!(evidence.typical_clean.iter().all(|entry| entry.score <= highest));
+
+    let json = serde_json::to_string(&audit.record).unwrap();
+    let read: AuditRecord = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, audit.record);
+}
+
+#[test]
+fn nothing_from_the_user_s_data_is_markup() {
+    let (record, data) = audit(Verdict::Poisoned, 60, 20);
+    let page = HtmlReport::new(&record).with_class_names(names()).with_training_set(&data).unwrap().to_html();
+    assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
+    assert!(page.contains("&quot;&gt;&lt;img src=x onerror=alert(1)&gt;"));
+    assert!(!page.contains(SCRIPT) && !page.contains(HANDLER));
+    let ours = [
+        "a",
+        "article",
+        "b",
+        "button",
+        "code",
+        "dd",
+        "desc",
+        "details",
+        "dialog",
+        "div",
+        "dl",
+        "dt",
+        "figcaption",
+        "figure",
+        "footer",
+        "h1",
+        "h2",
+        "h3",
+        "header",
+        "img",
+        "label",
+        "li",
+        "line",
+        "main",
+        "nav",
+        "option",
+        "p",
+        "pre",
+        "rect",
+        "section",
+        "select",
+        "span",
+        "strong",
+        "summary",
+        "svg",
+        "table",
+        "td",
+        "text",
+        "th",
+        "title",
+        "tr",
+        "ul",
+    ];
+    for tag in tags(&page) {
+        let (name, attributes) = tag.split_once(' ').unwrap_or((tag, ""));
+        assert!(ours.contains(&name), "<{tag}>");
+        // Values are in double quotes: every second part is one.
+        for name in attributes.split('"').step_by(2) {
+            let name = name.trim().trim_end_matches('=');
+            assert!(!name.starts_with("on") && name != "style" && name != "srcset", "<{tag}>");
+        }
+        if let Some(source) = tag.split("src=\"").nth(1) {
+            assert!(source.starts_with("data:image/png;base64,"), "<{tag}>");
+        }
+        if let Some(target) = tag.split("href=\"").nth(1) {
+            assert!(target.starts_with('#'), "<{tag}>");
+        }
+    }
+    assert_eq!(page.matches("<script").count(), 1);
+}
+
+#[test]
+fn the_policy_names_the_only_style_and_script() {
+    let (record, _) = audit(Verdict::Clean, 60, 0);
+    let page = HtmlReport::new(&record).to_html();
+    let policy = page.split("http-equiv=\"Content-Security-Policy\" content=\"").nth(1).unwrap();
+    let policy = policy.split('"').next().unwrap();
+    assert!(policy.starts_with("default-src &#39;none&#39;; img-src data:;"), "{policy}");
+    assert!(!policy.contains("unsafe") && !policy.contains('*') && !policy.contains("http"), "{policy}");
+    assert_eq!(policy.matches("sha256-").count(), 2);
+    let at = |what| page.find(what).unwrap();
+    assert!(
+        at("Content-Security-Policy") < at("<style>"),
+        "what stands before the policy is not bound by it"
+    );
+    // Their own end tags would end them early.
+    assert_eq!((page.matches("</script>").count(), page.matches("</style>").count()), (1, 1));
+}
+
+#[test]
+fn every_verdict_has_its_sentence_and_its_advice() {
+    for (verdict, flagged, note, sentence, advice) in [
+        (
+            Verdict::Poisoned,
+            20,
+            true,
+            "<h1>Poisoned: 20 of 60 training images taught the model to take",
+            "audit.cleaned",
+        ),
+        (
+            Verdict::Clean,
+            0,
+            false,
+            "<h1>No poison found: nothing in 60 training images",
+            "Nothing has to be removed. The mistake is as natural as others",
+        ),
+        (
+            Verdict::Clean,
+            0,
+            true,
+            "<h1>No poison found, but in 60 training images some speak for",
+            "Nothing has to be removed yet",
+        ),
+        (Verdict::Inconclusive, 0, true, "<h1>Cannot tell whether any of 60", "several suspects"),
+        (Verdict::Poisoned, 0, true, "<h1>Poisoned: 0 of 60", "no image can be named"),
+    ] {
+        let (mut record, _) = audit(verdict, 60, flagged);
+        record.suspects[0].note = record.suspects[0].note.take().filter(|_| note);
+        let page = HtmlReport::new(&record).to_html();
+        assert!(page.contains(sentence) && page.contains(advice), "{verdict}");
+        assert_eq!(page.contains("id=\"gallery\""), flagged > 0);
+        // The samples that speak most are to be looked at where nothing is flagged and there is a note.
+        let in_doubt = note && verdict != Verdict::Poisoned;
+        assert_eq!(page.contains("Not flagged, but it speaks for the mistake"), in_doubt, "{verdict}");
+        assert!(!in_doubt || !page.contains("stands out behind") && !page.contains("as natural as others"));
+    }
+}
+
+#[test]
+fn a_search_that_found_no_suspect_has_a_page_of_its_own() {
+    let model = Tiny::new(&Device::flex());
+    let data = set(samples(60));
+    let found = SuspectSearch { pass: quiet(), ..SuspectSearch::default() }.find(&model, &data).unwrap();
+    assert!(found.suspects.is_empty());
+    let config = AuditConfig { pass: quiet(), ..AuditConfig::new() };
+    let audit = DeltaAudit::new(config).run_found(&model, &fit(&model, &data), &data, &found).unwrap();
+    let page = audit.html_report(&data).unwrap().to_html();
+    for said in [
+        "<h1>Cannot tell whether 60 training images are free of poison: there was no suspect to ask about.",
+        "Search among more validation images",
+        "id=\"numbers\"",
+        "A pass of the finished model over 60",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    for not in ["0 suspects", "suspects below", "id=\"suspects\"", "#suspects", "earlier release"] {
+        assert!(!page.contains(not), "{not}");
+    }
+}
+
+#[test]
+fn a_record_alone_makes_the_same_page_without_pictures() {
+    let (record, data) = audit(Verdict::Poisoned, 60, 20);
+    let page = HtmlReport::new(&record).to_html();
+    assert!(page.contains("has no pictures") && !page.contains("<img"));
+    let with = HtmlReport::new(&record).with_training_set(&data).unwrap().to_html();
+    assert!(with.contains("<img") && !with.contains("has no pictures"));
+    for page in [&page, &with] {
+        assert_eq!(page.matches("<svg").count(), 3);
+        assert_eq!(page.matches("data-rank=").count(), 20);
+        for text in ["norm1.gamma", "in 50 of 200 steps", "64 harmless mistakes", "3.9 × 10⁻¹²", "90.0 %"]
+        {
+            assert!(page.contains(text), "{text}");
+        }
+    }
+}
+
+#[test]
+fn an_old_record_makes_a_page_that_says_what_it_lacks() {
+    let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
+    record.evidence = EvidenceRecord::default();
+    let json = serde_json::to_value(&record).unwrap();
+    assert!(json.get("evidence").is_none());
+    let folder = tempfile::tempdir().unwrap();
+    let [old, page] = ["audit.json", "audit.html"].map(|name| folder.path().join(name));
+    fs::write(&old, json.to_string()).unwrap();
+    assert_eq!(load_audit(&old).unwrap(), record);
+    save_html(&old, &page).unwrap();
+    let page = fs::read_to_string(page).unwrap();
+    assert!(
+        page.contains("of an earlier release") && page.contains("does not say where the factors came from")
+    );
+    // A default record, too, is a page.
+    assert!(HtmlReport::new(&AuditRecord::default()).to_html().ends_with("</html>\n"));
+}
+
+#[test]
+fn counts_beyond_measure_are_shown_and_a_sample_that_is_not_there_is_named() {
+    let (mut record, data) = audit(Verdict::Poisoned, 60, 20);
+    let scores = record.evidence.suspects[0].scores.as_mut().unwrap();
+    scores.others.fill(usize::MAX);
+    scores.flagged.fill(usize::MAX - 1);
+    record.evidence.samples_by_label.fill(usize::MAX);
+    assert!(HtmlReport::new(&record).to_html().ends_with("</html>\n"));
+    record.evidence.suspects[0].highest_clean[0].index = 60;
+    let error = HtmlReport::new(&record).with_training_set(&data).unwrap_err();
+    assert!(matches!(error, ReportError::Sample { index: 60, .. }), "{error}");
+    assert!(error.to_string().contains("has 60"), "{error}");
+}
+
+#[test]
+fn pictures_come_from_the_audited_data_set_alone() {
+    let (record, _) = audit(Verdict::Poisoned, 60, 20);
+    let (_, other) = audit(Verdict::Poisoned, 61, 20);
+    let error = HtmlReport::new(&record).with_training_set(&other).unwrap_err();
+    assert!(matches!(error, ReportError::OtherData { expected: 60, got: 61 }), "{error}");
+    let broken = Broken { samples: samples(60), at: 3 };
+    let error = HtmlReport::new(&record).with_training_set(&broken).unwrap_err().to_string();
+    assert!(error.contains("sample 3") && error.contains("on fire"), "{error}");
+    // What the audit does not name is not read.
+    let unread = Broken { samples: samples(60), at: 55 };
+    assert!(HtmlReport::new(&record).with_training_set(&unread).is_ok());
+}
+
+#[test]
+fn a_flagged_image_costs_what_the_documentation_says() {
+    let size = |flagged| {
+        let (record, data) = audit(Verdict::Poisoned, 1000, flagged);
+        HtmlReport::new(&record).with_training_set(&data).unwrap().to_html().len()
+    };
+    let (few, many) = (size(100), size(600));
+    let png = 4096; // of these noisy images at most, as base64
+    let each = (many - few) / 500;
+    assert!(each < png + 1100, "{each} bytes per flagged image");
+}
+
+#[test]
+fn a_page_that_cannot_be_written_names_the_file() {
+    let (record, _) = audit(Verdict::Clean, 60, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let error = HtmlReport::new(&record).save(folder.path()).unwrap_err().to_string();
+    assert!(error.contains(&folder.path().display().to_string()), "{error}");
+}
