@@ -26,8 +26,9 @@ use crate::support::Outcome;
 use crate::table::{LEAST_SUCCESS, median};
 use crate::unlearners::{Data, MethodChoice, Task, fitted};
 
-/// Parts of the poisons that were found, and clean images that were taken for one, per poison.
-const FOUND: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 1.0];
+/// Parts of the poisons that were found, and clean images that were taken for one, per poison. From none of them one clean image
+/// is removed (there is no unlearning of nothing): what training on does by itself.
+const FOUND: [f64; 6] = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0];
 const WRONG: [f64; 4] = [0.0, 1.0, 5.0, 20.0];
 
 /// Where the flagged samples come from.
@@ -192,7 +193,7 @@ impl<'a> Case<'a> {
                 let mut clean: Vec<usize> =
                     (0..self.trained.train_len()).filter(|n| poisons.binary_search(n).is_err()).collect();
                 clean.shuffle(&mut rng);
-                let mistaken = (wrong * poisons.len() as f64).round() as usize;
+                let mistaken = ((wrong * poisons.len() as f64).round() as usize).max(usize::from(part == 0));
                 return Ok([&truth[..part], &clean[..mistaken.min(clean.len())]].concat());
             }
         };

@@ -10,7 +10,6 @@ mod not_covered;
 mod refusals;
 mod rules;
 mod search;
-mod spans;
 mod transforms;
 mod two_attacks;
 mod whole;

@@ -1,4 +1,8 @@
 //! What a subscriber of `tracing` sees of an audit, by level.
+//! Alone in its process: `tracing` remembers for all threads whether anybody listens to a span.
+
+#[path = "support/tiny.rs"]
+mod tiny;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -11,7 +15,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::tiny::{Tiny, fit, image, quiet, samples, set};
+use tiny::{Tiny, fit, image, quiet, samples, set};
 
 /// Spans by name, with the names of those that they are in, and the levels of events.
 #[derive(Clone, Default)]
