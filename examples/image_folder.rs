@@ -464,6 +464,9 @@ fn unlearned(
     if let Some(attack) = &data.attack {
         probe =
             probe.with_triggered(attack.triggered.iter().map(|sample| sample.image.clone()), attack.target);
+        // They keep their true label.
+        probe =
+            attack.triggered.first().into_iter().fold(probe, |probe, first| probe.with_victim(first.label));
     }
     let probe = probe.with_flagged(&data.train, &audit.flagged())?;
     let before = probe.measure(task.model())?;

@@ -147,6 +147,7 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let probe = Probe::new(&suspects)
         .with_clean(&test_set)
         .with_triggered(images, TARGET)
+        .with_victim(VICTIM)
         .with_flagged(&train_set, &flagged)?;
     let before = probe.measure(task.model())?;
     let resume = Resume::new(epochs.div_ceil(3), |model, data, epochs| {

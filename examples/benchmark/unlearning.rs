@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audits::{Bench, attacked_suspects};
 use crate::grid::ModelCell;
-use crate::models::{Models, TrainedCell, predictions, training_config};
+use crate::models::{Models, TrainedCell, training_config};
 use crate::plots::{Line, chart};
 use crate::support::Outcome;
 use crate::table::{LEAST_SUCCESS, median};
@@ -208,16 +208,6 @@ impl<'a> Case<'a> {
         Ok(audit.flagged())
     }
 
-    /// Share of the victim class's clean test images that a model takes for the wanted class.
-    fn untriggered(&self, model: &ResNet9) -> Outcome<f64> {
-        let record = &self.trained.record;
-        let victims = self.trained.test.iter().filter(|sample| sample.label == record.cell.victim);
-        let victims: Vec<LabeledImage> = victims.cloned().collect();
-        let said = predictions(model, &victims)?;
-        let taken = said.iter().filter(|said| Some(said.label) == record.wanted).count();
-        Ok(taken as f64 / victims.len().max(1) as f64)
-    }
-
     /// What an audit of the unlearned model says of the suspect from which the samples were flagged.
     fn recheck(&self, model: &ResNet9, cleaned: &Cleaned) -> Outcome<Verdict> {
         let factors = fitted(model, cleaned, self.trained.record.cell.seed)?;
@@ -233,10 +223,9 @@ impl<'a> Case<'a> {
         let probe = Probe::new(&self.suspects)
             .with_clean(&self.test)
             .with_triggered(images, record.wanted.unwrap_or_default())
+            .with_victim(cell.victim)
             .with_flagged(&self.data, flagged)?;
         let before = probe.measure(&self.trained.model)?;
-        let untriggered = self.untriggered(&self.trained.model)?;
-        let mut untriggered = (untriggered, untriggered);
         let config =
             training_config(&cell, self.models.out.join("training-of-unlearners").join(cell.to_string()));
         let (classes, device) = (self.trained.classes, self.models.device.clone());
@@ -254,10 +243,9 @@ impl<'a> Case<'a> {
         let result = match unlearned {
             Some((unlearned, task)) => {
                 let after = probe.measure(&unlearned.model)?;
-                untriggered.1 = self.untriggered(&unlearned.model)?;
                 let record =
                     unlearn::record(&unlearned, flagged.len(), before, after).with_training(original);
-                let recheck = (flags == Flags::Delta && choice.trains())
+                let recheck = (flags == Flags::Delta)
                     .then(|| self.recheck(&unlearned.model, &task.cleaned()))
                     .transpose()?;
                 UnlearnRecord { recheck, ..record }
@@ -276,7 +264,7 @@ impl<'a> Case<'a> {
             method: choice,
             found: flagged.iter().filter(|n| record.poisons.binary_search(n).is_ok()).count(),
             poisons: record.poisons.len(),
-            untriggered: Some(untriggered),
+            untriggered: result.before.untriggered_rate.zip(result.after.untriggered_rate),
             training_seconds: record.seconds,
             record: result,
         })

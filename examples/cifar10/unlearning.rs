@@ -57,7 +57,7 @@ pub fn run(
     };
     let images = data.attacked.iter().map(|sample| sample.image.clone());
     let probe = Probe::new(suspects).with_clean(&data.test).with_triggered(images, arguments.target);
-    let probe = probe.with_flagged(&data.train, &audit.flagged())?;
+    let probe = probe.with_victim(arguments.victim).with_flagged(&data.train, &audit.flagged())?;
     let before = phase("measure", || Ok(probe.measure(model)?))?;
     println!("  {}", describe(&before));
     let mut records = Vec::new();

@@ -95,13 +95,11 @@ impl MethodChoice {
                 steps: steps(config.learning_rate),
                 ..BadTeacher::new(epochs, network)
             }),
-            Self::Ssd => Box::new(Ssd { seed: config.seed, ..Ssd::new() }),
+            Self::Ssd => {
+                let interrupter = Some(config.interrupter.clone());
+                Box::new(Ssd { seed: config.seed, interrupter, ..Ssd::new() })
+            }
         }
-    }
-
-    /// Whether it is a training on the samples that are left, and nothing else.
-    pub fn trains(self) -> bool {
-        matches!(self, Self::Retrain | Self::Resume)
     }
 
     /// Its name on the command line and in files.

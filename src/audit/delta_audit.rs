@@ -181,6 +181,10 @@ impl DeltaAudit {
     /// Audits a model that has been unlearned, on the data that it was left with: do samples of the suspects' wrong labels still
     /// influence them more than chance allows? The model need not make the mistakes any more.
     ///
+    /// Samples that were removed can't be named: a clean recheck says that nothing like them was missed. That the model has
+    /// forgotten them is for its answers to show ([`Probe`](crate::unlearn::Probe)). A suspect that is answered wrongly still is judged as a
+    /// reported one, so that doubt about it counts.
+    ///
     /// `factors` must be those of the new model.
     ///
     /// # Errors
@@ -251,7 +255,6 @@ impl DeltaAudit {
             train,
             labels: &labels,
             seed: self.config.seed,
-            reported: asked == Asked::Reported,
             pass: &self.config.pass,
         };
         judge.apply(self.config.rule, &mut cases)?;
@@ -325,7 +328,10 @@ impl DeltaAudit {
                 CopyRecord { transform, label, predicted: said.label, influence: None }
             });
             let copies = copies.collect();
-            cases.push(Case { suspect, prediction, seed, classes, copies, finding: Finding::default() });
+            // Of a search's many honest mistakes some give rise to doubt in a clean model.
+            let reported = asked != Asked::Found && prediction.label == *label;
+            let finding = Finding::default();
+            cases.push(Case { suspect, prediction, reported, seed, classes, copies, finding });
         }
         Ok((cases, classes))
     }

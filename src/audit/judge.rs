@@ -25,6 +25,8 @@ const FEWEST_CANDIDATES: usize = 8;
 pub(super) struct Case<'a> {
     pub suspect: &'a Suspect,
     pub prediction: Prediction,
+    /// Whether somebody takes it for a poison's work, and the model gives it the wrong label: a doubt then counts.
+    pub reported: bool,
     /// What makes the copies.
     pub seed: u64,
     pub classes: usize,
@@ -100,8 +102,6 @@ pub(super) struct Judge<'a, M, I, D> {
     /// Of every training sample.
     pub labels: &'a [usize],
     pub seed: u64,
-    /// Whether somebody takes the suspects for a poison's work: a doubt then counts.
-    pub reported: bool,
     pub pass: &'a PassConfig,
 }
 
@@ -203,7 +203,9 @@ where
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
-                    finding.doubt(evidence.doubt(suspect), scores, self.reported);
+                    let mut mine = numbers.iter().skip(suspect).step_by(evidence.suspects());
+                    let reported = mine.any(|&number| cases[number].reported);
+                    finding.doubt(evidence.doubt(suspect), scores, reported);
                 }
                 findings.push(finding);
             }

@@ -54,6 +54,24 @@ impl UnlearnRecord {
         both.filter(|(before, after)| before.is_wrong() && before.predicted == after.predicted).count()
     }
 
+    /// Whether the trigger still works: the poison success rate lies above the rate without trigger by more than two standard errors of
+    /// their difference. Where the latter was not measured it counts as 0. False where no trigger is known.
+    pub fn trigger_works(&self) -> bool {
+        let StateRecord { poison_success_rate, triggered_images, untriggered_rate, .. } = self.after;
+        let (Some(rate), bare) = (poison_success_rate, untriggered_rate.unwrap_or(0.0)) else { return false };
+        let images = triggered_images.unwrap_or(1).max(1) as f64;
+        rate - bare > 2.0 * ((variance(rate) + variance(bare)) / images).sqrt()
+    }
+
+    /// Whether clean accuracy was lost: by more than two standard errors of the difference of two measurements.
+    pub fn loses_accuracy(&self) -> bool {
+        let (Some(before), Some(after)) = (self.before.clean_accuracy, self.after.clean_accuracy) else {
+            return false;
+        };
+        let images: usize = self.after.classes.iter().map(|class| class.samples).sum();
+        before - after > 2.0 * ((variance(before) + variance(after)) / images.max(1) as f64).sqrt()
+    }
+
     /// Suspects to which the model before gave their wrong label, as far as that is known.
     pub(super) fn wrong_before(&self) -> usize {
         self.before.suspects.iter().filter(|suspect| suspect.is_wrong()).count()
@@ -65,6 +83,11 @@ impl UnlearnRecord {
         let share = self.gradient_evaluations.map(|cost| cost / gradient_evaluations);
         Self { share_of_training: share, ..self }
     }
+}
+
+/// Of one draw that succeeds at this rate.
+fn variance(rate: f64) -> f64 {
+    rate * (1.0 - rate)
 }
 
 impl Default for UnlearnRecord {
@@ -94,6 +117,13 @@ pub struct StateRecord {
     /// Share of triggered test images on which the attack succeeds, 0 to 1, where the attack is known.
     #[serde(default, with = "finite::option")]
     pub poison_success_rate: Option<f64>,
+    /// How many triggered images that is a share of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered_images: Option<usize>,
+    /// Share of the victim class's clean test images that get the wanted label without any trigger, 0 to 1, where it was measured: what
+    /// is left of the poison success rate when the poison is gone.
+    #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
+    pub untriggered_rate: Option<f64>,
     /// Share of clean test images that it gets right, 0 to 1, where there are any.
     #[serde(default, with = "finite::option")]
     pub clean_accuracy: Option<f64>,

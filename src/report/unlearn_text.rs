@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
-use super::{StateRecord, SuspectState, UnlearnRecord};
+use super::{StateRecord, SuspectState, UnlearnRecord, Verdict};
 
 /// How many of the classes that lost accuracy have a line.
 const LOST: usize = 3;
@@ -33,6 +33,7 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
         row(format!("  of class {label}"), [Some(percent(before)), Some(percent(after))]);
     }
     row("poison success rate".to_owned(), both(|state| state.poison_success_rate.map(percent)));
+    row("  without the trigger".to_owned(), both(|state| state.untriggered_rate.map(percent)));
     row("flagged samples with their label".to_owned(), both(|state| state.flagged_kept.map(grouped)));
     let mut has_margin = false;
     for at in 0..before.suspects.len().max(after.suspects.len()) {
@@ -67,13 +68,33 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
         let _ = writeln!(out, "note      {}", one_line(note));
     }
     if let Some(verdict) = record.recheck {
-        let _ = writeln!(out, "audit of the new model, from the same suspects: {verdict}");
+        let _ = writeln!(
+            out,
+            "audit of the new model, on the samples that are left, from the same suspects: {verdict}"
+        );
+        if record.still_wrong() > 0 && verdict == Verdict::Clean {
+            let _ =
+                writeln!(out, "          (none of these samples stands out; that does not undo the mistake)");
+        }
     }
     out
 }
 
-/// Whether it did what it is for, and what to do where it did not.
+/// Whether it did what it is for, what to do where it did not, and what it cost where that shows.
 fn headline(record: &UnlearnRecord) -> String {
+    let mut out = outcome(record);
+    if let (true, Some(before), Some(after)) =
+        (record.loses_accuracy(), record.before.clean_accuracy, record.after.clean_accuracy)
+    {
+        let _ =
+            writeln!(out, "It costs clean accuracy: {} before, {} after.", percent(before), percent(after));
+    }
+    out.push('\n');
+    out
+}
+
+/// Whether the mistake, or the trigger, is still there.
+fn outcome(record: &UnlearnRecord) -> String {
     let (samples, method) = (counted(record.removed, "training sample"), printable(&record.method));
     let seconds = duration(record.seconds);
     let done = format!("Unlearned {samples} by {method} in {seconds}");
@@ -82,6 +103,23 @@ fn headline(record: &UnlearnRecord) -> String {
     let is_new = record.method == "retrain";
     let anew = "Train it anew without them (`retrain`), or for longer.";
     match (record.still_wrong(), record.wrong_before()) {
+        (0, _) if record.trigger_works() => {
+            let rate = percent(record.after.poison_success_rate.unwrap_or_default());
+            let bare = match record.after.untriggered_rate {
+                Some(bare) => format!("{} of them without it", percent(bare)),
+                None => "how many of them without it was not measured".to_owned(),
+            };
+            let advice = match is_new {
+                true => {
+                    "It never saw the samples: poisons were missed. Audit the new model, and give more suspects."
+                }
+                false => anew,
+            };
+            format!(
+                "Partly unlearned: after {method} without {samples} ({seconds}) {rate} of the images with the trigger still get the \
+                 wanted label ({bare}).\n{advice}\n"
+            )
+        }
         (0, 0) => match record.after.flagged_kept {
             Some(kept) if kept > 0 && kept >= record.removed => {
                 let advice = match is_new {
@@ -91,18 +129,18 @@ fn headline(record: &UnlearnRecord) -> String {
                     }
                     false => anew,
                 };
-                format!("{failed} all of them their label.\n{advice}\n\n")
+                format!("{failed} all of them their label.\n{advice}\n")
             }
-            Some(_) => format!("{done}.\n\n"),
+            Some(_) => format!("{done}.\n"),
             None => {
                 let why = match record.before.suspects.is_empty() {
                     true => "no suspect was asked",
                     false => "no suspect had its wrong label before",
                 };
-                format!("{done}, as far as is known: {why}.\n\n")
+                format!("{done}, as far as is known: {why}.\n")
             }
         },
-        (0, _) => format!("{done}.\n\n"),
+        (0, _) => format!("{done}.\n"),
         (wrong, _) => {
             let advice = match is_new {
                 true => {
@@ -112,7 +150,7 @@ fn headline(record: &UnlearnRecord) -> String {
                 false => anew,
             };
             let all = counted(record.after.suspects.len(), "suspect");
-            format!("{failed} the wrong answer on {} of {all}.\n{advice}\n\n", grouped(wrong))
+            format!("{failed} the wrong answer on {} of {all}.\n{advice}\n", grouped(wrong))
         }
     }
 }

@@ -109,7 +109,8 @@ where
         let mut samples: Vec<usize> = drawn.into_iter().map(|k| retained[k]).collect();
         samples.extend(task.flagged());
         samples.sort_unstable();
-        let legs = vec![Leg { samples, batch_size: self.steps.batch_size, kind: () }; self.epochs];
+        let leg = Leg { samples, batch_size: self.steps.batch_size, warms_up: true, kind: () };
+        let legs = vec![leg; self.epochs];
         let (competent, incompetent) = (task.model().valid(), (self.init)().valid());
         let loss = |student: &M, batch: LabeledBatch, samples: &[usize], (): ()| {
             let images = batch.images();

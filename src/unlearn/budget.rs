@@ -1,6 +1,7 @@
 //! Which method a budget allows.
 //!
-//! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `resume` overwrites what they taught; `scrub` and
+//! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `resume` overwrites what they taught, in its last layers
+//! alone (`resume-last-layers`) what they taught there; `scrub` and
 //! `bad-teacher` push it away; `ssd` only makes it smaller. The first one that fits is taken, and of several settings of one method
 //! the most thorough that fits.
 
@@ -18,7 +19,7 @@ use crate::samples::LabeledSample;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearner};
 
 /// Methods from the most trusted on; others come last.
-const TRUST: [&str; 5] = ["retrain", "resume", "scrub", "bad-teacher", "ssd"];
+const TRUST: [&str; 6] = ["retrain", "resume", "resume-last-layers", "scrub", "bad-teacher", "ssd"];
 
 /// What unlearning may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +69,8 @@ impl Budget {
     /// The candidate that is run. Several settings of one method (epochs, say) may be among them.
     ///
     /// # Errors
-    /// [`UnlearnError::Budget`] where none fits, naming what the cheapest takes; [`UnlearnError::Setting`] for a budget that is no number.
+    /// [`UnlearnError::Budget`] where none fits, naming what the cheapest takes; [`UnlearnError::Setting`] for a budget that is no number,
+    /// and for a candidate that would cost, and do, nothing.
     pub fn choose<M, D, I>(
         &self,
         size: TaskSize,
@@ -84,6 +86,10 @@ impl Budget {
             .enumerate()
             .map(|(at, method)| (at, method.name(), method.cost(size)))
             .collect();
+        if let Some((_, name, cost)) = order.iter().find(|(_, _, cost)| cost.in_gradients() <= 0.0) {
+            let detail = format!("{name} would take {cost}: give it 1 or more");
+            return UnlearnError::setting("epochs", detail);
+        }
         order.sort_by(|(_, a, one), (_, b, other)| {
             let thorough = other.in_gradients().total_cmp(&one.in_gradients());
             trust(a).cmp(&trust(b)).then(thorough)

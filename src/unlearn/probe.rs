@@ -20,6 +20,7 @@ pub struct Probe<'a, D> {
     suspects: &'a [Suspect],
     clean: Option<&'a D>,
     triggered: Option<(ImageList, usize)>,
+    victim: Option<usize>,
     flagged: Option<ImageList>,
     pass: PassConfig,
 }
@@ -27,7 +28,14 @@ pub struct Probe<'a, D> {
 impl<'a, D> Probe<'a, D> {
     /// A probe of these suspects.
     pub fn new(suspects: &'a [Suspect]) -> Self {
-        Self { suspects, clean: None, triggered: None, flagged: None, pass: PassConfig::new(128) }
+        Self {
+            suspects,
+            clean: None,
+            triggered: None,
+            victim: None,
+            flagged: None,
+            pass: PassConfig::new(128),
+        }
     }
 
     /// With another batch size than 128, without a bar, or with an interrupter.
@@ -45,6 +53,12 @@ impl<'a, D> Probe<'a, D> {
     pub fn with_triggered(self, images: impl IntoIterator<Item = Image>, target: usize) -> Self {
         let images = images.into_iter().map(|image| (image, target)).collect();
         Self { triggered: Some((ImageList(images), target)), ..self }
+    }
+
+    /// With the class that the triggered images are of: the part of its clean test images that the model takes for the target of
+    /// [`with_triggered`](Self::with_triggered) all the same is told beside the PSR, and a PSR that is no higher is none.
+    pub fn with_victim(self, class: usize) -> Self {
+        Self { victim: Some(class), ..self }
     }
 
     /// With the flagged samples of the training data: how many of them a model gives the label that they were flagged with.
@@ -87,20 +101,31 @@ impl<'a, D> Probe<'a, D> {
                 .map_or(0.0, |p| f64::from(*p)),
             margin: margin(&prediction.probabilities, suspect.label),
         });
-        let poison_success_rate = match &self.triggered {
-            Some((images, target)) if !images.0.is_empty() => {
-                let predictions = predict(&frozen, images, &self.pass)?;
-                let hits = predictions.iter().filter(|prediction| prediction.label == *target).count();
-                Some(hits as f64 / predictions.len() as f64)
+        let triggered = self.triggered.as_ref().filter(|(images, _)| !images.0.is_empty());
+        let poison_success_rate = match triggered {
+            Some((images, target)) => {
+                let said = predict(&frozen, images, &self.pass)?;
+                share(said.iter().map(|said| said.label == *target))
             }
-            _ => None,
+            None => None,
         };
-        let counts = match self.clean {
-            Some(clean) if !clean.is_empty() => self.counts(&frozen, clean)?,
-            _ => BTreeMap::new(),
+        // What is said of each, and its label.
+        let clean: Vec<(usize, usize)> = match self.clean {
+            Some(clean) if !clean.is_empty() => {
+                let said = predict_labelled(&frozen, &ImageSource::new(clean), &self.pass)?;
+                said.into_iter().map(|(said, label)| (said.label, label)).collect()
+            }
+            _ => Vec::new(),
         };
-        let tested: usize = counts.values().map(|(samples, _)| samples).sum();
-        let right: usize = counts.values().map(|(_, right)| right).sum();
+        let untriggered_rate = triggered.zip(self.victim).and_then(|((_, target), victim)| {
+            share(clean.iter().filter(|(_, label)| *label == victim).map(|(said, _)| said == target))
+        });
+        let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
+        for &(said, label) in &clean {
+            let (samples, right) = counts.entry(label).or_default();
+            *samples += 1;
+            *right += usize::from(said == label);
+        }
         let classes = counts.into_iter().map(|(label, (samples, right))| ClassState {
             label,
             samples,
@@ -116,32 +141,19 @@ impl<'a, D> Probe<'a, D> {
         Ok(StateRecord {
             suspects: suspects.collect(),
             poison_success_rate,
-            clean_accuracy: (tested > 0).then(|| right as f64 / tested as f64),
+            triggered_images: triggered.map(|(images, _)| images.0.len()),
+            untriggered_rate,
+            clean_accuracy: share(clean.iter().map(|(said, label)| said == label)),
             classes: classes.collect(),
             flagged_kept,
         })
     }
+}
 
-    /// Clean test images of each class, and how many of them the model gets right.
-    fn counts<M, I>(
-        &self,
-        model: &FrozenModel<M>,
-        clean: &D,
-    ) -> Result<BTreeMap<usize, (usize, usize)>, UnlearnError>
-    where
-        M: Module + Classifier,
-        I: LabeledSample,
-        D: Dataset<I>,
-    {
-        let predictions = predict_labelled(model, &ImageSource::new(clean), &self.pass)?;
-        let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
-        for (prediction, label) in predictions {
-            let (samples, right) = counts.entry(label).or_default();
-            *samples += 1;
-            *right += usize::from(prediction.label == label);
-        }
-        Ok(counts)
-    }
+/// The share that is true; none of nothing.
+fn share(of: impl Iterator<Item = bool>) -> Option<f64> {
+    let (count, hits) = of.fold((0, 0_usize), |(count, hits), hit| (count + 1, hits + usize::from(hit)));
+    (count > 0).then(|| hits as f64 / count as f64)
 }
 
 /// z_y − logsumexp_{j≠y} z_j = ln p_y − ln Σ_{j≠y} p_j; `None` where that is not finite.

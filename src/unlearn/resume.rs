@@ -21,6 +21,8 @@ use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 
 /// The name in records.
 pub(super) const RESUME: &str = "resume";
+/// That of CF-k.
+const LAST_LAYERS: &str = "resume-last-layers";
 
 /// The share of the original training that the corrective-unlearning benchmark gives to each method but retraining: 1,000 of 4,000
 /// steps.
@@ -52,8 +54,9 @@ fn ready<M: Module>(model: &M) -> M {
 
 /// [`resume`] as an [`Unlearner`]: a training function that takes the number of epochs, too.
 ///
-/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. To start from
-/// a checkpoint of the original training, with its optimizer and its learning rates, see [`branch_checkpoint`].
+/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
+/// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
+/// To start from a checkpoint of the original training, with its optimizer and its learning rates, see [`branch_checkpoint`].
 #[derive(Clone, Debug)]
 pub struct Resume<Train> {
     epochs: usize,
@@ -84,7 +87,7 @@ where
     Train: Fn(M, SelectionDataset<D, I>, usize) -> Result<M, E>,
 {
     fn name(&self) -> &'static str {
-        RESUME
+        if self.last_layers.is_some() { LAST_LAYERS } else { RESUME }
     }
 
     /// An upper bound with [`with_last_layers`](Resume::with_last_layers), whose backward pass ends early.
@@ -101,8 +104,9 @@ where
             None => run(RESUME, ready(task.model()), task.cleaned(), train)?,
             Some(count) => {
                 let frozen = FrozenLayers::all_but_last(task.model(), count)?;
-                let trained = run(RESUME, frozen.freeze(ready(task.model())), task.cleaned(), train)?;
-                Unlearned { model: frozen.thaw(task.model(), trained.model)?, ..trained }
+                let trained = run(LAST_LAYERS, frozen.freeze(ready(task.model())), task.cleaned(), train)?;
+                let note = Some(format!("the last {count} layers alone, {} epochs", self.epochs));
+                Unlearned { model: frozen.thaw(task.model(), trained.model)?, note, ..trained }
             }
         };
         Ok(Unlearned { cost: Some(Unlearner::<M, D, I>::cost(self, task.size())), ..unlearned })
@@ -112,6 +116,10 @@ where
 /// Copies the checkpoint of one epoch from the folder of a training with burn's `Learner` into that of a new one: weights, optimizer
 /// and learning rates. `SupervisedTraining::new(into, …).with_default_checkpointers().checkpoint(epoch)` then goes on from there,
 /// on the cleaned data, and the original training's checkpoints stay as they are.
+///
+/// The training function of a [`Resume`] from there needs a number of epochs in all of `epoch` + `epochs`, and should shift or mirror images.
+/// A late checkpoint brings the low learning rate of the schedule's end, which forgets nothing: branch off early, or give
+/// the new training a schedule of its own.
 ///
 /// An epoch before the poison was learned leaves less to be forgotten. What a collector gathered up to it is left behind: the poisons have
 /// their share in it.

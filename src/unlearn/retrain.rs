@@ -10,6 +10,7 @@ use burn::data::dataset::Dataset;
 use burn::data::dataset::transform::SelectionDataset;
 use burn::module::Module;
 
+use super::checkpoint::is_finite;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 
 /// The name in records.
@@ -36,7 +37,8 @@ where
 
 /// [`retrain`] as an [`Unlearner`]: a training function that takes the number of epochs, too.
 ///
-/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints.
+/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
+/// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
 #[derive(Clone, Debug)]
 pub struct Retrain<Init, Train> {
     epochs: usize,
@@ -86,6 +88,7 @@ pub(super) fn run<M, I, D, E>(
     train: impl FnOnce(M, D) -> Result<M, E>,
 ) -> Result<Unlearned<M>, UnlearnError>
 where
+    M: Module,
     D: Dataset<I>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
@@ -95,5 +98,11 @@ where
     let _span = tracing::info_span!("unlearn", method, samples = cleaned.len()).entered();
     let start = Instant::now();
     let model = train(model, cleaned).map_err(|error| UnlearnError::Training(error.into()))?;
+    if !is_finite(&model) {
+        let said = format!(
+            "{method}: the model that it returned has weights that are NaN or infinite: lower its learning rate"
+        );
+        return Err(UnlearnError::Training(said.into()));
+    }
     Ok(Unlearned { model, method, seconds: start.elapsed().as_secs_f64(), cost: None, note: None })
 }

@@ -26,16 +26,22 @@
 use std::time::Instant;
 
 use burn::data::dataset::Dataset;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, softmax};
 use serde_json::json;
 
-use crate::influence::{Classifier, LabeledBatch, cross_entropy};
+use crate::capture::{BatchSource, on_device};
+use crate::influence::{Classifier, ImageSource, LabeledBatch, cross_entropy};
 use crate::samples::LabeledSample;
 
 use super::steps::{Leg, Steps};
 use super::{Cost, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
+
+/// Samples on which student and teacher are compared before the run.
+const COMPARED: usize = 32;
+/// Relative difference of logits that differ in rounding alone.
+const ROUNDING: f64 = 1e-5;
 
 /// Settings of SCRUB.
 ///
@@ -80,6 +86,27 @@ impl Scrub {
             temperature: 4.0,
             steps: StepConfig::new(0.0025),
         }
+    }
+
+    /// Whether a student and its teacher say the same at first, batch statistics and whatever else differs in training included.
+    fn is_alike<M, D, I>(&self, task: &UnlearnTask<M, D, I>) -> Result<bool, UnlearnError>
+    where
+        M: Module + Classifier,
+        I: LabeledSample,
+        D: Dataset<I> + Clone,
+    {
+        let samples = &task.flagged()[..task.flagged().len().min(self.ascent_batch_size).min(COMPARED)];
+        // Layers that keep statistics change with what they see: no model but this one does.
+        let (teacher, student) = (task.model().valid(), task.model().valid().train());
+        let device = student.devices().into_iter().next().unwrap_or_default().inner();
+        let images = ImageSource::new(task.data()).load(samples, &device)?.images();
+        on_device(&device, "first answers", || {
+            let taught = teacher.logits(images.clone());
+            let said = student.logits(images.autodiff()).inner();
+            let apart = (taught.clone() - said).abs().max().into_scalar::<f64>();
+            // Logits that are not finite are the run's to refuse.
+            Ok(apart <= ROUNDING * taught.abs().max().into_scalar::<f64>())
+        })
     }
 
     fn validate(&self) -> Result<(), UnlearnError> {
@@ -130,15 +157,16 @@ where
         self.validate()?;
         let start = Instant::now();
         let mut legs = Vec::new();
-        let is_alike = !has_running_statistics(task.model());
+        let is_alike = self.is_alike(task)?;
         let first = usize::from(is_alike && self.ascents < self.epochs);
         for epoch in 0..self.epochs {
             if (first..first + self.ascents).contains(&epoch) {
                 let (samples, batch_size) = (task.flagged().to_vec(), self.ascent_batch_size);
-                legs.push(Leg { samples, batch_size, kind: Turn::Ascend });
+                // A hundred flagged samples are one step a pass, which would be next to nothing at the rates of a warm-up.
+                legs.push(Leg { samples, batch_size, warms_up: false, kind: Turn::Ascend });
             }
             let (samples, batch_size) = (task.retained().to_vec(), self.steps.batch_size);
-            legs.push(Leg { samples, batch_size, kind: Turn::Descend });
+            legs.push(Leg { samples, batch_size, warms_up: true, kind: Turn::Descend });
         }
         let Self { alpha, gamma, temperature, epochs, ascents, ascent_batch_size, .. } = *self;
         let teacher = task.model().valid();
@@ -174,20 +202,6 @@ where
     }
 }
 
-/// Whether the model holds values that are not trained, as batch norms do. (Weights that the user froze are such values, too: then it begins
-/// as the source does.)
-fn has_running_statistics<M: Module>(model: &M) -> bool {
-    struct Untrained(bool);
-    impl ModuleVisitor for Untrained {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            self.0 |= !param.is_require_grad();
-        }
-    }
-    let mut untrained = Untrained(false);
-    model.valid().train().visit(&mut untrained);
-    untrained.0
-}
-
 /// T² KL(p_T ‖ q_T), the mean over the batch. Shapes: `[batch, classes]` both.
 fn distance(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
     let [batch, _] = student.dims();
@@ -195,33 +209,4 @@ fn distance(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<
     let said = log_softmax(student.div_scalar(temperature), 1);
     let divergence = softmax(taught.clone(), 1) * (log_softmax(taught, 1) - said);
     divergence.sum().mul_scalar(temperature * temperature / batch as f64)
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::module::Module;
-    use burn::nn::{BatchNorm, BatchNormConfig, LayerNormConfig};
-    use burn::tensor::Device;
-
-    use super::has_running_statistics;
-
-    #[derive(Module, Debug)]
-    struct Normed {
-        linear: burn::nn::Linear,
-        norm: Option<BatchNorm>,
-        layer: burn::nn::LayerNorm,
-    }
-
-    #[test]
-    fn batch_norms_are_known_by_what_they_keep() {
-        for device in [Device::flex(), Device::flex().autodiff()] {
-            let model = |norm: Option<BatchNorm>| Normed {
-                linear: burn::nn::LinearConfig::new(2, 3).init(&device),
-                norm,
-                layer: LayerNormConfig::new(3).init(&device),
-            };
-            assert!(has_running_statistics(&model(Some(BatchNormConfig::new(3).init(&device)))));
-            assert!(!has_running_statistics(&model(None)));
-        }
-    }
 }

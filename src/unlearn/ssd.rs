@@ -17,7 +17,8 @@
 //! that lose at most `tolerance` of the accuracy on retained samples the one with which the fewest flagged samples still get their
 //! label. Importances are computed once; a setting costs a forward pass over the samples that judge it.
 //!
-//! Cost: a gradient evaluation for each sample whose importance is taken, 50 forward passes for each that judges.
+//! Cost: a gradient evaluation for each sample whose importance is taken, and up to 51 forward passes for each that judges (of batches of one sample,
+//! unless `importance_batch` says otherwise: on a GPU slower than their number suggests).
 
 use std::time::Instant;
 
@@ -84,7 +85,7 @@ pub struct Ssd {
     pub seed: u64,
     /// Whether to show a progress bar (never drawn where standard error is no terminal).
     pub progress: bool,
-    /// Stops between two batches.
+    /// Stops between two batches; nothing is kept then.
     pub interrupter: Option<Interrupter>,
 }
 
@@ -176,8 +177,7 @@ impl Ssd {
         let bar = progress_bar(positions.len(), purpose, self.progress);
         for (number, batch) in positions.chunks(self.importance_batch).enumerate() {
             if self.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-                let (done, total) = (number * self.importance_batch, positions.len());
-                return Err(PassError::Interrupted { done, total }.into());
+                return Err(stopped(number * self.importance_batch, positions.len()));
             }
             let device = weights.device();
             let loaded = source.load(batch, &device)?;
@@ -199,6 +199,12 @@ impl Ssd {
         }
         Ok(mean)
     }
+}
+
+/// Nothing of a run of minutes is kept.
+fn stopped(done: usize, total: usize) -> UnlearnError {
+    let resumes = "nothing of it is kept: the next call, its interrupter reset, begins anew";
+    UnlearnError::Interrupted { method: SSD, done, total, resumes }
 }
 
 /// Importances of all weights, to the data and to the flagged samples.
@@ -260,6 +266,7 @@ where
             let (factors, count) = importances.factors(alpha, lambda);
             (weights.replaced(weights.values().clone() * factors), count)
         };
+        let mut cost = Unlearner::<M, D, I>::cost(self, task.size());
         let (model, note) = match self.settings {
             SsdSettings::Fixed { alpha, lambda } => {
                 let (model, count) = dampened(alpha, lambda);
@@ -272,23 +279,29 @@ where
                     retained: ImageList::of(task.data(), &retained)?,
                     flagged: ImageList::of(task.data(), &flagged)?,
                 };
-                self.search(weights.model().clone(), tolerance, &judges, dampened)?
+                let (model, note, judged) =
+                    self.search(weights.model().clone(), tolerance, &judges, dampened)?;
+                // Settings that dampen nothing cost nothing.
+                cost.forwards = (judged * (judges.retained.0.len() + judges.flagged.0.len())) as f64;
+                (model, note)
             }
         };
-        let cost = Some(Unlearner::<M, D, I>::cost(self, task.size()));
-        Ok(Unlearned { model, method: SSD, seconds: start.elapsed().as_secs_f64(), cost, note: Some(note) })
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(Unlearned { model, method: SSD, seconds, cost: Some(cost), note: Some(note) })
     }
 }
 
 impl Ssd {
+    /// The best model, what is to be said of it, and how many were judged.
     fn search<M: Module + Classifier>(
         &self,
         unchanged: M,
         tolerance: f64,
         judges: &Judges,
         dampened: impl Fn(f64, f64) -> (M, usize),
-    ) -> Result<(M, String), UnlearnError> {
+    ) -> Result<(M, String, usize), UnlearnError> {
         let before = judges.judge(&unchanged)?;
+        let mut judged = 1;
         let least = before.accuracy - tolerance;
         let (mut best, mut model) = (before, unchanged);
         let mut note = format!(
@@ -297,8 +310,7 @@ impl Ssd {
         let bar = progress_bar(SELECTION.len() * DAMPENING.len(), "search for α and λ", self.progress);
         for (alpha, share) in SELECTION.into_iter().flat_map(|alpha| DAMPENING.map(|share| (alpha, share))) {
             if self.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-                let (done, total) = (bar.position() as usize, SELECTION.len() * DAMPENING.len());
-                return Err(PassError::Interrupted { done, total }.into());
+                return Err(stopped(bar.position() as usize, SELECTION.len() * DAMPENING.len()));
             }
             bar.inc(1);
             let lambda = share * alpha;
@@ -306,6 +318,7 @@ impl Ssd {
             if count == 0 {
                 continue;
             }
+            judged += 1;
             // Weights that were dampened too much may give infinities: no candidate, then.
             let found = match judges.judge(&candidate) {
                 Err(UnlearnError::Pass(PassError::NotFinite { .. })) => continue,
@@ -326,7 +339,7 @@ impl Ssd {
             }
         }
         bar.finish_and_clear();
-        Ok((model, note))
+        Ok((model, note, judged))
     }
 }
 

@@ -92,10 +92,10 @@ impl StepConfig {
         }
     }
 
-    /// The learning rate of a step, from 0, of `total`.
-    pub(super) fn rate(&self, step: usize, total: usize) -> f64 {
+    /// The learning rate of a step, from 0, of `total`. Without warm-up the first hundredth of the steps has the peak's.
+    pub(super) fn rate(&self, step: usize, total: usize, warms_up: bool) -> f64 {
         let warm_up = (total / 100).max(1);
-        let reached = (step + 1) as f64 / warm_up as f64;
+        let reached = if warms_up { (step + 1) as f64 / warm_up as f64 } else { 1.0 };
         let left = 1.0 - step as f64 / (1.25 * total as f64);
         self.learning_rate * reached.min(1.0) * left
     }
@@ -124,11 +124,12 @@ mod tests {
     #[test]
     fn learning_rates_warm_up_and_fall_to_a_fifth() {
         let config = StepConfig::new(0.5);
-        let rates: Vec<f64> = (0..1000).map(|step| config.rate(step, 1000)).collect();
+        let rates: Vec<f64> = (0..1000).map(|step| config.rate(step, 1000, true)).collect();
         assert!((rates[0] - 0.05).abs() < 1e-12, "a tenth of the peak, the warm-up having ten steps");
         assert!((rates[9] - 0.5 * (1.0 - 9.0 / 1250.0)).abs() < 1e-12);
         assert!((rates[999] - 0.1).abs() < 1e-3, "{}", rates[999]);
         assert!(rates[9..].is_sorted_by(|a, b| a > b));
-        assert!(config.rate(0, 1) > 0.0);
+        assert!(config.rate(0, 1, true) > 0.0);
+        assert!((config.rate(0, 1000, false) - 0.5).abs() < 1e-12, "the peak at once");
     }
 }

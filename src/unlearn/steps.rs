@@ -30,6 +30,8 @@ pub(super) struct Leg<K> {
     pub samples: Vec<usize>,
     /// Samples per step.
     pub batch_size: usize,
+    /// Whether its steps are slower where the run begins.
+    pub warms_up: bool,
     pub kind: K,
 }
 
@@ -56,7 +58,8 @@ struct Start<M> {
 const LOOK: usize = 16;
 /// Samples that are read to tell the data from others.
 const CHECKED: usize = 256;
-const GOES_ON: &str = "the same call goes on after the last complete pass over the samples";
+const GOES_ON: &str =
+    "the same call, its interrupter reset, goes on after the last complete pass over the samples";
 
 impl<M, D, I, K: Copy> Steps<'_, M, D, I, K>
 where
@@ -102,7 +105,7 @@ where
                         tracing::debug!(step, loss = value, "unlearning step");
                     }
                     let gradients = GradientsParams::from_grads(loss.backward(), &student);
-                    Ok(optimizer.step(config.rate(step, total), student, gradients))
+                    Ok(optimizer.step(config.rate(step, total, leg.warms_up), student, gradients))
                 })?;
                 step += 1;
                 bar.inc(1);

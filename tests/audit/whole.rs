@@ -233,6 +233,10 @@ fn the_poison_is_forgotten_without_the_flagged_samples() {
     assert!(refused.contains("give the label that it predicts wrongly"), "{refused}");
     let old = audit.recheck(&case.model, &case.factors, &case.data, suspects).unwrap();
     assert_eq!(old.verdict(), Verdict::Poisoned, "the old model does not pass");
+    // On the data that it did not forget there is nobody left to name: that it still makes the mistake is in the probe's record.
+    let old = audit.recheck(&case.model, &case.factors, &cleaned, suspects).unwrap();
+    assert_eq!(old.record.suspects[0].predicted, TARGET);
+    assert!(old.record.flagged.is_empty(), "{}", old.summary());
 }
 
 #[test]

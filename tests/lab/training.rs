@@ -90,3 +90,12 @@ fn a_damaged_checkpoint_is_named_before_any_training() {
     refused(ResNet9::new(6, SIGN_NAMES.len(), &Device::flex().autodiff()), "model-2.bpk", "another network");
     train(network(), data(), &from()).unwrap();
 }
+
+#[test]
+fn a_training_that_was_interrupted_is_no_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), Checkpoints::None);
+    config.interrupter.stop(Some("the machine is needed"));
+    let error = train(network(), data(), &config).unwrap_err().to_string();
+    assert!(error.contains("interrupted before its last epoch (the machine is needed)"), "{error}");
+}

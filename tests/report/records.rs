@@ -235,7 +235,7 @@ class 3 loses most of all: 10.0 points
 cost      25,000 gradient evaluations, 25.0 % of the original training
 chosen    it fits
 note      α = 10
-audit of the new model, from the same suspects: clean
+audit of the new model, on the samples that are left, from the same suspects: clean
 ";
     assert_eq!(text, expected, "\n{text}");
     let after = StateRecord { flagged_kept: Some(41), ..Default::default() };
@@ -282,6 +282,48 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
     let text = anew(UnlearnRecord { removed: 21, after, ..Default::default() });
     assert!(text.contains("gives all of them their label.\nIt never saw them: "), "{text}");
     assert!(!text.contains("Train it anew"), "{text}");
+}
+
+#[test]
+fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines() {
+    let state = |psr, bare, accuracy| StateRecord {
+        poison_success_rate: Some(psr),
+        triggered_images: Some(1000),
+        untriggered_rate: bare,
+        clean_accuracy: Some(accuracy),
+        classes: vec![ClassState { label: 0, samples: 10_000, accuracy }],
+        ..Default::default()
+    };
+    let record = |psr, bare, accuracy| UnlearnRecord {
+        method: "bad-teacher".to_owned(),
+        removed: 21,
+        seconds: 9.0,
+        before: state(0.986, Some(0.06), 0.668),
+        after: StateRecord { flagged_kept: Some(3), ..state(psr, bare, accuracy) },
+        ..Default::default()
+    };
+    let first = |record: &UnlearnRecord| unlearn_summary(record).split("\n\n").next().unwrap().to_owned();
+    // 1.3 points lie within two standard errors of a thousand images, 4 do not; against nothing measured, nothing is natural.
+    for (psr, bare, works) in
+        [(0.070, Some(0.057), false), (0.097, Some(0.057), true), (0.070, None, true), (0.0, None, false)]
+    {
+        let record = record(psr, bare, 0.668);
+        assert_eq!(record.trigger_works(), works, "{psr} {bare:?}");
+        let text = first(&record);
+        assert_eq!(text.starts_with("Partly unlearned: "), works, "{text}");
+        assert_eq!(text.contains("was not measured"), works && bare.is_none(), "{text}");
+    }
+    let text = first(&record(0.257, Some(0.115), 0.668));
+    let expected = "Partly unlearned: after bad-teacher without 21 training samples (9.0 s) 25.7 % of the images with the trigger still \
+                    get the wanted label (11.5 % of them without it).\nTrain it anew without them (`retrain`), or for longer.";
+    assert_eq!(text, expected);
+
+    assert_eq!(
+        first(&record(0.05, Some(0.05), 0.660)),
+        "Unlearned 21 training samples by bad-teacher in 9.0 s."
+    );
+    let text = first(&record(0.05, Some(0.05), 0.618));
+    assert!(text.ends_with("in 9.0 s.\nIt costs clean accuracy: 66.8 % before, 61.8 % after."), "{text}");
 }
 
 #[test]

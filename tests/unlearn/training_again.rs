@@ -140,7 +140,9 @@ fn the_probe_measures_what_can_be_worked_out_by_hand() {
     let clean = clean();
     // Four triggered images, of which three are taken for class 2.
     let triggered = [[0.0, 0.0, 1.0, 0.0], [0.9, 0.0, 1.0, 0.0], [1.0, 0.0, 0.9, 0.0], [0.0, 0.2, 0.3, 0.1]];
-    let probe = Probe::new(&suspects).with_clean(&clean).with_triggered(triggered.map(image), 2);
+    let probe =
+        Probe::new(&suspects).with_clean(&clean).with_triggered(triggered.map(image), 2).with_victim(2);
+    let probe = probe.with_flagged(&clean, &[0, 2]).unwrap();
     for device in [Device::flex(), Device::flex().autodiff()] {
         let state = probe.measure(&Tiny::new(&device)).unwrap();
         assert_eq!(state.poison_success_rate, Some(0.75));
@@ -152,7 +154,16 @@ fn the_probe_measures_what_can_be_worked_out_by_hand() {
         for (suspect, expected) in state.suspects.iter().zip(expected) {
             let got = suspect.wrong_label_probability;
             assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
+            let (margin, expected) = (suspect.margin.unwrap(), (expected / (1.0 - expected)).ln());
+            assert!((margin - expected).abs() < 1e-5, "margin {margin}, not {expected}");
         }
+        // The first is wrong, with more than half of the probability; the second is right.
+        assert!(first.margin.unwrap() > second.margin.unwrap() && second.margin.unwrap() < 0.0);
+        let classes: Vec<_> =
+            state.classes.iter().map(|class| (class.label, class.samples, class.accuracy)).collect();
+        assert_eq!(classes, [(0, 1, 1.0), (2, 1, 1.0), (3, 1, 0.0)]);
+        assert_eq!((state.triggered_images, state.untriggered_rate), (Some(4), Some(1.0)));
+        assert_eq!(state.flagged_kept, Some(1), "of the first and the third clean image");
     }
 }
 

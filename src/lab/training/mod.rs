@@ -116,8 +116,8 @@ impl std::fmt::Debug for TrainingConfig {
 /// Trains `model` on `data` and returns it in validation mode.
 ///
 /// # Errors
-/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, or an error in
-/// burn's training.
+/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, an error in
+/// burn's training, or a training that was interrupted (a model after two of twenty epochs is not what was asked for).
 pub fn train<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
     M: LearnerModel
@@ -127,9 +127,13 @@ where
     D: Dataset<I> + 'static,
 {
     let result = launch(model, data, config)?;
-    match result.error {
-        Some(error) => Err(LabError::Training(error.to_string())),
-        None => Ok(result.model),
+    match (result.error, result.interrupted) {
+        (Some(error), _) => Err(LabError::Training(error.to_string())),
+        (None, Some(stop)) => {
+            let why = stop.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+            Err(LabError::Training(format!("it was interrupted before its last epoch{why}")))
+        }
+        (None, None) => Ok(result.model),
     }
 }
 
