@@ -337,48 +337,44 @@ pub fn markdown(records: &[UnlearnCell]) -> String {
     out
 }
 
-/// What is drawn of a model.
-type Rate = fn(&StateRecord) -> Option<f64>;
+/// What is drawn of a model, and its colours, one for each model.
+type Rate = (&'static str, [&'static str; 3], fn(&StateRecord) -> Option<f64>);
 
-/// Pictures of what a partial knowledge of the poisons is worth: PSR and clean accuracy after `resume` over the part of the poisons that
-/// was found, and over the clean images that were removed beside all of them (20 for each poison are the right end).
+const RATES: [Rate; 2] = [
+    ("PSR", ["#d55e00", "#cc79a7", "#e69f00"], |state| state.poison_success_rate),
+    ("accuracy", ["#0072b2", "#56b4e9", "#009e73"], |state| state.clean_accuracy),
+];
+
+/// Pictures of what a partial knowledge of the poisons is worth: PSR and clean accuracy of each model after `resume` over the part of the
+/// poisons that was found, and over the clean images that were removed beside all of them (20 for each poison are the right end).
 pub fn write_parts(out: &Path, records: &[UnlearnCell]) -> Outcome<()> {
     let most_wrong = WRONG.iter().copied().fold(0.0, f64::max);
-    let parts = || {
-        records.iter().filter_map(|cell| match cell.flags {
-            Flags::Part { found, wrong } => Some((cell, found, wrong)),
-            _ => None,
-        })
+    let mut models: Vec<&ModelCell> = Vec::new();
+    for cell in records.iter().filter(|cell| matches!(cell.flags, Flags::Part { .. })) {
+        if !models.contains(&&cell.model) {
+            models.push(&cell.model);
+        }
+    }
+    // Where a part lies on the axis, if it lies on it.
+    let draw = |place: &dyn Fn(f64, f64) -> Option<f64>| {
+        let mut lines = Vec::new();
+        for (number, model) in models.iter().enumerate() {
+            for (rate, colours, value) in RATES {
+                let points = records.iter().filter(|cell| cell.model == **model).filter_map(|cell| {
+                    let Flags::Part { found, wrong } = cell.flags else { return None };
+                    Some((place(found, wrong)?, value(&cell.record.after)?))
+                });
+                lines.push(Line {
+                    name: format!("{rate}, {}, {}", crate::grid::name(&model.data), model.attack.family()),
+                    colour: colours[number % colours.len()],
+                    points: points.collect(),
+                });
+            }
+        }
+        lines
     };
-    let mean = |chosen: &dyn Fn(f64, f64) -> bool, value: &dyn Fn(&StateRecord) -> Option<f64>| {
-        let values: Vec<f64> = parts()
-            .filter(|(_, f, w)| chosen(*f, *w))
-            .filter_map(|(cell, ..)| value(&cell.record.after))
-            .collect();
-        values.iter().sum::<f64>() / values.len() as f64
-    };
-    let rates: [(&str, &'static str, Rate); 2] = [
-        ("poison success rate", "#d55e00", |state| state.poison_success_rate),
-        ("clean accuracy", "#0072b2", |state| state.clean_accuracy),
-    ];
-    let over_found = rates.map(|(name, colour, value)| Line {
-        name: name.to_owned(),
-        colour,
-        points: FOUND
-            .iter()
-            .map(|&found| (found, mean(&|f, w| f == found && w == 0.0, &value)))
-            .filter(|(_, rate)| rate.is_finite())
-            .collect(),
-    });
-    let over_wrong = rates.map(|(name, colour, value)| Line {
-        name: name.to_owned(),
-        colour,
-        points: WRONG
-            .iter()
-            .map(|&wrong| (wrong / most_wrong, mean(&|f, w| f == 1.0 && w == wrong, &value)))
-            .filter(|(_, rate)| rate.is_finite())
-            .collect(),
-    });
+    let over_found = draw(&|found, wrong| (wrong == 0.0).then_some(found));
+    let over_wrong = draw(&|found, wrong| (found == 1.0).then_some(wrong / most_wrong));
     let pictures = [
         ("resume-over-found.svg", "after resume, over the part of the poisons that was removed", over_found),
         (

@@ -77,10 +77,10 @@ pub struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',')]
     pub unlearn: Vec<UnlearnChoice>,
     /// Unlearn with so many gradient evaluations at most.
-    #[arg(long, value_name = "N", conflicts_with = "unlearn_minutes")]
+    #[arg(long, value_name = "N", conflicts_with = "unlearn_minutes", value_parser = limit)]
     pub unlearn_gradients: Option<f64>,
     /// Unlearn within so many minutes, at the speed of the training.
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = limit)]
     pub unlearn_minutes: Option<f64>,
     /// Don't audit the unlearned models; else each is, from the same suspects on the cleaned data (a pass for its factors first).
     #[arg(long)]
@@ -182,6 +182,15 @@ impl Arguments {
             (None, true) => Some("--trained"),
             (None, false) => None,
         }
+    }
+}
+
+/// What unlearning may cost.
+fn limit(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    match number.is_finite() && number > 0.0 {
+        true => Ok(number),
+        false => Err("it must be a finite number above 0".to_owned()),
     }
 }
 

@@ -140,11 +140,12 @@ fn audited(
         detectors::run(arguments, model, factors, data, first)?;
     }
     let records = match audit.flagged().is_empty() {
-        true => Vec::new(),
-        false => unlearning::run(arguments, model, data, &suspects, &audit, training_seconds)?,
+        true => Ok(Vec::new()),
+        false => unlearning::run(arguments, model, data, &suspects, &audit, training_seconds),
     };
+    // Also where unlearning fails.
     println!("\n{}", audit.summary_with_names(Cifar10::CLASSES));
-    for (record, file) in &records {
+    for (record, file) in &records? {
         println!("{}\nthe unlearned model: {}\n", unlearn_summary(record).trim_end(), file.display());
     }
     if let Some(peak) = peak_memory() {

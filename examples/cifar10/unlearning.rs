@@ -33,6 +33,9 @@ pub fn run(
         [] => vec![MethodChoice::Resume],
         choices => choices.iter().filter_map(|choice| choice.method()).collect(),
     };
+    if asked.is_empty() {
+        return Ok(Vec::new());
+    }
     let (width, seed, device) = (*width, *seed, arguments.device.device()?);
     let made: Vec<unlearners::Method> = asked
         .iter()
