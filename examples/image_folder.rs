@@ -101,7 +101,7 @@ struct Arguments {
     /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
     #[arg(long)]
     trained: bool,
-    /// How to unlearn what was flagged; `none` for not at all. A run that is killed in `scrub` or `bad-teacher` goes on there when the
+    /// How to unlearn what was flagged; `none` for not at all. A run that is killed goes on there (but for `ssd`) when the
     /// same command is run again, with or without `--trained`.
     #[arg(long, default_value = "resume", value_parser = unlearner)]
     unlearn: Unlearn,

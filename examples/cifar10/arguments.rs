@@ -73,7 +73,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "training")]
     pub factors: FactorChoice,
     /// Ways to unlearn; `none` for none. With a limit one of them is chosen, of all of them where none is named. A run that is
-    /// killed in `scrub` or `bad-teacher` goes on there when the same command is run again, with or without `--trained`.
+    /// killed goes on there (but for `ssd`) when the same command is run again, with or without `--trained`.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub unlearn: Vec<UnlearnChoice>,
     /// Unlearn with so many gradient evaluations at most.

@@ -14,7 +14,7 @@ use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, SampledCrossEntropy};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train};
+use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train, train_continued};
 use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
@@ -36,7 +36,7 @@ pub type Method<D = Data> = Box<dyn Unlearner<ResNet9, D, LabeledImage>>;
 /// Pixels, in `resume`.
 const SHIFT: usize = 4;
 
-/// Where `scrub` and `bad-teacher` keep what a run that was killed goes on from, beside the results.
+/// Where what a run that was killed goes on from is kept, beside the results.
 const CHECKPOINTS: &str = "unlearning";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
@@ -60,8 +60,8 @@ impl MethodChoice {
 
     /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original epochs, at
     /// least one, is what training methods but `retrain` get. `resume` shifts images by up to four pixels, and mirrors them where
-    /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on. `scrub` and
-    /// `bad-teacher` go on where a run that was killed was, if they get the folder of the results; see [`unlearned`].
+    /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on. All but `ssd`, whose
+    /// run is short, go on where a run that was killed was, if they get the folder of the results; see [`unlearned`].
     pub fn method<D: Dataset<LabeledImage> + Clone + 'static>(
         self,
         config: &TrainingConfig,
@@ -75,8 +75,14 @@ impl MethodChoice {
             settings.augmentation =
                 Augmentation { shift: SHIFT.max(settings.augmentation.shift), flip: mirrored };
         }
+        let kept = out.map(|out| checkpoints(out, &self.name()));
         let trainer = move |model: ResNet9, data: SelectionDataset<D, LabeledImage>, epochs: usize| {
-            Ok::<_, LabError>(train(model, data, &TrainingConfig { epochs, ..settings.clone() })?.valid())
+            let settings = TrainingConfig { epochs, ..settings.clone() };
+            let model = match kept.clone() {
+                Some(directory) => train_continued(model, data, &TrainingConfig { directory, ..settings })?,
+                None => train(model, data, &settings)?,
+            };
+            Ok::<_, LabError>(model.valid())
         };
         let steps = |learning_rate| StepConfig {
             batch_size: config.batch_size,

@@ -2,12 +2,15 @@
 #![cfg(feature = "lab")]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::data::dataset::InMemDataset;
+use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::tensor::Device;
+use burn::train::Interrupter;
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::lab::training::{Checkpoints, TrainingConfig, train};
+use burn_delta_influence::lab::training::{Checkpoints, TrainingConfig, train, train_continued};
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{Probe, branch_checkpoint};
 
@@ -98,4 +101,65 @@ fn a_training_that_was_interrupted_is_no_training() {
     config.interrupter.stop(Some("the machine is needed"));
     let error = train(network(), data(), &config).unwrap_err().to_string();
     assert!(error.contains("interrupted before its last epoch (the machine is needed)"), "{error}");
+}
+
+/// Counts what is read, and calls for a stop after so many samples.
+#[derive(Clone)]
+struct Counted {
+    data: Arc<InMemDataset<LabeledImage>>,
+    read: Arc<AtomicUsize>,
+    stops: Option<(usize, Interrupter)>,
+}
+
+impl Dataset<LabeledImage> for Counted {
+    fn get(&self, index: usize) -> Result<LabeledImage, DatasetError> {
+        let read = self.read.fetch_add(1, Ordering::Relaxed);
+        if let Some((_, interrupter)) = self.stops.as_ref().filter(|(most, _)| read == *most) {
+            interrupter.stop(Some("the test says so"));
+        }
+        self.data.get(index)
+    }
+
+    fn len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+#[test]
+fn a_training_goes_on_after_the_last_epoch_that_is_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("kept");
+    let start = seeded(2, network);
+    let data = Arc::new(data());
+    let samples = data.len();
+    // Each run reads all samples to know them again, and in each epoch; the stop comes while the third one is read.
+    let run = |config: TrainingConfig, stops: Option<usize>| {
+        let interrupter = Interrupter::new();
+        let read = Arc::new(AtomicUsize::new(0));
+        let stops = stops.map(|most| (most, interrupter.clone()));
+        let data = Counted { data: data.clone(), read: read.clone(), stops };
+        let trained = train_continued(start.clone(), data, &TrainingConfig { interrupter, ..config });
+        (trained, read.load(Ordering::Relaxed) as f64 / samples as f64)
+    };
+    let plain = || config(&folder, Checkpoints::None);
+    let stopped = || {
+        let error = run(plain(), Some(3 * samples + samples / 4)).0.unwrap_err().to_string();
+        assert!(error.contains("interrupted before its last epoch (the test says so)"), "{error}");
+        assert!(folder.join("checkpoint/model-2.bpk").is_file());
+    };
+    stopped();
+    let (trained, passes) = run(plain(), None);
+    let tests = self::data();
+    let probe = Probe::new(&[]).with_clean(&tests);
+    let accuracy = probe.measure(&trained.unwrap()).unwrap().clean_accuracy.unwrap();
+    assert!(accuracy > 0.3, "an eighth is chance: {accuracy}");
+    assert!((3.0..3.5).contains(&passes), "one pass to know the samples, and two epochs: {passes}");
+    assert!(!folder.exists(), "nothing is left");
+
+    // What another run left is not gone on from.
+    stopped();
+    let (trained, passes) = run(TrainingConfig { seed: 9, ..plain() }, None);
+    trained.unwrap();
+    assert!((5.0..5.5).contains(&passes), "one pass, and all four epochs: {passes}");
+    assert!(!folder.exists());
 }

@@ -2,9 +2,11 @@
 
 mod batcher;
 mod checkpoint;
+mod continued;
 mod renderer;
 
 pub use batcher::Augmentation;
+pub use continued::train_continued;
 
 use std::path::PathBuf;
 use std::sync::Arc;
