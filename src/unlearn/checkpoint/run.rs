@@ -14,7 +14,8 @@ use crate::unlearn::UnlearnError;
 use super::values;
 
 const PROGRESS: &str = "progress.json";
-const OTHER_RUN: &str = "it belongs to a run with another model, other samples or other settings: remove it or give another folder";
+const OTHER_RUN: &str = "it belongs to a run with another model, other samples or other settings: remove it or give another folder (Bad \
+     Teacher's untrained teacher is one of the settings: seed the device in its `init`)";
 const OTHER_DATA: &str = "it belongs to a run with other data: remove it or give another folder (data that are random on purpose, as by \
      augmentation in the data set, differ each time: unlearn with `UnlearnTask::without_digests`)";
 
