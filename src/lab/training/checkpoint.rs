@@ -38,7 +38,8 @@ pub(super) fn check<M: Module>(
             refuse(name, format!("is damaged or of another network ({error}): take another epoch"))
         }
     };
-    model.clone().try_load_file(file("model")).map_err(|error| damaged("model")(&error))?;
+    // A clone would share the statistics of its batch norms with the model, and load these into both.
+    model.valid().try_load_file(file("model")).map_err(|error| damaged("model")(&error))?;
     OptimizerRecord::load(file("optim")).map_err(|error| damaged("optim")(&error))?;
     LrSchedulerRecord::load(file("scheduler")).map_err(|error| damaged("scheduler")(&error))?;
     Ok(())

@@ -248,6 +248,8 @@ fn unlearned() -> UnlearnRecord {
             margin: Some(1.5),
         }],
         poison_success_rate: Some(0.9),
+        triggered_images: Some(20),
+        untriggered_rate: Some(0.05),
         clean_accuracy: Some(0.8),
         classes: vec![
             ClassState { label: 0, samples: 10, accuracy: 0.9 },
