@@ -1,6 +1,6 @@
 //! The guide says what the code does: its tables of defaults, its links, and the example that it ends with.
 //!
-//! `cargo test` builds the examples; `cargo test --test guide` alone does not.
+//! `cargo test` builds the examples; `cargo test --test examples` alone does not.
 #![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
 
 use std::fmt::Debug;
