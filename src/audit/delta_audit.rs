@@ -181,9 +181,10 @@ impl DeltaAudit {
     /// Audits a model that has been unlearned, on the data that it was left with: do samples of the suspects' wrong labels still
     /// influence them more than chance allows? The model need not make the mistakes any more.
     ///
-    /// Samples that were removed can't be named: a clean recheck says that nothing like them was missed. That the model has
-    /// forgotten them is for its answers to show ([`Probe`](crate::unlearn::Probe)). A suspect that is answered wrongly still is judged as a
-    /// reported one, so that doubt about it counts.
+    /// Samples that were removed can't be named: a clean recheck says that no group like them that could be told was left. One or two poisons
+    /// are no group, and may do their work still; and a suspect that is answered rightly now is compared with images that the model does take for
+    /// the label, beside which it stands out less. That the model has forgotten them is for its answers to show
+    /// ([`Probe`](crate::unlearn::Probe)). A suspect that is answered wrongly still is judged as a reported one, so that doubt about it counts.
     ///
     /// `factors` must be those of the new model.
     ///

@@ -178,6 +178,7 @@ where
                 &candidates,
                 &suspects,
                 &null_images.images,
+                &null_images.origins,
                 self.seed,
                 self.pass,
             )?;
@@ -187,19 +188,27 @@ where
             .iter()
             .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.p_value(suspect)))
             .collect();
-        let mut poisoned = benjamini_hochberg(&p_values, rule.significance).into_iter();
+        let threshold = benjamini_hochberg(&p_values, rule.significance);
         let doubts: Vec<f64> = evidence
             .iter()
             .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.doubt(suspect)))
             .collect();
-        let mut doubted = benjamini_hochberg(&doubts, rule.significance).into_iter();
+        let doubted = benjamini_hochberg(&doubts, rule.significance);
         for (candidates, numbers, evidence, null_images) in evidence {
             let mut findings = Vec::with_capacity(evidence.suspects());
             for suspect in 0..evidence.suspects() {
-                let poisoned = poisoned.next().unwrap_or_default();
-                let doubted = doubted.next().unwrap_or_default() && !poisoned;
+                if !evidence.can_tell(suspect) {
+                    findings.push(Finding::unknown(
+                        self.labels.len(),
+                        "the training samples of this label are all the same to the model: there is nothing to compare".to_owned(),
+                    ));
+                    continue;
+                }
+                let threshold = threshold.filter(|&threshold| evidence.p_value(suspect) <= threshold);
+                let poisoned = threshold.is_some();
+                let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
                 let (influence, source) = (self.influence, self.source);
-                let found = rule.finding(&evidence, suspect, poisoned, influence, source, self.pass)?;
+                let found = rule.finding(&evidence, suspect, threshold, influence, source, self.pass)?;
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));

@@ -24,6 +24,8 @@ const TRIED: usize = 40;
 /// What suspects of one label are compared with.
 pub(super) struct NullImages {
     pub images: ImageList,
+    /// The label of the training image that each was made from.
+    pub origins: Vec<usize>,
     /// Whether the model takes them for the label.
     pub mistakes: bool,
 }
@@ -35,8 +37,8 @@ where
     D: Dataset<I>,
 {
     /// Images that have nothing to do with a poison and that the model takes for this label all the same: altered training images of
-    /// other labels, none of which has more than its [share](most_of_a_label). Where the model hardly takes any, training images of other
-    /// labels as they are.
+    /// other labels, none of which has more than its [share](most_of_a_label) if enough are left then. Where the model hardly takes any,
+    /// training images of other labels as they are.
     pub(super) fn null_images(&self, count: usize, label: usize) -> Result<NullImages, AuditError> {
         let _span = tracing::debug_span!("null_images", label, count).entered();
         let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
@@ -79,17 +81,22 @@ where
             }
         }
         found.truncate(count);
-        let found = balanced(found, kinds);
+        // Mistakes that are all of two or three labels are better to compare with than no mistakes.
+        let most = balance(&found, kinds);
+        let most = if within(&found, most).count() >= Delta::FEWEST_NULL_IMAGES { most } else { found.len() };
+        let found: Vec<(usize, Image)> = within(&found, most).cloned().collect();
         tracing::debug!(label, mistakes = found.len(), "null images");
         if found.len() >= Delta::FEWEST_NULL_IMAGES {
-            let images = ImageList(found.into_iter().map(|image| (image, label)).collect());
-            return Ok(NullImages { images, mistakes: true });
+            let origins = found.iter().map(|(origin, _)| *origin).collect();
+            let images = ImageList(found.into_iter().map(|(_, image)| (image, label)).collect());
+            return Ok(NullImages { images, origins, mistakes: true });
         }
         let mut drawn = order[..count.min(order.len())].to_vec();
         drawn.sort_unstable(); // neighbours on disk are read together
+        let origins = drawn.iter().map(|&index| self.labels[index]).collect();
         let images = drawn.into_iter().map(|index| Ok((self.image(index)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
-        Ok(NullImages { images, mistakes: false })
+        Ok(NullImages { images, origins, mistakes: false })
     }
 
     fn image(&self, index: usize) -> Result<Image, PassError> {
@@ -104,35 +111,33 @@ fn most_of_a_label(count: usize, kinds: usize) -> usize {
     (count / 4).max(count.div_ceil(kinds.max(1)))
 }
 
-/// The first of each label, as many as leave no label more than its share of them all.
-fn balanced(found: Vec<(usize, Image)>, kinds: usize) -> Vec<Image> {
+/// How many of each label leave no label more than its share of them all.
+fn balance<T>(found: &[(usize, T)], kinds: usize) -> usize {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     found.iter().for_each(|(label, _)| *counts.entry(*label).or_default() += 1);
     let total = |most: usize| counts.values().map(|&count| count.min(most)).sum::<usize>();
-    let most = (1..=found.len()).rev().find(|&most| most <= most_of_a_label(total(most), kinds)).unwrap_or(0);
+    (1..=found.len()).rev().find(|&most| most <= most_of_a_label(total(most), kinds)).unwrap_or(0)
+}
+
+/// The first of each label, so many at most.
+fn within<T>(found: &[(usize, T)], most: usize) -> impl Iterator<Item = &(usize, T)> {
     let mut kept: BTreeMap<usize, usize> = BTreeMap::new();
-    let within = found.into_iter().filter_map(|(label, image)| {
-        let kept = kept.entry(label).or_default();
+    found.iter().filter(move |(label, _)| {
+        let kept = kept.entry(*label).or_default();
         *kept += 1;
-        (*kept <= most).then_some(image)
-    });
-    within.collect()
+        *kept <= most
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{balanced, most_of_a_label};
-    use crate::samples::Image;
-
-    fn found(counts: &[usize]) -> Vec<(usize, Image)> {
-        let image = |label: usize| (label, Image::new(vec![label as f32 / 10.0], [1, 1, 1]).unwrap());
-        counts.iter().enumerate().flat_map(|(label, &count)| (0..count).map(move |_| image(label))).collect()
-    }
+    use super::{balance, most_of_a_label, within};
 
     fn sizes(counts: &[usize], kinds: usize) -> Vec<usize> {
-        let kept = balanced(found(counts), kinds);
-        let of = |label: usize| kept.iter().filter(|i| i.pixels()[0] == label as f32 / 10.0).count();
-        (0..counts.len()).map(of).collect()
+        let found: Vec<(usize, ())> =
+            counts.iter().enumerate().flat_map(|(label, &count)| vec![(label, ()); count]).collect();
+        let most = balance(&found, kinds);
+        (0..counts.len()).map(|label| within(&found, most).filter(|(of, ())| *of == label).count()).collect()
     }
 
     #[test]

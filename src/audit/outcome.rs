@@ -22,7 +22,7 @@ pub struct Audit {
     pub record: AuditRecord,
     pub(super) findings: Vec<Finding>,
     pub(super) suspects: Vec<Suspect>,
-    /// The largest of each sample over the suspects.
+    /// Of each sample, over the suspects.
     scores: Vec<f64>,
 }
 
@@ -31,13 +31,8 @@ const SHEET: (usize, usize) = (20, 2);
 
 impl Audit {
     pub(super) fn new(record: AuditRecord, findings: Vec<Finding>, suspects: Vec<Suspect>) -> Self {
-        let mut scores = vec![f64::NEG_INFINITY; record.data.samples];
-        for finding in &findings {
-            scores
-                .iter_mut()
-                .zip(&finding.scores)
-                .for_each(|(largest, score)| *largest = largest.max(*score));
-        }
+        let deciding = findings.iter().filter(|finding| finding.verdict() == record.verdict);
+        let scores = suspicion(deciding.map(|finding| finding.scores.as_slice()), record.data.samples);
         Self { record, findings, suspects, scores }
     }
 
@@ -53,8 +48,9 @@ impl Audit {
         indices
     }
 
-    /// The rule's statistic of every training sample (the largest over the suspects): higher is more suspicious, negative
-    /// infinity where the rule did not look.
+    /// How suspicious every training sample is: higher is more, negative infinity where the rule did not look. Of one suspect it is the rule's
+    /// statistic. Statistics of several have different units: of them it is 1 for the most suspicious sample of any, falling to 0 with
+    /// its best place among those that the rule looked at. Only suspects with the audit's own verdict count: clean ones say nothing of poison.
     pub fn scores(&self) -> &[f64] {
         &self.scores
     }
@@ -124,6 +120,25 @@ impl Audit {
     }
 }
 
+/// One row of scores as it is; of several different ones, each sample's best place.
+fn suspicion<'a>(rows: impl Iterator<Item = &'a [f64]>, samples: usize) -> Vec<f64> {
+    let mut rows: Vec<&[f64]> = rows.filter(|row| !row.is_empty()).collect();
+    rows.dedup(); // Combined suspects share theirs.
+    if let [only] = rows.as_slice() {
+        return only.to_vec();
+    }
+    let mut best = vec![f64::NEG_INFINITY; samples];
+    for row in rows {
+        let mut order: Vec<usize> = (0..row.len()).filter(|&n| row[n] > f64::NEG_INFINITY).collect();
+        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        let places = order.len() as f64;
+        for (place, sample) in order.into_iter().enumerate() {
+            best[sample] = best[sample].max(1.0 - place as f64 / places);
+        }
+    }
+    best
+}
+
 /// Why a contact sheet could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -134,4 +149,22 @@ pub enum AuditSheetError {
     /// The picture could not be written.
     #[error(transparent)]
     Report(#[from] ReportError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::suspicion;
+
+    #[test]
+    fn statistics_in_different_units_are_compared_by_place() {
+        const NONE: f64 = f64::NEG_INFINITY;
+        let (z, cosines) = ([NONE, 4.0, 1.0, 2.0], [0.3, 0.1, NONE, 0.2]);
+        assert_eq!(suspicion([z.as_slice()].into_iter(), 4), z);
+        assert_eq!(suspicion([z.as_slice(), &z].into_iter(), 4), z);
+        let third = 1.0 / 3.0;
+        let both = suspicion([z.as_slice(), &cosines].into_iter(), 4);
+        assert_eq!(both[..2], [1.0, 1.0]);
+        assert!((both[2] - third).abs() < 1e-12 && (both[3] - 2.0 * third).abs() < 1e-12, "{both:?}");
+        assert_eq!(suspicion([].into_iter(), 2), [NONE; 2]);
+    }
 }

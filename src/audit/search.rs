@@ -17,7 +17,7 @@ use super::{AuditError, Suspect};
 /// A backdoor makes the same mistake again and again, and makes it with confidence. Mistakes are grouped by the pair of true and
 /// predicted class; from each pair, those with most mistakes first, the most confident one is taken, then the second of each, and so on.
 ///
-/// All of them are audited together: [`DeltaAudit::run`](super::DeltaAudit::run) scores them in one pass for each label and controls the
+/// All of them are audited together: [`DeltaAudit::run_found`](super::DeltaAudit::run_found) scores them in one pass for each label and controls the
 /// false discoveries over all of them. Mistakes that a trigger causes are among them only where the validation data have triggered
 /// images: add those that users have reported.
 ///

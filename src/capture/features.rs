@@ -55,6 +55,9 @@ impl<M: Module> FrozenModel<M> {
         let samples = indices.len();
         let scope = CaptureScope::open(ScopeKind::Frozen);
         drop(objective.try_evaluate(self.model(), batch).map_err(|refused| refused.among(indices))?);
+        if let Some(device) = scope.unsupported() {
+            return Err(PassError::backend(&device));
+        }
         let last = scope.finish().into_iter().rev().find_map(|mut layer| {
             let LayerInput::Features(inputs) = layer.calls.pop()?.input else { return None };
             Some((layer.id, inputs))

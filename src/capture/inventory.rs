@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Bool, DType, Int, Tensor};
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use sha2::{Digest, Sha256};
 
 /// One floating-point parameter of a model.
@@ -29,6 +29,9 @@ pub struct ModelInventory {
     pub architecture: String,
     /// SHA-256 over paths, shapes and values, running statistics included, in hexadecimal.
     pub fingerprint: String,
+    /// Of each of the parameters the sum of its values with fixed random signs, over their root sum of squares: some ±1, the same for weights
+    /// that differ in rounding alone.
+    pub sketch: Vec<f64>,
     /// The type of the first floating-point value.
     pub dtype: DType,
 }
@@ -37,7 +40,7 @@ impl ModelInventory {
     /// Nothing: for passes that ask for no parameter.
     pub(super) fn unread() -> Self {
         let (architecture, fingerprint) = (String::new(), String::new());
-        Self { parameters: Vec::new(), architecture, fingerprint, dtype: DType::F32 }
+        Self { parameters: Vec::new(), architecture, fingerprint, sketch: Vec::new(), dtype: DType::F32 }
     }
 
     /// Reads every value of the model once.
@@ -45,6 +48,7 @@ impl ModelInventory {
         let mut visitor = InventoryVisitor {
             path: Vec::new(),
             parameters: Vec::new(),
+            sketch: Vec::new(),
             architecture: Sha256::new(),
             values: Sha256::new(),
             dtype: None,
@@ -56,6 +60,7 @@ impl ModelInventory {
             parameters: visitor.parameters,
             architecture: hexadecimal(&architecture),
             fingerprint: hexadecimal(&fingerprint),
+            sketch: visitor.sketch,
             dtype: visitor.dtype.unwrap_or(DType::F32),
         }
     }
@@ -113,6 +118,19 @@ pub(crate) fn identities<M: Module>(model: &M) -> Vec<(String, ParamId)> {
     visitor.found
 }
 
+fn sketch(values: TensorData) -> f64 {
+    /// An odd number whose multiples have random high bits (2⁶⁴ over the golden ratio).
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (mut sum, mut squares, mut place) = (0.0, 0.0, 0_u64);
+    for value in values.convert::<f32>().iter::<f32>().map(f64::from) {
+        place = place.wrapping_add(1);
+        let mixed = (place.wrapping_mul(STEP) ^ place.wrapping_mul(STEP) >> 29).wrapping_mul(STEP);
+        sum += if mixed >> 63 == 0 { value } else { -value };
+        squares += value * value;
+    }
+    if squares > 0.0 { sum / squares.sqrt() } else { 0.0 }
+}
+
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -120,6 +138,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 struct InventoryVisitor {
     path: Vec<String>,
     parameters: Vec<ParameterInfo>,
+    sketch: Vec<f64>,
     architecture: Sha256,
     values: Sha256,
     dtype: Option<DType>,
@@ -146,13 +165,15 @@ impl ModuleVisitor for InventoryVisitor {
         let value = param.val().without_autodiff();
         let path = self.note("float", &value.dims());
         self.dtype.get_or_insert(value.dtype());
+        let shape = value.dims().to_vec();
+        let data = value.into_data();
+        self.values.update(data.as_bytes());
         // `valid()` suspends gradients and remembers the setting; `train()` brings it back. Buffers never had it.
         if param.clone().train().is_require_grad() {
-            let shape = value.dims().to_vec();
             let elements = shape.iter().product();
             self.parameters.push(ParameterInfo { path, id: param.id, elements, shape });
+            self.sketch.push(sketch(data));
         }
-        self.values.update(value.into_data().as_bytes());
     }
 
     fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {

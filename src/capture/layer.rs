@@ -279,13 +279,18 @@ impl LayerGradients {
         self.first_sample_gradients(usize::MAX, rotation)
     }
 
-    /// As [`sample_gradients`](Self::sample_gradients), of the first `samples` samples of the batch.
+    /// As [`sample_gradients`](Self::sample_gradients), of the first `samples` samples of the batch. `None`, too, if the layer was called with
+    /// batches of different sizes: which sample is which is not known then.
     pub(crate) fn first_sample_gradients<'a>(
         &'a self,
         samples: usize,
         rotation: Option<&'a Rotation>,
     ) -> Option<impl Iterator<Item = Tensor<4>> + 'a> {
-        let batch = self.samples().min(samples);
+        let batch = self.samples();
+        if self.batches().any(|other| other != batch) {
+            return None;
+        }
+        let batch = batch.min(samples);
         let chunk = self.calls.iter().map(|call| self.chunk(call)).min()?;
         Some((0..batch).step_by(chunk).map(move |start| {
             let length = chunk.min(batch - start);

@@ -80,7 +80,9 @@ pub enum PassError {
     },
     /// A layer ran on something other than the batch: one call per sample, or the batch folded into another axis.
     #[error(
-        "layer {layer} was called with {got} samples in a batch of {expected}: per-sample gradients need the batch on the first axis of every call"
+        "layer {layer} was called with {got} samples in a batch of {expected}: per-sample gradients need the batch on the first axis of every \
+         call. Keep it there (`[batch, positions, features]` goes through a linear layer as it is), or build that layer from `burn::nn`, which \
+         leaves it out"
     )]
     CallBatch {
         /// The layer's path.
@@ -89,6 +91,15 @@ pub enum PassError {
         expected: usize,
         /// Samples in the call.
         got: usize,
+    },
+    /// burn was built with a backend that this crate was built without.
+    #[error(
+        "the layers on {device} can't be captured: burn was built with that backend, burn-delta-influence was not. Turn on its feature of the \
+         same name as burn's (flex, wgpu, vulkan, metal, cuda, rocm, cpu, remote)"
+    )]
+    Backend {
+        /// The device.
+        device: String,
     },
     /// The batch size is zero.
     #[error("the batch size is 0: set it to 1 or more")]
@@ -113,6 +124,12 @@ pub enum PassError {
         /// Samples in all.
         total: usize,
     },
+}
+
+impl PassError {
+    pub(crate) fn backend(device: &Device) -> Self {
+        Self::Backend { device: format!("{device:?}") }
+    }
 }
 
 /// A scalar per sample whose gradient is taken: a loss, a margin, a logit. Any `Fn(&model, &batch) -> Tensor<1>` is one.
@@ -411,6 +428,9 @@ impl<M: Module> FrozenModel<M> {
         let samples = indices.len();
         let scope = CaptureScope::open(ScopeKind::Frozen);
         let values = objective.try_evaluate(&self.model, &batch).map_err(|refused| refused.among(indices))?;
+        if let Some(device) = scope.unsupported() {
+            return Err(PassError::backend(&device));
+        }
         if let Some(Refused { id, inputs, limit }) = scope.refused() {
             return Err(PassError::TooManyInputs { layer: self.name_of(id), inputs, limit });
         }

@@ -4,18 +4,20 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use burn::module::ParamId;
-use burn::tensor::Tensor;
+use burn::module::{Param, ParamId};
+use burn::tensor::{Device, Tensor};
 
 use super::layer::{LayerCall, LayerCapture, LayerInput, LayerShape};
-use super::tap::{Slot, tap};
+use super::tap::{Slot, is_supported, tap};
 
 /// What a scope does with outputs that carry no graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeKind {
     /// A training step: the loss will be differentiated with respect to the weights, so every layer that takes part has
-    /// a tracked output. A layer without one (frozen, or an inference pass on the side) is left alone.
+    /// a tracked output. A layer that is frozen, or that runs in an inference pass on the side, is left alone.
     Training,
+    /// Nothing: a step inside another one that is captured, so that the outer one does not capture it.
+    Idle,
     /// A frozen model: no weight requires a gradient, and the graph starts at the output of the first captured layer.
     /// Backward then computes neither weight gradients nor the gradient of the model's input.
     Frozen,
@@ -37,6 +39,7 @@ struct Frame {
     kind: ScopeKind,
     layers: Vec<LayerCapture>,
     refused: Option<Refused>,
+    unsupported: Option<Device>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -60,7 +63,9 @@ impl CaptureScope {
     /// Opens a scope on this thread.
     pub fn open(kind: ScopeKind) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        FRAMES.with_borrow_mut(|frames| frames.push(Frame { id, kind, layers: Vec::new(), refused: None }));
+        FRAMES.with_borrow_mut(|frames| {
+            frames.push(Frame { id, kind, layers: Vec::new(), refused: None, unsupported: None });
+        });
         Self { id, _not_send: PhantomData }
     }
 
@@ -74,6 +79,11 @@ impl CaptureScope {
     /// The first layer that took part so far and cannot be captured.
     pub fn refused(&self) -> Option<Refused> {
         FRAMES.with_borrow(|frames| frames.iter().find(|frame| frame.id == self.id)?.refused)
+    }
+
+    /// A device on which a layer ran whose backend this crate was built without.
+    pub(crate) fn unsupported(&self) -> Option<Device> {
+        FRAMES.with_borrow(|frames| frames.iter().find(|frame| frame.id == self.id)?.unsupported.clone())
     }
 
     /// This scope's own frame, wherever it lies: scopes need not be closed in the reverse order of their opening (a guard
@@ -92,23 +102,36 @@ impl Drop for CaptureScope {
     }
 }
 
-/// Whether a scope is open on this thread.
+/// Whether a scope that captures is open on this thread.
 pub fn is_active() -> bool {
-    FRAMES.with_borrow(|frames| !frames.is_empty())
+    FRAMES.with_borrow(|frames| frames.last().is_some_and(|frame| frame.kind != ScopeKind::Idle))
 }
 
-/// Called by a captured layer after its forward pass: notes the call and taps the output.
+/// Called by a captured layer after its forward pass: notes the call and taps the output. `weight` is the layer's.
 ///
 /// `output` is in the layout that [`LayerInput`] prescribes, `[batch, positions, outputs]` or
 /// `[batch, outputs, positions]`.
-pub fn observe(id: ParamId, shape: LayerShape, input: LayerInput, output: Tensor<3>) -> Tensor<3> {
+pub fn observe<const D: usize>(
+    weight: &Param<Tensor<D>>,
+    shape: LayerShape,
+    input: LayerInput,
+    output: Tensor<3>,
+) -> Tensor<3> {
+    let id = weight.id;
     FRAMES.with_borrow_mut(|frames| {
         let Some(frame) = frames.last_mut() else { return output };
         let output = match (output.is_tracked(), frame.kind) {
+            (_, ScopeKind::Idle) | (false, ScopeKind::Training) => return output,
+            // It may be tracked through its input, but has no gradient of its own.
+            (true, ScopeKind::Training) if !weight.is_require_grad() => return output,
             (true, _) => output,
-            (false, ScopeKind::Training) => return output,
             (false, ScopeKind::Frozen) => output.autodiff().require_grad(),
         };
+        let device = output.device();
+        if !is_supported(&device) {
+            frame.unsupported = Some(device);
+            return output;
+        }
         let slot = Slot::default();
         let output = tap(output, &slot);
         // A value of its own: a clone of the output would keep the forward pass from working in place.

@@ -8,7 +8,7 @@
 #![cfg_attr(feature = "tch", allow(deprecated))]
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 #[cfg(feature = "cubecl")]
 use burn::backend::Cube;
@@ -22,7 +22,9 @@ use burn::backend::autodiff::{
     ops::{Backward, Ops, OpsKind},
 };
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+
+use crate::items::caught;
 
 /// Where a tap leaves the gradient that passed through it, as the backend's own primitive.
 #[derive(Clone, Default)]
@@ -110,6 +112,20 @@ impl<B: Backend + TapBackend, C: CheckpointStrategy> TapBackend for Autodiff<B, 
 /// Passes `x` on; its gradient will be left in `slot` by the backward pass.
 pub fn tap<const D: usize>(x: Tensor<D>, slot: &Slot) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as TapBackend>::tap(x.into_dispatch(), slot.clone()))
+}
+
+/// Whether a tap can be made on this device: burn may have been built with a backend that this crate was built without, and panics then.
+pub fn is_supported(device: &Device) -> bool {
+    static KNOWN: RwLock<Vec<(Device, bool)>> = RwLock::new(Vec::new());
+    let device = device.clone().inner();
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, supported)) = known.iter().find(|(known, _)| *known == device) {
+        return *supported;
+    }
+    drop(known);
+    let supported = caught(|| drop(tap(Tensor::<1>::zeros([1], &device), &Slot::default()))).is_ok();
+    KNOWN.write().unwrap_or_else(PoisonError::into_inner).push((device, supported));
+    supported
 }
 
 /// Takes the gradient out of `slot`, without autodiff; `None` if no backward pass came through.

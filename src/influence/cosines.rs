@@ -35,10 +35,14 @@ pub(crate) struct SampleNorms {
 impl Cosines {
     /// The samples of both, one after the other.
     fn and(mut self, other: Self, device: &Device) -> Self {
+        let samples = |rows: &[Vec<f64>]| rows.first().map_or(0, Vec::len);
+        let (before, after) = (samples(&self.rows), samples(&other.rows));
         self.rows.iter_mut().zip(other.rows).for_each(|(row, other)| row.extend(other));
+        // A layer may take no part in all batches of one of them.
         for (layer, own) in other.norms.self_influence {
-            self.norms.self_influence.entry(layer).or_default().extend(own);
+            self.norms.self_influence.entry(layer).or_insert_with(|| vec![0.0; before]).extend(own);
         }
+        self.norms.self_influence.values_mut().for_each(|own| own.resize(before + after, 0.0));
         let [sum, other] = [&self.norms.unit_sum, &other.norms.unit_sum].map(|sum| sum.on(device));
         self.norms.unit_sum = sum.add_scaled(&other, 1.0);
         self
@@ -214,7 +218,7 @@ impl Sink for Mean<'_> {
         }
         for ((row, score), own_of_query) in self.rows.iter_mut().zip(scores).zip(own_of_queries) {
             if *own_of_query > 0.0 {
-                row[self.filled] += score / (own_of_query * own).max(f64::MIN_POSITIVE).sqrt();
+                row[self.filled] += cosine(*score, *own_of_query, own);
             }
         }
     }
@@ -222,6 +226,16 @@ impl Sink for Mean<'_> {
     fn advance(&mut self) {
         self.filled += 1;
     }
+}
+
+/// The cosine that belongs to an inner product of gradients, from the products of each with itself; 0 where those of a sample are too small for
+/// f32, in which they were summed, while the score, a product of one small number, is not.
+pub(super) fn cosine(score: f64, own_of_query: f64, own: f64) -> f64 {
+    let least = f64::from(f32::MIN_POSITIVE);
+    if own_of_query < least || own < least {
+        return 0.0;
+    }
+    (score / (own_of_query * own).sqrt()).clamp(-1.0, 1.0)
 }
 
 #[cfg(test)]
@@ -270,6 +284,39 @@ pub(super) mod tests {
         let pixels = |n: usize| (0..4).map(|k| ((7 * n + 3 * k + seed) % 11) as f32 / 11.0).collect();
         let image = |n| Image::new(pixels(n), [1, 2, 2]).expect("four pixels");
         ImageList((0..count).map(|n| (image(n), n % CLASSES)).collect())
+    }
+
+    #[test]
+    fn a_gradient_too_small_for_its_square_says_nothing() {
+        assert_eq!(super::cosine(1e-23, 1.0, 0.0), 0.0);
+        assert_eq!(super::cosine(1e-23, 1.0, 1e-45), 0.0);
+        assert!((super::cosine(0.5, 1.0, 1.0) - 0.5).abs() < 1e-15);
+        assert_eq!(super::cosine(-1.000_001, 1.0, 1.0), -1.0);
+    }
+
+    #[test]
+    fn a_layer_that_took_no_part_in_one_piece_counts_as_nothing_there() {
+        let device = Device::flex();
+        let frozen = FrozenModel::new(&Net::new(&device));
+        let influence = Influence::identity(&frozen);
+        let config = PassConfig { batch_size: 6, progress: false, interrupter: None };
+        let (train, asked) = (images(8, 0), images(1, 5));
+        let queries = influence.queries(&asked, &Logit, &config).expect("queries");
+        let of = |samples: &[usize]| {
+            influence.cosines(&train, samples, &Margin, &queries, &config).expect("cosines")
+        };
+        let without = |mut cosines: Cosines| {
+            cosines.norms.self_influence.remove("first");
+            cosines
+        };
+        let (first, last) = (|| of(&[0, 1, 2]), || of(&[3, 4]));
+        let own = last().norms.self_influence["first"].clone();
+        let joined = without(first()).and(last(), &device).norms.self_influence;
+        assert_eq!(joined["first"], [vec![0.0; 3], own].concat());
+        assert_eq!(joined["second"].len(), 5);
+        let own = first().norms.self_influence["first"].clone();
+        let joined = first().and(without(last()), &device).norms.self_influence;
+        assert_eq!(joined["first"], [own, vec![0.0; 2]].concat());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::capture::{
 };
 use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
 
+use super::cosines::cosine;
 use super::kept::Kept;
 use super::pending::Pending;
 use super::precondition::LayerPreconditioner;
@@ -471,6 +472,6 @@ impl LayerScores {
         self.row(query)
             .iter()
             .zip(&self.self_influence)
-            .map(move |(score, own)| score / (query_self * own).max(f64::MIN_POSITIVE).sqrt())
+            .map(move |(score, own)| cosine(*score, query_self, *own))
     }
 }

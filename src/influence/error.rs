@@ -59,8 +59,10 @@ impl InfluenceError {
     /// With the device on which it happened, once.
     pub(super) fn on(self, device: &Device) -> Self {
         match self {
-            // They name it themselves.
-            Self::Device { .. } | Self::Pass(PassError::Device { .. }) => self,
+            // They name it themselves, or it has nothing to do with them.
+            Self::Device { .. } | Self::Pass(PassError::Device { .. } | PassError::Interrupted { .. }) => {
+                self
+            }
             other => Self::Device { device: format!("{device:?}"), source: Box::new(other) },
         }
     }

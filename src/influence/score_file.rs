@@ -132,7 +132,8 @@ impl PartialScores {
     /// [`ScoreFileError::OtherRun`], [`ScoreFileError::Incomplete`].
     pub fn merge(parts: impl IntoIterator<Item = Self>) -> Result<Self, ScoreFileError> {
         let mut parts: Vec<Self> = parts.into_iter().collect();
-        parts.sort_by_key(|part| part.first);
+        // Where there are more parts than samples, some are empty, and begin where the next one does.
+        parts.sort_by_key(|part| (part.first, part.scores.samples.len()));
         let mut parts = parts.into_iter();
         let Some(mut whole) = parts.next() else {
             return Err(ScoreFileError::Incomplete("there are none".to_owned()));

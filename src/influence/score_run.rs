@@ -236,6 +236,12 @@ where
         bar.finish_and_clear();
         parts.extend(done);
         match error {
+            Some(InfluenceError::Pass(PassError::Interrupted { done, .. })) => {
+                let complete: usize = parts.iter().map(|part| part.scores.samples.len()).sum();
+                // What was done of a part that is not complete counts only where it is the whole run.
+                let done = if self.parts.is_none() && single { done } else { complete };
+                Err(PassError::Interrupted { done, total: range.len() }.into())
+            }
             Some(error) => Err(error),
             None => Ok(PartialScores::merge(parts)?),
         }

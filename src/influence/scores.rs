@@ -43,8 +43,15 @@ impl LayerScores {
                 }
             }
         }
-        let own = parts.iter().filter_map(|(_, part)| part.as_ref());
-        let self_influence = own.flat_map(|part| &part.self_influence).copied().collect();
+        let mut own = parts.iter().filter_map(|(_, part)| part.as_ref());
+        let mut self_influence = Vec::new();
+        if own.any(|part| !part.self_influence.is_empty()) {
+            for (samples, part) in &parts {
+                let before = self_influence.len();
+                self_influence.extend(part.iter().flat_map(|part| &part.self_influence));
+                self_influence.resize(before + samples, 0.0);
+            }
+        }
         Self { samples, values, self_influence }
     }
 

@@ -7,8 +7,12 @@ use burn::module::{Module, ParamId};
 use burn::tensor::Tensor;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interruption, LearningResult};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
-use crate::capture::{CaptureScope, CovarianceSums, LayerGradients, ModelInventory, ScopeKind};
+use crate::capture::{
+    CaptureScope, CovarianceSums, LayerGradients, ModelInventory, PassError, ScopeKind, is_active,
+};
 use crate::factors::{FactorError, KroneckerFactors};
 
 use super::config::{CollectorConfig, CollectorError, LossReduction};
@@ -109,13 +113,22 @@ impl Collector {
     }
 
     /// The model, watched: give the result to `Learner::new` in place of the model. It trains, validates, saves and loads as
-    /// the model itself does.
+    /// the model itself does. A collector is for one training: what it gathered before is kept, with a warning.
     pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
         let inventory = ModelInventory::of(&model);
         let (mut state, watched) = (self.lock(), WatchedModel::new(&inventory));
         match std::mem::take(&mut state.waits) {
             true => state.adopt(watched),
-            false => state.model = watched,
+            false => {
+                if state.stats.collected_steps > 0 {
+                    let steps = state.stats.collected_steps;
+                    tracing::warn!(
+                        steps,
+                        "the collector holds what it gathered of another training, and adds to it: take a new collector for each training"
+                    );
+                }
+                state.model = watched;
+            }
         }
         drop(state);
         Watched::new(model, self.clone())
@@ -166,19 +179,39 @@ impl Collector {
         state.stats.steps += 1;
         state.stats.training = state.clock.read();
         let step = state.stats.steps;
-        let past = step.checked_sub(self.config.warmup_steps + 1);
-        let collects = past.is_some_and(|past| past % self.config.every == 0);
-        let scope = collects.then(|| CaptureScope::open(ScopeKind::Training));
+        let is_alone = state.is_alone(std::thread::current().id());
+        let collects = step
+            .checked_sub(self.config.warmup_steps + 1)
+            .is_some_and(|past| is_due(past, self.config.every, is_alone));
+        let scope = match collects {
+            true => StepScope::Collects(CaptureScope::open(ScopeKind::Training)),
+            // A step inside another one's: that one must not capture it.
+            false if is_active() => StepScope::Hides(CaptureScope::open(ScopeKind::Idle)),
+            false => StepScope::None,
+        };
         StepGuard { collector: self.clone(), scope, step, batch_size }
     }
 
     fn collect(&self, step: usize, scope: CaptureScope, batch_size: Option<usize>) {
         let _span = tracing::debug_span!("collect", step).entered();
         let start = Instant::now();
+        if let Some(device) = scope.unsupported() {
+            let mut state = self.lock();
+            if state.unsupported.replace(device.clone()).is_none() {
+                tracing::warn!(error = %PassError::backend(&device), "nothing is collected");
+            }
+            return;
+        }
         let layers: Vec<LayerGradients> =
             scope.finish().into_iter().map(|layer| layer.into_gradients()).collect();
         let Some(seen) = layers.iter().map(LayerGradients::samples).find(|&samples| samples > 0) else {
-            self.lock().empty_steps += 1; // No backward pass: a forward pass alone, or a step that was given up.
+            // No backward pass: a forward pass alone, or a step that was given up.
+            let mut state = self.lock();
+            state.empty_steps += 1;
+            if state.empty_steps == 1 {
+                let error = FactorError::EmptySteps { empty: 1 };
+                tracing::warn!(step, %error, "nothing was collected at this step, and it was to be");
+            }
             return;
         };
         let scale = match self.config.reduction {
@@ -272,14 +305,35 @@ fn check_finite(
 #[must_use = "dropping the guard at once ends the step before it began: bind it, `let _step = …`"]
 pub struct StepGuard {
     collector: Collector,
-    scope: Option<CaptureScope>,
+    scope: StepScope,
     step: usize,
     batch_size: Option<usize>,
 }
 
+/// What a step opened.
+#[derive(Debug)]
+enum StepScope {
+    None,
+    Collects(CaptureScope),
+    /// Held until the step is over.
+    Hides(#[allow(dead_code)] CaptureScope),
+}
+
+/// Whether a step so far past the warm-up is collected: one of `every`, the first of them where one thread trains.
+///
+/// Several workers take their steps in turn, so that every eighth step would be the same worker's, who has the same part of the data
+/// all the time: there it is one of `every` at random, the same one whenever it is asked.
+fn is_due(past: usize, every: usize, is_alone: bool) -> bool {
+    let (block, place) = (past / every, past % every);
+    match is_alone {
+        true => place == 0,
+        false => StdRng::seed_from_u64(block as u64).random_range(0..every) == place,
+    }
+}
+
 impl Drop for StepGuard {
     fn drop(&mut self) {
-        if let Some(scope) = self.scope.take() {
+        if let StepScope::Collects(scope) = std::mem::replace(&mut self.scope, StepScope::None) {
             // A panic in the step must not meet another one here.
             if !std::thread::panicking() {
                 self.collector.collect(self.step, scope, self.batch_size);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ParamId};
 
-use crate::capture::{ModelInventory, on_device};
+use crate::capture::{ModelInventory, PassError, on_device};
 use crate::factors::{
     EigenConfig, FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerFactors, Provenance,
 };
@@ -65,6 +65,9 @@ impl Collector {
 
     /// Why there are no factors.
     fn nothing(&self, state: &State) -> FactorError {
+        if let Some(device) = &state.unsupported {
+            return PassError::backend(device).into();
+        }
         let (steps, skipped) = (state.stats.steps, state.stats.skipped_steps);
         match &state.first_skipped {
             Some((step, layer)) => FactorError::Diverged { skipped, step: *step, layer: layer.clone() },

@@ -1,6 +1,7 @@
 //! What a collector has gathered, and how much each step of it weighs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::thread::ThreadId;
 
 use burn::module::ParamId;
 use burn::tensor::Device;
@@ -23,6 +24,10 @@ pub(super) struct State {
     pub first_skipped: Option<(usize, String)>,
     /// Steps that were to be collected and in which no captured layer ran backward; of this run alone.
     pub empty_steps: usize,
+    /// A device whose backend this crate was built without.
+    pub unsupported: Option<Device>,
+    /// Threads that train.
+    pub threads: HashSet<ThreadId>,
     /// Running sums by layer.
     pub layers: BTreeMap<ParamId, LayerSums>,
     /// The eigenbases in which squared gradients are summed now, and those before them.
@@ -43,6 +48,8 @@ pub(super) struct WatchedModel {
     pub names: HashMap<ParamId, String>,
     /// [`ModelInventory::architecture`]
     pub architecture: String,
+    /// [`ModelInventory::sketch`]
+    pub sketch: Vec<f64>,
 }
 
 /// Running sums of one layer.
@@ -89,6 +96,12 @@ impl State {
         }
     }
 
+    /// Notes a thread that trains, and says whether it is the only one so far.
+    pub fn is_alone(&mut self, thread: ThreadId) -> bool {
+        self.threads.insert(thread);
+        self.threads.len() == 1
+    }
+
     /// (step − origin) / half-life; 0 where nothing is forgotten.
     pub fn exponent(&self, half_life: f64, step: usize) -> f64 {
         match half_life {
@@ -128,7 +141,8 @@ impl State {
 
 impl WatchedModel {
     pub fn new(inventory: &ModelInventory) -> Self {
-        Self { names: inventory.layer_names(), architecture: inventory.architecture.clone() }
+        let ModelInventory { architecture, sketch, .. } = inventory;
+        Self { names: inventory.layer_names(), architecture: architecture.clone(), sketch: sketch.clone() }
     }
 }
 

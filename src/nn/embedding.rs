@@ -91,7 +91,7 @@ impl Embedding {
             return output;
         }
         let shape = LayerShape { groups: 1, outputs, inputs, bias: false };
-        capture::observe(self.weight.id, shape, LayerInput::Features(one_hot(input, inputs, &output)), output)
+        capture::observe(&self.weight, shape, LayerInput::Features(one_hot(input, inputs, &output)), output)
     }
 }
 

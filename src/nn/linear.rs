@@ -95,6 +95,6 @@ impl Linear {
         let shape = LayerShape { groups: 1, outputs, inputs, bias: self.bias.is_some() };
         let features = input.without_autodiff().reshape([batch, positions, inputs]);
         let output = output.reshape([batch, positions, outputs]);
-        capture::observe(self.weight.id, shape, LayerInput::Features(features), output).reshape(dims)
+        capture::observe(&self.weight, shape, LayerInput::Features(features), output).reshape(dims)
     }
 }

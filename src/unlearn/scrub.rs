@@ -70,6 +70,8 @@ pub struct Scrub {
     pub alpha: f64,
     /// Weight of the cross-entropy on them.
     pub gamma: f64,
+    /// Whether a sample is left alone once the student is as far from the teacher on it as one that guesses.
+    pub is_bounded: bool,
     /// T, above 0.
     pub temperature: f64,
     /// How steps are made.
@@ -81,8 +83,9 @@ impl Scrub {
     pub fn new(epochs: usize) -> Self {
         Self {
             epochs,
-            ascents: (2 * epochs).div_ceil(5),
-            ascent_batch_size: 512,
+            ascents: std::env::var("SCRUB_ASCENTS").map_or((2 * epochs).div_ceil(5), |v| v.parse().unwrap()),
+            ascent_batch_size: std::env::var("SCRUB_BATCH").map_or(512, |v| v.parse().unwrap()),
+            is_bounded: std::env::var("SCRUB_FREE").is_err(),
             alpha: 0.001,
             gamma: 1.0,
             temperature: 4.0,
@@ -171,18 +174,24 @@ where
             let (samples, batch_size) = (task.retained().to_vec(), self.steps.batch_size);
             legs.push(Leg { samples, batch_size, warms_up: true, kind: Turn::Descend });
         }
-        let Self { alpha, gamma, temperature, epochs, ascents, ascent_batch_size, .. } = *self;
+        let Self { alpha, gamma, temperature, epochs, ascents, ascent_batch_size, is_bounded, .. } = *self;
         let teacher = task.model().valid();
         let loss = |student: &M, batch: LabeledBatch, samples: &[usize], turn: Turn| {
             let taught = teacher.logits(batch.images());
             let said = student.logits(batch.images().autodiff());
             batch.check_labels(said.dims()[1]).map_err(|refused| refused.among(samples))?;
-            let distance = distance(taught, said.clone(), temperature);
+            let distances = distances(taught.clone().autodiff(), said.clone(), temperature);
             Ok(match turn {
-                Turn::Ascend => distance.neg(),
+                Turn::Ascend if is_bounded => {
+                    // As it will be used: statistics of a batch of flagged samples alone say little of that.
+                    let said = student.valid().logits(batch.images());
+                    let near = is_near(taught, said, temperature).autodiff();
+                    (distances * near).mean().neg()
+                }
+                Turn::Ascend => distances.mean().neg(),
                 Turn::Descend => {
                     let error = cross_entropy(said, batch.labels().autodiff()).mean();
-                    distance.mul_scalar(alpha) + error.mul_scalar(gamma)
+                    distances.mean().mul_scalar(alpha) + error.mul_scalar(gamma)
                 }
             })
         };
@@ -191,6 +200,7 @@ where
             "epochs": epochs,
             "ascents": ascents,
             "ascent_batch_size": ascent_batch_size,
+            "is_bounded": is_bounded,
             "alpha": alpha,
             "gamma": gamma,
             "temperature": temperature,
@@ -218,11 +228,19 @@ fn holds_untrained<M: Module>(model: &M) -> bool {
     untrained.0
 }
 
-/// T² KL(p_T ‖ q_T), the mean over the batch. Shapes: `[batch, classes]` both.
-fn distance(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
-    let [batch, _] = student.dims();
-    let taught = teacher.div_scalar(temperature).autodiff();
+/// T² KL(p_T ‖ q_T) of each sample. Shapes: `[batch, classes]` both, `[batch]`.
+fn distances(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
     let said = log_softmax(student.div_scalar(temperature), 1);
-    let divergence = softmax(taught.clone(), 1) * (log_softmax(taught, 1) - said);
-    divergence.sum().mul_scalar(temperature * temperature / batch as f64)
+    divergence(teacher.div_scalar(temperature), said).mul_scalar(temperature * temperature)
+}
+
+/// 1 for samples on which the student is nearer to the teacher than one that guesses, 0 for the others. Shapes as of [`distances`].
+fn is_near(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
+    let guesses = distances(teacher.clone(), student.zeros_like(), temperature);
+    distances(teacher, student, temperature).lower(guesses).float()
+}
+
+/// KL(softmax(logits) ‖ exp(other)) of each row.
+fn divergence(logits: Tensor<2>, other: Tensor<2>) -> Tensor<1> {
+    (softmax(logits.clone(), 1) * (log_softmax(logits, 1) - other)).sum_dim(1).squeeze_dim(1)
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::Module;
 use burn::optim::SgdConfig;
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, Tensor};
 use burn::train::checkpoint::KeepLastNCheckpoints;
 use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim};
 use burn_delta_influence::factors::KroneckerFactors;
@@ -422,6 +422,34 @@ fn a_hand_written_loop_goes_on_from_a_file_of_its_own() {
         assert!(expected.is_corrected());
         assert!(got == expected, "stopped after {at} steps");
     }
+}
+
+#[test]
+fn a_file_that_was_written_beside_other_weights_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collector.safetensors");
+    let data = items(6 * 8, 1);
+    let batches: Vec<&[Item]> = data.chunks(8).collect();
+    let model = Net::new(7, &device());
+    let collector = Collector::new(config()).unwrap();
+    steps(&collector, &model, &batches);
+    collector.save(&path, &model).unwrap();
+
+    let again = Collector::new(config()).unwrap();
+    let error = again.load(&path, &Net::new(8, &device())).unwrap_err();
+    assert!(
+        matches!(&error, CheckpointError::OtherWeights { parameter, .. } if parameter == "first.weight"),
+        "{error}"
+    );
+    assert_eq!(again.stats().steps, 0);
+    // The model's own checkpoint may be in half precision.
+    let mut halved = model.clone();
+    let half = |weight: Tensor<2>| weight.cast(DType::BF16).cast(DType::F32);
+    halved.first.weight = halved.first.weight.map(half);
+    halved.second.weight = halved.second.weight.map(half);
+    assert_ne!(halved.values(), model.values());
+    again.load(&path, &halved).unwrap();
+    assert_eq!(again.stats().steps, 6);
 }
 
 #[test]

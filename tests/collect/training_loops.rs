@@ -448,6 +448,127 @@ fn a_guard_inside_another_collects_for_itself() {
 }
 
 #[test]
+fn a_step_that_is_not_collected_leaves_nothing_in_one_around_it() {
+    let data = items(24, 1);
+    let model = Net::new(7, &device());
+    let outer = Collector::new(everything()).unwrap();
+    let inner = Collector::new(everything().with_warmup_steps(5)).unwrap();
+    {
+        let _outer = outer.step(16);
+        let outer_loss = loss(&model, &batch(&data[..16], &device())).mean();
+        {
+            let _inner = inner.step(8);
+            step(&model, &data[16..]);
+        }
+        let _ = outer_loss.backward();
+    }
+    assert_eq!((inner.stats().steps, inner.stats().collected_steps), (1, 0));
+    assert_same_covariances(&outer.factors(&model).unwrap(), &fit(&model, &Items(data[..16].to_vec())), 1e-5);
+}
+
+#[test]
+fn a_frozen_layer_behind_a_trained_one_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collector.safetensors");
+    let data = items(16, 1);
+    let mut model = Net::new(7, &device());
+    model.second = model.second.no_grad();
+    let collector = collect(everything().with_basis_every(Some(1)), &model, &[&data, &data]);
+    let factors = collector.factors(&model).unwrap();
+    assert_eq!(factors.layers().map(|(name, _)| name).collect::<Vec<_>>(), ["first"]);
+    collector.save(&path, &model).unwrap();
+    let again = Collector::new(everything().with_basis_every(Some(1))).unwrap();
+    again.load(&path, &model).unwrap();
+    assert!(again.factors(&model).unwrap() == factors);
+}
+
+#[test]
+fn workers_that_take_turns_are_all_collected() {
+    const EVERY: usize = 4;
+    let data = items(16, 1);
+    let model = Net::new(7, &device());
+    let collector = Collector::new(everything().with_every(EVERY)).unwrap();
+    // As burn's main thread hands out batches: to the first worker, to the second, and so on. Of two, every fourth step is the first's.
+    let mut of_worker = [0; 2];
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let (ask, asked) = std::sync::mpsc::channel::<()>();
+            let (done, is_done) = std::sync::mpsc::channel::<()>();
+            let (collector, data, model) = (collector.clone(), data.clone(), model.clone().fork(&device()));
+            let thread = std::thread::spawn(move || {
+                for () in asked {
+                    let guard = collector.step(data.len());
+                    step(&model, &data);
+                    drop(guard);
+                    done.send(()).unwrap();
+                }
+            });
+            (ask, is_done, thread)
+        })
+        .collect();
+    for turn in 0..80 {
+        let before = collector.stats().collected_steps;
+        let (ask, is_done, _) = &workers[turn % 2];
+        ask.send(()).unwrap();
+        is_done.recv().unwrap();
+        of_worker[turn % 2] += collector.stats().collected_steps - before;
+    }
+    for (ask, _, thread) in workers {
+        drop(ask);
+        thread.join().unwrap();
+    }
+    assert!(of_worker.iter().sum::<usize>().abs_diff(80 / EVERY) <= 1, "{of_worker:?}");
+    assert!(of_worker.iter().all(|&collected| collected >= 5), "{of_worker:?}");
+}
+
+#[test]
+fn a_step_in_which_nothing_ran_is_warned_of_at_once() {
+    let collector = Collector::new(everything()).unwrap();
+    let ((), warned) = crate::training::warnings::warnings(|| {
+        for _ in 0..3 {
+            let _ = collector.step(8);
+        }
+    });
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(
+        warned[0].contains("step=1") && warned[0].contains("until after the backward pass"),
+        "{warned:?}"
+    );
+}
+
+#[test]
+fn a_second_training_with_the_same_collector_is_warned_of() {
+    let data = items(16, 1);
+    let model = Net::new(7, &device());
+    let collector = Collector::new(everything()).unwrap();
+    let (_, warned) = crate::training::warnings::warnings(|| collector.watch(model.clone()));
+    assert_eq!(warned, Vec::<String>::new());
+    {
+        let _step = collector.step(data.len());
+        step(&model, &data);
+    }
+    let (_, warned) = crate::training::warnings::warnings(|| collector.watch(model.clone()));
+    assert!(warned.len() == 1 && warned[0].contains("a new collector for each training"), "{warned:?}");
+}
+
+#[test]
+fn calls_of_one_layer_with_batches_of_different_sizes_add_to_covariances_alone() {
+    let data = items(24, 1);
+    let model = Net::new(7, &device());
+    let collector = Collector::new(everything().with_basis_every(Some(1))).unwrap();
+    for _ in 0..3 {
+        let _step = collector.step(24);
+        // As with labelled and unlabelled samples.
+        let [some, others] = [&data[..16], &data[16..]].map(|items| loss(&model, &batch(items, &device())));
+        let _ = (some.sum() + others.sum()).div_scalar(24.0).backward();
+    }
+    assert_eq!(collector.stats().collected_steps, 3);
+    let factors = collector.factors(&model).unwrap();
+    assert_same_covariances(&factors, &fit(&model, &Items(data)), 1e-5);
+    assert!(!factors.is_corrected(), "which gradient is whose is not known");
+}
+
+#[test]
 fn a_guard_that_replaces_the_one_before_still_collects() {
     let data = items(48, 1);
     let model = Net::new(7, &device());

@@ -209,10 +209,9 @@ fn covariances_of_convolutions_are_sums_over_patches_and_output_gradients() {
 
 #[test]
 fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
-    // (shape, positions): T·(D² + o²) < o·D·(D + o) rotates before the sum over positions.
-    fn first(shape: &LayerShape, positions: usize) -> bool {
-        let (d, o) = (shape.width(), shape.outputs);
-        positions * (d * d + o * o) < o * d * (d + o)
+    // Whether a rotation of g, and one of a, costs less before the sum over positions: T < D, T < o.
+    fn first(shape: &LayerShape, positions: usize) -> (bool, bool) {
+        (positions < shape.width(), positions < shape.outputs)
     }
 
     fn check<M: Module, const D: usize>(
@@ -251,7 +250,7 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
     let mut orders = Vec::new();
     for dtype in precisions() {
         for bias in [true, false] {
-            for (inputs, outputs, positions) in [(8, 8, 1), (5, 4, 3), (3, 3, 40)] {
+            for (inputs, outputs, positions) in [(8, 8, 1), (5, 4, 3), (9, 4, 6), (3, 7, 5), (3, 3, 40)] {
                 let config = LinearConfig::new(inputs, outputs).with_bias(bias);
                 let shape = LayerShape { groups: 1, outputs, inputs, bias };
                 orders.push((bias, false, first(&shape, positions)));
@@ -259,9 +258,15 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
                 let data = Data::random([3, positions, inputs], dtype);
                 check(&format!("linear {shape:?}"), &model, &data, linear_objective);
             }
-            for (channels, groups, size) in
-                [([4, 6], 2, 3), ([4, 6], 2, 9), ([3, 4], 1, 3), ([3, 4], 1, 9), ([4, 4], 4, 5)]
-            {
+            // 3×3 kernels: D is 9 inputs a channel, T (size − 2)².
+            for (channels, groups, size) in [
+                ([4, 6], 2, 3),
+                ([4, 6], 2, 9),
+                ([3, 4], 1, 3),
+                ([3, 4], 1, 9),
+                ([4, 4], 4, 5),
+                ([2, 48], 2, 6),
+            ] {
                 let config = Conv2dConfig::new(channels, [3, 3]).with_groups(groups).with_bias(bias);
                 let [inputs, outputs] = [channels[0] / groups * 9, channels[1] / groups];
                 let shape = LayerShape { groups, outputs, inputs, bias };
@@ -272,8 +277,9 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
             }
         }
     }
-    for order in (0..8).map(|k| (k & 1 == 0, k & 2 == 0, k & 4 == 0)) {
-        assert!(orders.contains(&order), "(bias, groups, rotates first) = {order:?} is not covered");
+    // Of a before g alone there would have to be more outputs than inputs.
+    for order in (0..16).map(|k| (k & 1 == 0, k & 2 == 0, (k & 4 == 0, k & 8 == 0))) {
+        assert!(orders.contains(&order), "(bias, groups, (g, a) first) = {order:?} is not covered");
     }
 }
 

@@ -239,6 +239,16 @@ fn shards_merge_into_the_whole() {
         let scale = whole.scores.row(query).iter().fold(0.0f64, |most, value| most.max(value.abs()));
         assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() <= 1e-5 * scale));
     }
+    // More shards than samples: empty ones begin where others do, in whatever order they come.
+    let many = |index: usize| {
+        let shard = format!("{index}/{}", SAMPLES + 3).parse().unwrap();
+        run().shard(shard).run(&in_batches(8)).unwrap()
+    };
+    let parts: Vec<PartialScores> = (0..SAMPLES + 3).rev().map(many).collect();
+    assert!(parts.iter().any(|part| part.scores.samples.is_empty()));
+    for parts in [parts.clone(), parts.into_iter().rev().collect()] {
+        assert_eq!(PartialScores::merge(parts).unwrap().scores.samples, whole.scores.samples);
+    }
     assert!(load(&[0, 2]).unwrap_err().to_string().contains("leaves a gap"));
     assert!(load(&[0, 1, 1]).unwrap_err().to_string().contains("overlaps"));
     assert!(load(&[]).unwrap_err().to_string().contains("there are none"));
@@ -446,6 +456,29 @@ fn complete_parts_are_not_looked_at_once_the_run_is_stopped() {
     let error = run.run(&config).unwrap_err();
     let stopped = matches!(error, InfluenceError::Pass(PassError::Interrupted { done: 0, total: SAMPLES }));
     assert!(stopped, "{error}");
+}
+
+#[test]
+fn a_run_that_is_stopped_says_how_much_of_it_is_complete() {
+    let folder = tempfile::tempdir().unwrap();
+    let (frozen, factors) = problem();
+    let influence = influence(&frozen, &factors);
+    let (source, queries) = (train(), queries(&influence, 2));
+    let all = source.items.all();
+    let (calls, interrupter) = (AtomicUsize::new(0), Interrupter::new());
+    let stopping = |model: &Net, batch: &Batch| {
+        if calls.fetch_add(1, Ordering::Relaxed) == 2 {
+            interrupter.stop(None);
+        }
+        loss(model, batch)
+    };
+    let run = influence.score_run(&source, &all, &stopping, &queries).parts(folder.path(), PART);
+    let config = PassConfig { interrupter: Some(interrupter.clone()), ..in_batches(PART) };
+    let error = run.run(&config).unwrap_err();
+    let complete = PART * files(folder.path()).len();
+    assert!(complete > 0);
+    let InfluenceError::Pass(PassError::Interrupted { done, total }) = error else { panic!("{error}") };
+    assert_eq!((done, total), (complete, SAMPLES));
 }
 
 #[test]

@@ -48,6 +48,17 @@ pub enum CheckpointError {
         /// What differs.
         detail: String,
     },
+    /// The file was written beside other weights.
+    #[error(
+        "{path} was written beside other weights ({parameter} differs): load the model's checkpoint of the same moment first, or start a new \
+         collector without it"
+    )]
+    OtherWeights {
+        /// The file.
+        path: PathBuf,
+        /// The first parameter that differs.
+        parameter: String,
+    },
     /// The file was written by a collector with other settings.
     #[error(
         "{path} was written with other settings: {detail}. Go on with those it was written with, or start a new collector without it"

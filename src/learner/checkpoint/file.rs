@@ -48,6 +48,9 @@ pub(super) struct Run {
     pub architecture: String,
     /// The epoch after which it was written, in burn's training loop.
     pub epoch: Option<usize>,
+    /// [`ModelInventory::sketch`](crate::capture::ModelInventory::sketch) of the model that it was written beside, where it is known.
+    #[serde(default)]
+    pub sketch: Option<Vec<f64>>,
     pub stats: CollectorStats,
     pub first_skipped: Option<(usize, String)>,
     pub origin: usize,

@@ -4,7 +4,7 @@ mod error;
 mod file;
 mod strategy;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use burn::module::{Module, ParamId};
 use burn::train::{LearnerModel, SupervisedTraining};
 use serde_json::Value;
 
-use crate::capture::ModelInventory;
+use crate::capture::{ModelInventory, identities};
 
 use super::collector::Collector;
 use super::eigenvalues::FixedBases;
@@ -116,10 +116,11 @@ impl Collector {
     /// [`CheckpointError::Write`], naming the file; [`CheckpointError::NotOfModel`] where something was gathered of layers that `model`
     /// has not: it is another instance than the one that is trained.
     pub fn save<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
-        let (path, model) = (path.as_ref(), WatchedModel::new(&ModelInventory::of(model)));
-        let unknown = self.lock().layers.keys().filter(|id| !model.names.contains_key(id)).count();
+        let path = path.as_ref();
+        let known: HashSet<ParamId> = identities(model).into_iter().map(|(_, id)| id).collect();
+        let unknown = self.lock().layers.keys().filter(|id| !known.contains(id)).count();
         match unknown {
-            0 => self.write(path, None, &model),
+            0 => self.write(path, None, &WatchedModel::new(&ModelInventory::of(model))),
             layers => Err(CheckpointError::NotOfModel { path: path.to_path_buf(), layers }),
         }
     }
@@ -128,8 +129,8 @@ impl Collector {
     /// its own checkpoint was loaded (which may change its parameters' identities).
     ///
     /// # Errors
-    /// [`CheckpointError`], naming the file: damaged, of another model or with other settings. What was gathered before is then
-    /// still there.
+    /// [`CheckpointError`], naming the file: damaged, of another model, of a training with other weights (a projection of each parameter is
+    /// compared, which half precision does not change much) or with other settings. What was gathered before is then still there.
     pub fn load<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
         self.read(path.as_ref(), None, model)
     }
@@ -165,6 +166,10 @@ impl Collector {
         if let Some(detail) = other_model(&contents, &inventory) {
             return Err(CheckpointError::OtherModel { path: path.to_path_buf(), detail });
         }
+        let known = contents.run.sketch.as_ref().filter(|_| epoch.is_none());
+        if let Some(parameter) = known.and_then(|sketch| other_weights(sketch, &inventory)) {
+            return Err(CheckpointError::OtherWeights { path: path.to_path_buf(), parameter });
+        }
         let mut current = self.lock();
         let watched = std::mem::take(&mut current.model);
         let is_watched = !watched.names.is_empty() && !current.waits;
@@ -184,6 +189,8 @@ fn contents(state: &mut State, settings: Value, epoch: Option<usize>, model: &Wa
         settings,
         architecture: model.architecture.clone(),
         epoch,
+        // burn writes its own files at its own time.
+        sketch: epoch.is_none().then(|| model.sketch.clone()),
         stats: state.stats,
         first_skipped: state.first_skipped.clone(),
         origin: state.origin,
@@ -224,13 +231,13 @@ fn state(contents: Contents, model: WatchedModel) -> State {
         stats,
         clock,
         first_skipped,
-        empty_steps: 0,
         layers,
         bases,
         earlier_bases,
         origin,
         latest,
         resumed: epoch,
+        ..State::default()
     }
 }
 
@@ -243,6 +250,15 @@ fn other_settings(file: &Value, now: &Value) -> Option<String> {
     });
     let differing: Vec<String> = differing.collect();
     (!differing.is_empty()).then(|| differing.join(", "))
+}
+
+/// The first parameter whose values are not those that the file was written beside.
+fn other_weights(sketch: &[f64], inventory: &ModelInventory) -> Option<String> {
+    /// Half precision moves a projection by less than .01; those of two trainings differ by more than 1 on the average.
+    const APART: f64 = 0.05;
+    let pairs = sketch.iter().zip(&inventory.sketch).zip(&inventory.parameters);
+    let mut others = pairs.filter(|((then, now), _)| (*then - *now).abs() > APART);
+    others.next().map(|(_, parameter)| parameter.path.clone())
 }
 
 /// What differs between the model of a file and this one.

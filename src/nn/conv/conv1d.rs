@@ -137,6 +137,6 @@ impl Conv1d {
             padding: [(0, 0), padding],
         };
         let image = input.without_autodiff().unsqueeze_dim::<4>(2); // [batch, channels_in, 1, length]
-        capture::observe(self.weight.id, shape, LayerInput::Image(image, geometry), output)
+        capture::observe(&self.weight, shape, LayerInput::Image(image, geometry), output)
     }
 }

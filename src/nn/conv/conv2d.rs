@@ -130,7 +130,7 @@ impl Conv2d {
         };
         let input = LayerInput::Image(input.without_autodiff(), geometry);
         let output = output.reshape([batch, channels_out, rows * columns]);
-        capture::observe(self.weight.id, shape, input, output).reshape([batch, channels_out, rows, columns])
+        capture::observe(&self.weight, shape, input, output).reshape([batch, channels_out, rows, columns])
     }
 
     /// (top, bottom), (left, right), as burn pads.

@@ -49,6 +49,12 @@ impl DeltaEvidence {
         self.tests.p_value(suspect)
     }
 
+    /// Whether there is anything to compare: not where no null image differs from another, such as those of a model that takes all samples of
+    /// the label for the same.
+    pub fn can_tell(&self, suspect: usize) -> bool {
+        self.tests.can_tell(suspect)
+    }
+
     /// The same probability if what only the strongest quarter of the null images has in common were no natural group, but the poison's
     /// doing; 1 for combined suspects. Between the two lies what can't be told.
     pub fn doubt(&self, suspect: usize) -> f64 {
@@ -118,14 +124,18 @@ impl Tests {
         self.corrected(suspect).iter().fold(1.0, |least, (p_value, _)| p_value.min(least))
     }
 
-    /// The test that samples are taken from: influence by itself wherever that is enough, for it names them one by one.
-    pub fn found_by(&self, suspect: usize, significance: f64) -> FoundBy {
-        let tests = self.corrected(suspect);
-        let clearest = tests.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|test| test.1);
-        match clearest {
-            Some(found_by) if tests[0].0 > significance => found_by,
-            _ => FoundBy::Influence,
-        }
+    fn can_tell(&self, suspect: usize) -> bool {
+        self.views.iter().any(View::has_spread)
+            || [&self.by_look, &self.by_gradient].iter().any(|tests| !tests[suspect].group.is_empty())
+    }
+
+    /// The tests that samples may be taken from, of those with a corrected p-value of at most `threshold`: influence by itself first, for it names
+    /// them one by one, then the clusters, the clearest one first.
+    pub fn found_by(&self, suspect: usize, threshold: f64) -> Vec<FoundBy> {
+        let [influence, mut clusters @ ..] = self.corrected(suspect);
+        clusters.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let tests = std::iter::once(influence).chain(clusters);
+        tests.filter(|test| test.0 <= threshold).map(|test| test.1).collect()
     }
 }
 
@@ -134,7 +144,93 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Tests, null};
+    use super::{Cluster, FoundBy, Tests, null};
+
+    /// One suspect that `raised` of 300 samples move by `by`, and sixty null images; the first 80 samples are a cluster.
+    fn tests(raised: usize, by: f64) -> Tests {
+        let mut rng = StdRng::seed_from_u64(7);
+        let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+        let mut rows: Vec<Vec<f64>> = (0..61).map(|_| (0..300).map(|_| normal()).collect()).collect();
+        rows[0][..raised].iter_mut().for_each(|z| *z += by);
+        let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300] };
+        Tests::new(&rows, &[], &vec![Vec::new(); 61], 1).with_gradients(&[cluster], &rows)
+    }
+
+    #[test]
+    fn samples_are_taken_from_influence_where_that_passes_and_from_the_clearest_cluster_else() {
+        use FoundBy::{Gradient, Influence};
+        let both = tests(80, 4.0);
+        assert_eq!(both.found_by(0, 0.01), [Influence, Gradient]);
+        // By the threshold that all suspects share, not by the significance of one.
+        let p = super::BY_INFLUENCE * both.view(0).p_value(0);
+        assert_eq!(both.found_by(0, 0.99 * p), [Gradient]);
+        let faint = tests(80, 0.5);
+        assert_eq!(faint.found_by(0, 0.01), [Gradient]);
+        assert!(faint.p_value(0) < 1e-3);
+        assert_eq!(tests(0, 0.0).found_by(0, 0.01), []);
+    }
+
+    #[test]
+    fn p_values_of_the_whole_are_no_smaller_than_uniform() {
+        // Natural groups in every row, suspects' and null images' alike, which `without_common` takes out.
+        const NULL: usize = 96;
+        let mut small = [0; 2];
+        for seed in 0..150 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+            let groups: Vec<Vec<f64>> = (0..3).map(|_| (0..120).map(|_| normal()).collect()).collect();
+            let rows: Vec<Vec<f64>> = (0..=NULL)
+                .map(|_| {
+                    let by: Vec<f64> = groups.iter().map(|_| 0.5 * normal()).collect();
+                    let common =
+                        |n: usize| groups.iter().zip(&by).map(|(group, by)| by * group[n]).sum::<f64>();
+                    (0..120).map(|n| normal() + common(n)).collect()
+                })
+                .collect();
+            let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120] };
+            let rest = super::super::common::without_common(&rows, 1).of_all;
+            let tests = Tests::new(&rest, &[&cluster], &vec![vec![false]; NULL + 1], 1);
+            let p = tests.with_gradients(&[cluster], &rows).p_value(0);
+            small[0] += usize::from(p <= 0.05);
+            small[1] += usize::from(p <= 0.01);
+        }
+        assert!(small[0] <= 14 && small[1] <= 5, "{small:?} of 150 are at most .05 and .01");
+    }
+
+    #[test]
+    fn where_all_samples_are_the_same_nothing_can_be_told() {
+        let rows = vec![vec![0.0; 50]; 21];
+        let tests = Tests::new(&rows, &[], &vec![Vec::new(); 21], 1);
+        assert!(!tests.can_tell(0) && tests.p_value(0) == 1.0);
+        assert!(super::tests::tests(0, 0.0).can_tell(0));
+    }
+
+    #[test]
+    fn suspects_of_one_natural_group_are_compared_with_null_images_of_one() {
+        // Images of each label have a group of samples of their own that speaks for them; the suspects' label among them.
+        const LABELS: usize = 6;
+        const OF_LABEL: usize = 12;
+        let alarms = |by_label: bool| {
+            let p_values = (0..30).map(|seed| {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+                let mut row = |label: usize| -> Vec<f64> {
+                    let speaks = |n: usize| if n / 25 == label { 1.0 } else { 0.0 };
+                    (0..300).map(|n| normal() + speaks(n)).collect()
+                };
+                let mut rows: Vec<Vec<f64>> = (0..8).map(|_| row(0)).collect();
+                rows.extend((0..LABELS * OF_LABEL).map(|n| row(n % LABELS)));
+                let origins: Vec<usize> =
+                    (0..LABELS * OF_LABEL).map(|n| if by_label { n % LABELS } else { 0 }).collect();
+                let rows = null::combined(&rows, 8, &origins, seed);
+                Tests::new(&rows, &[], &vec![Vec::new(); rows.len()], 1).p_value(0)
+            });
+            p_values.filter(|&p| p <= 0.01).count()
+        };
+        let (mixed, by_label) = (alarms(false), alarms(true));
+        assert!(mixed >= 25, "{mixed} of 30: the case is none");
+        assert!(by_label <= 2, "{by_label} of 30");
+    }
 
     #[test]
     fn as_many_harmless_suspects_as_null_images_do_not_stand_out_together() {
@@ -145,7 +241,8 @@ mod tests {
                 let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
                 let rows: Vec<Vec<f64>> =
                     (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
-                let rows = null::combined(&rows, suspects, seed);
+                let origins: Vec<usize> = (0..NULL).map(|n| n % 4).collect();
+                let rows = null::combined(&rows, suspects, &origins, seed);
                 let none = vec![Vec::new(); rows.len()];
                 Tests::new(&rows, &[], &none, 1).p_value(0)
             });

@@ -73,9 +73,14 @@ impl Gumbel {
         Self { location: y - scale * x, scale }
     }
 
+    /// Whether the values that it was fitted to differ at all.
+    pub fn has_spread(&self) -> bool {
+        self.scale > 0.0
+    }
+
     /// The probability of at least `value`.
     pub fn tail(&self, value: f64) -> f64 {
-        match self.scale > 0.0 {
+        match self.has_spread() {
             true => -(-(-(value - self.location) / self.scale).exp()).exp_m1(),
             // No null image differs from another: nothing can be said.
             false => 1.0,
@@ -83,14 +88,14 @@ impl Gumbel {
     }
 }
 
-/// Which of the p-values are discoveries at this false discovery rate (Benjamini and Hochberg 1995).
-pub fn benjamini_hochberg(p_values: &[f64], rate: f64) -> Vec<bool> {
+/// The largest p-value that counts as a discovery among these, at this false discovery rate (Benjamini and Hochberg 1995): rate · k / count with
+/// the largest k for which k of them are at most that; `None` where nothing is one.
+pub fn benjamini_hochberg(p_values: &[f64], rate: f64) -> Option<f64> {
     let count = p_values.len() as f64;
     let mut sorted = p_values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let within = sorted.iter().zip(1..).filter(|&(p, rank)| *p <= rate * f64::from(rank) / count);
-    let threshold = within.map(|(p, _)| *p).last();
-    p_values.iter().map(|p| threshold.is_some_and(|threshold| *p <= threshold)).collect()
+    let levels = (1..=sorted.len()).map(|rank| rate * rank as f64 / count);
+    sorted.iter().zip(levels).filter(|(p, level)| *p <= level).map(|(_, level)| level).last()
 }
 
 #[cfg(test)]
@@ -98,7 +103,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Gumbel, scan, sizes};
+    use super::{Gumbel, benjamini_hochberg, scan, sizes};
 
     /// Rows of Gaussian noise (sums of uniform numbers), some of the first row's values raised.
     fn rows(seed: u64, samples: usize, raised: usize, by: f64) -> Vec<Vec<f64>> {
@@ -134,6 +139,33 @@ mod tests {
         assert!((2..=30).contains(&below(0.05)), "{} of 400 p-values are at most 0.05", below(0.05));
         assert!((160..=240).contains(&below(0.5)), "{} of 400 p-values are at most 0.5", below(0.5));
         assert!(below(0.001) <= 3, "{} of 400 p-values are at most 0.001", below(0.001));
+    }
+
+    #[test]
+    fn discoveries_are_counted_against_all_that_were_asked() {
+        // Levels of four at .05: .0125, .025, .0375, .05.
+        assert_eq!(benjamini_hochberg(&[0.9, 0.01, 0.5, 0.3], 0.05), Some(0.0125));
+        assert_eq!(benjamini_hochberg(&[0.04, 0.03, 0.02, 0.01], 0.05), Some(0.05));
+        // The third is within its level, and takes the second along, which is not within its own.
+        let found = benjamini_hochberg(&[0.03, 0.001, 0.035, 0.6], 0.05);
+        assert!(found.is_some_and(|level| (level - 0.0375).abs() < 1e-12), "{found:?}");
+        // Each by itself would be one at .05.
+        assert_eq!(benjamini_hochberg(&[0.02, 0.03, 0.045, 0.6], 0.05), None);
+        assert_eq!(benjamini_hochberg(&[0.01], 0.01), Some(0.01));
+        assert_eq!(benjamini_hochberg(&[0.011], 0.01), None);
+        assert_eq!(benjamini_hochberg(&[], 0.01), None);
+    }
+
+    #[test]
+    fn of_many_harmless_suspects_a_discovery_is_rare() {
+        // Any discovery at all is a false one: in one of ten searches at a rate of .1.
+        let searches = (0..200).filter(|&search| {
+            let mut rng = StdRng::seed_from_u64(1000 + search);
+            let p: Vec<f64> = (0..50).map(|_| rng.random_range(0.0..1.0)).collect();
+            benjamini_hochberg(&p, 0.1).is_some()
+        });
+        let alarms = searches.count();
+        assert!((8..=35).contains(&alarms), "{alarms} of 200");
     }
 
     #[test]

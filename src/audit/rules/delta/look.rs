@@ -1,9 +1,10 @@
 //! What training samples look like: the energy of their colours in bands of frequency, each sample a few numbers.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use burn::train::Interrupter;
 
 use crate::audit::spectrum::Cosine;
-use crate::capture::{BatchSource, PassError};
+use crate::capture::{BatchSource, PassConfig, PassError};
 use crate::influence::LabeledBatch;
 
 /// Bands from the lowest to the highest frequency, of equal width along each axis.
@@ -12,7 +13,7 @@ const BANDS: usize = 8;
 const LUMINANCE: [f64; 3] = [0.299, 0.587, 0.114];
 /// Added to energies, whose unit is that of squared pixel values: an eight-bit step squared is 1.5e-5.
 const FLOOR: f64 = 1e-6;
-/// Images that are transformed together.
+/// Images that are transformed together, at most.
 const BATCH: usize = 256;
 
 /// Looks of some samples, with what it takes to compare others with them.
@@ -31,11 +32,16 @@ impl Looks {
     /// luminance of natural images, but their colours are smooth.
     ///
     /// Cost: two products with matrices of the image's height and width for each channel.
-    pub fn of<S>(source: &S, samples: &[usize], device: &Device) -> Result<Self, PassError>
+    pub fn of<S>(
+        source: &S,
+        samples: &[usize],
+        device: &Device,
+        config: &PassConfig,
+    ) -> Result<Self, PassError>
     where
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let mut rows = energies(source, samples, device)?;
+        let mut rows = energies(source, samples, device, config)?;
         let columns = rows.first().map_or(0, Vec::len);
         let scales: Vec<(f64, f64)> = (0..columns).map(|column| scale(&rows, column)).collect();
         standardise(&mut rows, &scales);
@@ -43,11 +49,16 @@ impl Looks {
     }
 
     /// Those of other images of the same shape, in the same units.
-    pub fn others<S>(&self, source: &S, device: &Device) -> Result<Vec<Vec<f64>>, PassError>
+    pub fn others<S>(
+        &self,
+        source: &S,
+        device: &Device,
+        config: &PassConfig,
+    ) -> Result<Vec<Vec<f64>>, PassError>
     where
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let mut rows = energies(source, &(0..source.len()).collect::<Vec<_>>(), device)?;
+        let mut rows = energies(source, &(0..source.len()).collect::<Vec<_>>(), device, config)?;
         standardise(&mut rows, &self.scales);
         Ok(rows)
     }
@@ -58,10 +69,14 @@ fn energies<S: BatchSource<Batch = LabeledBatch>>(
     source: &S,
     samples: &[usize],
     device: &Device,
+    config: &PassConfig,
 ) -> Result<Vec<Vec<f64>>, PassError> {
     let mut looks: Vec<Vec<f64>> = Vec::with_capacity(samples.len());
     let mut plan: Option<([usize; 2], Cosine, Tensor<2>, usize)> = None;
-    for batch in samples.chunks(BATCH) {
+    for batch in samples.chunks(config.batch_size.clamp(1, BATCH)) {
+        if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
+            return Err(PassError::Interrupted { done: looks.len(), total: samples.len() });
+        }
         let images = source.load(batch, device)?.images();
         let [count, channels, height, width] = images.dims();
         if plan.as_ref().is_none_or(|(size, ..)| *size != [height, width]) {
@@ -142,7 +157,10 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
+    use burn::train::Interrupter;
+
     use super::Looks;
+    use crate::capture::{PassConfig, PassError};
     use crate::influence::ImageList;
     use crate::samples::Image;
 
@@ -165,7 +183,8 @@ mod tests {
     #[test]
     fn noise_in_the_colours_is_seen() {
         let all: Vec<usize> = (0..24).collect();
-        let looks = Looks::of(&images([32, 24], 3), &all, &Device::default()).unwrap();
+        let config = PassConfig { batch_size: 5, ..PassConfig::default() };
+        let looks = Looks::of(&images([32, 24], 3), &all, &Device::default(), &config).unwrap();
         let rows = &looks.rows;
         assert!(rows.iter().all(|row| row.len() == 24 && row.iter().all(|v| v.is_finite())));
         // The highest band of B − Y.
@@ -173,14 +192,22 @@ mod tests {
         let quiet = all.iter().filter(|n| *n % 4 != 0).map(|&n| value(n)).fold(f64::MIN, f64::max);
         assert!(all.iter().filter(|n| *n % 4 == 0).all(|&n| value(n) > quiet + 1.0));
         // The same images as others.
-        assert_eq!(&looks.others(&images([32, 24], 3), &Device::default()).unwrap(), rows);
+        assert_eq!(&looks.others(&images([32, 24], 3), &Device::default(), &config).unwrap(), rows);
+        let interrupter = Interrupter::new();
+        interrupter.stop(None);
+        let stopped = PassConfig { interrupter: Some(interrupter), ..config };
+        let error = Looks::of(&images([32, 24], 3), &all, &Device::default(), &stopped).unwrap_err();
+        assert!(matches!(error, PassError::Interrupted { done: 0, total: 24 }), "{error}");
     }
 
     #[test]
     fn small_and_grey_images_have_fewer_numbers() {
-        let rows = Looks::of(&images([4, 4], 1), &[0, 1, 2], &Device::default()).unwrap().rows;
+        let of = |images, samples: &[usize]| {
+            Looks::of(&images, samples, &Device::default(), &PassConfig::default()).unwrap().rows
+        };
+        let rows = of(images([4, 4], 1), &[0, 1, 2]);
         assert_eq!((rows.len(), rows[0].len()), (3, 3));
-        let rows = Looks::of(&images([1, 1], 3), &[0, 1], &Device::default()).unwrap().rows;
+        let rows = of(images([1, 1], 3), &[0, 1]);
         assert_eq!(rows, vec![Vec::<f64>::new(); 2]);
     }
 }

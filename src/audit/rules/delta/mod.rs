@@ -28,7 +28,7 @@
 //! 6. **Refinement.** Poisons resemble each other more than any of them resembles the suspect. With F the flagged group and C_ij the
 //!    mean cosine between the margin gradients of samples i and j: s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j, and F becomes the
 //!    samples above the [minimum-error threshold](super::minimum_error) of s, until it stays. Where that leads away from the group that
-//!    it began with, the group is kept as it was.
+//!    it began with, or from a small group to most of the class, the group is kept as it was.
 //!
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
@@ -83,6 +83,16 @@ use look_clusters::look_clusters;
 
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
+
+/// Fewer samples are no group.
+const FEWEST_GROUP: usize = 3;
+
+/// Whether a refined group is still the one that it began with: it holds half of that at least, and is not most of the class where that was a
+/// small part of it (a cut always exists, and may part a few outliers from all the others).
+fn is_of(refined: &[usize], first: &[usize], candidates: usize) -> bool {
+    let kept = first.iter().filter(|sample| refined.binary_search(sample).is_ok()).count();
+    2 * kept >= first.len() && (2 * refined.len() <= candidates || refined.len() <= 2 * first.len())
+}
 
 /// Settings of the rule `delta`.
 ///
@@ -149,7 +159,8 @@ pub struct DeltaFinding {
 
 impl Delta {
     /// Compares suspects of one label with null images, all asked for that label. `candidates` are the positions of the training
-    /// samples with that label; `seed` draws the groups of null images that combined suspects are compared with.
+    /// samples with that label; `origins` are the labels of the images that the null images were made from, from which groups are
+    /// drawn, by `seed`, that combined suspects are compared with.
     ///
     /// # Errors
     /// Those of the passes.
@@ -161,6 +172,7 @@ impl Delta {
         candidates: &[usize],
         suspects: &ImageList,
         null_images: &ImageList,
+        origins: &[usize],
         seed: u64,
         config: &PassConfig,
     ) -> Result<DeltaEvidence, InfluenceError>
@@ -176,16 +188,17 @@ impl Delta {
         drop(queries); // Most of the memory.
         cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
-        let looks = Looks::of(source, candidates, influence.device())?;
+        let looks = Looks::of(source, candidates, influence.device(), config)?;
         let of_looks = look_clusters(&looks.rows);
         let like = |look: Vec<f64>| of_looks.iter().map(|cluster| cluster.is_like(&look)).collect();
         let is_like: Vec<Vec<bool>> =
-            looks.others(&asked, influence.device())?.into_iter().map(like).collect();
+            looks.others(&asked, influence.device(), config)?.into_iter().map(like).collect();
         let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
         let is_combined = self.combined && count > 1;
         let (rows, mut tests, mut doubts) = if is_combined {
-            // Over several suspects natural groups average out: each has its own.
-            let rows = null::combined(&contrast, count, seed);
+            // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
+            // label do.
+            let rows = null::combined(&contrast, count, origins, seed);
             // A mean over images is like a cluster if most of them are; those of null images are of any.
             let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
             let mut of_means = vec![vec![false; of_looks.len()]; rows.len()];
@@ -209,7 +222,8 @@ impl Delta {
         Ok(DeltaEvidence { candidates, norms, suspects, tests, doubts })
     }
 
-    /// What is found for one of the suspects: with `poisoned`, its samples.
+    /// What is found for one of the suspects. Of one that is poisoned, its samples: `threshold` is the p-value up to which suspects are
+    /// ([`benjamini_hochberg`] over all of them), none for one that is not.
     ///
     /// # Errors
     /// Those of the passes of the refinement.
@@ -217,7 +231,7 @@ impl Delta {
         &self,
         evidence: &DeltaEvidence,
         suspect: usize,
-        poisoned: bool,
+        threshold: Option<f64>,
         influence: &Influence<'_, M>,
         source: &S,
         config: &PassConfig,
@@ -236,18 +250,14 @@ impl Delta {
             doubt = evidence.doubt(suspect),
             "p-values of the four tests"
         );
-        let found_by = match poisoned {
-            true => evidence.tests.found_by(suspect, self.significance),
-            false => FoundBy::Influence,
-        };
         let view = evidence.tests.view(suspect);
-        let mut finding = DeltaFinding {
+        let nothing = DeltaFinding {
             p_value: evidence.p_value(suspect),
             statistic: view.statistic(suspect),
             flagged: Vec::new(),
             scores: view.row(suspect).to_vec(),
             p_values: view.sample_p_values(suspect),
-            found_by,
+            found_by: FoundBy::Influence,
             null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
         let of_cluster = |ByCluster { statistic, group, scores, null, .. }: ByCluster| DeltaFinding {
@@ -256,32 +266,65 @@ impl Delta {
             scores,
             p_values: by_median.sample_p_values(suspect),
             null_statistics: null,
-            ..finding.clone()
+            ..nothing.clone()
         };
-        match found_by {
-            // Looks say more of who belongs to such a group than gradients, which are no cluster.
-            FoundBy::Look => return Ok(of_cluster(by_look[suspect].clone())),
-            FoundBy::Gradient => finding = of_cluster(by_gradient[suspect].clone()),
-            FoundBy::Influence if poisoned => {
-                finding.flagged = view.discoveries(suspect, self.false_discovery_rate);
+        let tests =
+            threshold.map(|threshold| evidence.tests.found_by(suspect, threshold)).unwrap_or_default();
+        let mut finding = nothing.clone();
+        for test in tests {
+            let found = match test {
+                FoundBy::Look => of_cluster(by_look[suspect].clone()),
+                FoundBy::Gradient => of_cluster(by_gradient[suspect].clone()),
+                FoundBy::Influence => {
+                    let flagged = view.discoveries(suspect, self.false_discovery_rate);
+                    DeltaFinding { flagged, ..nothing.clone() }
+                }
+            };
+            // Influence may pass the gate and yet single out no group: a cluster that passes as well is one. Without any, it counts as it is.
+            if found.flagged.len() > finding.flagged.len() {
+                finding = DeltaFinding { found_by: test, ..found };
             }
-            FoundBy::Influence => {}
+            if finding.flagged.len() >= FEWEST_GROUP {
+                break;
+            }
         }
+        // Looks say more of who belongs to such a group than gradients, which are no cluster.
+        let is_refined = finding.found_by != FoundBy::Look && self.max_rounds > 0;
         // Two samples are no group, and neither is everything.
-        let sizes = 3..evidence.candidates.len();
-        if self.max_rounds == 0 || !sizes.contains(&finding.flagged.len()) {
+        let sizes = FEWEST_GROUP..evidence.candidates.len();
+        if !is_refined || !sizes.contains(&finding.flagged.len()) {
             return Ok(finding);
         }
         let DeltaEvidence { candidates, norms, .. } = evidence;
         let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
         let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
-        let kept = finding.flagged.iter().filter(|sample| flagged.binary_search(sample).is_ok()).count();
-        if 2 * kept >= finding.flagged.len() {
+        if is_of(&flagged, &finding.flagged, candidates.len()) {
             finding.flagged = flagged;
             finding.scores = scores;
         } else {
-            tracing::debug!(suspect, kept, "refinement led away from the first group, which is kept");
+            tracing::debug!(
+                suspect,
+                refined = flagged.len(),
+                "refinement led away from the first group, which is kept"
+            );
         }
         Ok(finding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of;
+
+    #[test]
+    fn a_refined_group_holds_half_of_the_first_and_does_not_swallow_the_class() {
+        let group = |range: std::ops::Range<usize>| range.collect::<Vec<_>>();
+        assert!(is_of(&group(0..40), &group(0..30), 100));
+        assert!(is_of(&group(15..40), &group(0..30), 100));
+        assert!(!is_of(&group(16..40), &group(0..30), 100));
+        // Eleven that become everything but three.
+        assert!(!is_of(&group(0..97), &group(0..11), 100));
+        // Poisons may be most of their class.
+        assert!(is_of(&group(0..66), &group(0..40), 100));
     }
 }

@@ -1,5 +1,7 @@
 //! What null images say of the training samples, and how a suspect differs.
 
+use std::collections::BTreeMap;
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -36,6 +38,11 @@ impl View {
     /// T of the null images, whose rows follow those of the suspects.
     pub fn null_statistics(&self, suspects: usize) -> &[f64] {
         &self.statistics[suspects..]
+    }
+
+    /// Whether the null images differ at all.
+    pub fn has_spread(&self) -> bool {
+        self.null.has_spread()
     }
 
     pub fn p_value(&self, query: usize) -> f64 {
@@ -151,10 +158,14 @@ impl LeftOut {
     }
 }
 
-/// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs, drawn at random with
+/// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs as there are suspects. They are
+/// drawn from the null images of one label (`origins`, what the null images are images of), as suspects that make the same mistake are images of
+/// one: the natural group that speaks for all of them does not average out, and must not in what they are compared with. Drawn at random with
 /// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding.
-pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, seed: u64) -> Vec<Vec<f64>> {
+pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], seed: u64) -> Vec<Vec<f64>> {
     let (own, null) = rows.split_at(suspects);
+    let mut of_label: BTreeMap<usize, Vec<&Vec<f64>>> = BTreeMap::new();
+    null.iter().zip(origins).for_each(|(row, label)| of_label.entry(*label).or_default().push(row));
     let mean = |rows: &[&Vec<f64>]| {
         let count = rows.len().max(1) as f64;
         let samples = rows.first().map_or(0, |row| row.len());
@@ -162,8 +173,9 @@ pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, seed: u64) -> Vec<Vec
     };
     let mut rng = StdRng::seed_from_u64(seed);
     let mut means = vec![mean(&own.iter().collect::<Vec<_>>())];
-    means.extend(null.iter().map(|_| {
-        let drawn = (0..suspects).map(|_| &null[rng.random_range(0..null.len())]);
+    means.extend(origins.iter().map(|label| {
+        let like = &of_label[label];
+        let drawn = (0..suspects).map(|_| like[rng.random_range(0..like.len())]);
         mean(&drawn.collect::<Vec<_>>())
     }));
     means
@@ -279,15 +291,18 @@ mod tests {
     #[test]
     fn combined_rows_are_means_of_as_many() {
         let rows: Vec<Vec<f64>> = (0..12).map(|row| vec![f64::from(1 << row), 1.0]).collect();
-        let means = combined(&rows, 3, 9);
+        let origins = [4, 4, 4, 4, 7, 7, 7, 7, 7];
+        let means = combined(&rows, 3, &origins, 9);
         assert_eq!(means.len(), 10);
         assert_eq!(means[0], [7.0 / 3.0, 1.0]);
-        for row in &means[1..] {
+        for (row, label) in means[1..].iter().zip(origins) {
             // Three powers of two, of which some may be the same; none of them a suspect's.
             let sum = (3.0 * row[0]).round() as u32;
-            assert!(sum.count_ones() <= 3 && sum & 7 == 0 && sum >= 24, "{sum}");
+            let of_label = if label == 4 { 0b0000_0111_1000 } else { 0b1111_1000_0000 };
+            // Twice the same power is the next one.
+            assert!(sum.count_ones() <= 3 && sum >= 24 && sum & !(of_label | of_label << 1) == 0, "{sum}");
         }
-        assert_eq!(combined(&rows, 3, 9), means);
+        assert_eq!(combined(&rows, 3, &origins, 9), means);
     }
 
     #[test]
