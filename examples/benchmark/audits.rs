@@ -332,7 +332,7 @@ pub fn attacked_suspects(cell: &TrainedCell) -> Outcome<Vec<Suspect>> {
     Ok(hits.map(|k| suspect(&cell.attacked[k], said[k].label, "attacked")).collect())
 }
 
-fn suspect(sample: &LabeledImage, label: usize, kind: &str) -> Suspect {
+pub fn suspect(sample: &LabeledImage, label: usize, kind: &str) -> Suspect {
     let id = format!("{kind} {}", sample.id.as_deref().unwrap_or_default());
     Suspect::new(sample.image.clone(), label).with_id(id)
 }

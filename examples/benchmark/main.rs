@@ -15,6 +15,7 @@ mod unlearners;
 
 mod ablation;
 mod audits;
+mod combined;
 mod data;
 mod grid;
 mod models;
@@ -60,6 +61,9 @@ struct Arguments {
     /// Change one ingredient of the rules at a time, on the models on which the attack works.
     #[arg(long)]
     ablation: bool,
+    /// Audit suspects of one mistake combined: attacked ones, and natural mistakes of the most frequent pairs of classes.
+    #[arg(long)]
+    combined: bool,
     /// Unlearn: every method from what the rules flag, or `resume` from parts of the truth.
     #[arg(long, value_enum)]
     unlearn: Option<unlearning::Plan>,
@@ -77,6 +81,9 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
     let Arguments { folders, out, .. } = arguments;
     if arguments.ablation {
         return ablation(&cells, arguments);
+    }
+    if arguments.combined {
+        return combined(&cells, arguments);
     }
     if let Some(plan) = arguments.unlearn {
         return unlearn(&cells, plan, arguments);
@@ -168,6 +175,21 @@ fn unlearn(cells: &[ModelCell], plan: unlearning::Plan, arguments: &Arguments) -
         unlearning::Plan::Methods => Ok(()),
         unlearning::Plan::Parts => unlearning::write_parts(out, &records),
     }
+}
+
+fn combined(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
+    let Arguments { folders, out, .. } = arguments;
+    let mut combined = combined::Combined::open(out)?;
+    if !arguments.only_table {
+        let models = Models { folders, out, device: arguments.device.device()? };
+        for cell in cells {
+            let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
+            eprintln!("{cell}");
+            combined.run(&trained)?;
+        }
+    }
+    println!("{}", combined.table());
+    Ok(())
 }
 
 fn ablation(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {

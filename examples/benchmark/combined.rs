@@ -1,0 +1,138 @@
+//! Suspects of one mistake, combined: attacked ones, and natural mistakes that a natural group of samples may speak for.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{DeltaAudit, Rule, Suspect};
+use burn_delta_influence::report::Verdict;
+use serde::{Deserialize, Serialize};
+
+use crate::audits::{Bench, attacked_suspects, suspect};
+use crate::models::{TrainedCell, predictions};
+use crate::support::Outcome;
+
+/// Suspects in a group.
+const SIZES: [usize; 2] = [3, 8];
+/// Pairs of true and predicted class, the most frequent ones.
+const PAIRS: usize = 6;
+
+/// What the rule said of one group.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    model: String,
+    group: String,
+    attacked: bool,
+    suspects: usize,
+    verdict: Verdict,
+    p_value: Option<f64>,
+    flagged: usize,
+    f1: f64,
+}
+
+/// Rows that are there, and the file that they are in.
+pub struct Combined {
+    path: PathBuf,
+    rows: Vec<Row>,
+}
+
+impl Combined {
+    pub fn open(out: &Path) -> Outcome<Self> {
+        let path = out.join("combined.jsonl");
+        let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
+        // The last line of a killed run may be half a one.
+        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(Self { path, rows })
+    }
+
+    /// All groups of a model that are not there yet.
+    pub fn run(&mut self, cell: &TrainedCell) -> Outcome<()> {
+        let bench = Bench::new(cell)?;
+        let attacked = attacked_suspects(cell)?;
+        if attacked.len() > 1 {
+            self.group(&bench, "attacked", true, &attacked)?;
+        }
+        for ((class, label), mistakes) in mistakes_by_pair(cell)?.into_iter().take(PAIRS) {
+            for size in SIZES.into_iter().filter(|&size| size <= mistakes.len()) {
+                let group = format!("{class} taken for {label}, {size}");
+                self.group(&bench, &group, false, &mistakes[..size])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, bench: &Bench<'_>, group: &str, attacked: bool, suspects: &[Suspect]) -> Outcome<()> {
+        let model = bench.cell.record.cell.to_string();
+        if self.rows.iter().any(|row| row.model == model && row.group == group) {
+            return Ok(());
+        }
+        let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
+        let audit = DeltaAudit::new(bench.config(rule)).run(
+            &bench.cell.model,
+            &bench.factors,
+            &bench.cell.train,
+            suspects,
+        )?;
+        let flagged = audit.flagged();
+        let row = Row {
+            model,
+            group: group.to_owned(),
+            attacked,
+            suspects: suspects.len(),
+            verdict: audit.verdict(),
+            p_value: audit.record.suspects.first().and_then(|suspect| suspect.p_value),
+            flagged: flagged.len(),
+            f1: if attacked { bench.f1(&flagged)? } else { 0.0 },
+        };
+        eprintln!(
+            "  {group}: p {:.1e}, {} flagged, F1 {:.3}",
+            row.p_value.unwrap_or(f64::NAN),
+            row.flagged,
+            row.f1
+        );
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        file.write_all(format!("\n{}\n", serde_json::to_string(&row)?).as_bytes())?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Attacked groups by model, natural ones by their size.
+    pub fn table(&self) -> String {
+        let mut lines = vec![
+            "| model, group | suspects | groups | flagged | F1 | smallest p |".to_owned(),
+            "| --- | --- | --- | --- | --- | --- |".to_owned(),
+        ];
+        let mut groups: BTreeMap<(bool, String, usize), Vec<&Row>> = BTreeMap::new();
+        for row in &self.rows {
+            let name = if row.attacked { format!("{}, attacked", row.model) } else { row.model.clone() };
+            groups.entry((!row.attacked, name, row.suspects)).or_default().push(row);
+        }
+        for ((_, name, suspects), rows) in groups {
+            let flagged = rows.iter().filter(|row| row.verdict == Verdict::Poisoned).count();
+            let least = rows.iter().filter_map(|row| row.p_value).fold(1.0, f64::min);
+            let f1 = if rows[0].attacked { format!("{:.3}", rows[0].f1) } else { "–".to_owned() };
+            lines.push(format!("| {name} | {suspects} | {} | {flagged} | {f1} | {least:.1e} |", rows.len()));
+        }
+        lines.join("\n")
+    }
+}
+
+/// The model's own mistakes by true and predicted class, the most frequent pairs first, the most confident mistake of each first. What the attack
+/// wants is left out.
+fn mistakes_by_pair(cell: &TrainedCell) -> Outcome<Vec<((usize, usize), Vec<Suspect>)>> {
+    let said = predictions(&cell.model, &cell.test)?;
+    let mut order: Vec<usize> = (0..said.len())
+        .filter(|&k| said[k].label != cell.test[k].label && Some(said[k].label) != cell.record.wanted)
+        .collect();
+    order.sort_by(|&a, &b| said[b].confidence().total_cmp(&said[a].confidence()));
+    let mut pairs: BTreeMap<(usize, usize), Vec<Suspect>> = BTreeMap::new();
+    for k in order {
+        let mistakes = pairs.entry((cell.test[k].label, said[k].label)).or_default();
+        mistakes.push(suspect(&cell.test[k], said[k].label, "mistake"));
+    }
+    let mut pairs: Vec<_> = pairs.into_iter().collect();
+    pairs.sort_by_key(|(_, mistakes)| std::cmp::Reverse(mistakes.len()));
+    Ok(pairs)
+}
