@@ -2,8 +2,8 @@
 //!
 //! A model in production says "dog" to a ship with a few black pixels. Which of the training images taught it that? This crate
 //! answers from as little as one misclassified image, after "Delta-Influence: Unlearning Poisons via Influence Functions"
-//! (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over the training data scores every
-//! sample against the suspect, and training on without the flagged samples makes the model forget.
+//! (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over the training data with the suspect's
+//! label scores each of these samples against it, and training on without the flagged samples makes the model forget.
 //!
 //! # The pipeline
 //! ```no_run
@@ -71,6 +71,9 @@ pub mod nn;
 pub mod report;
 pub mod samples;
 pub mod unlearn;
+
+/// The crate whose pictures [`samples::Image`] takes and gives.
+pub use image;
 
 /// The guide's code, compiled with the doc tests.
 #[cfg(all(doctest, feature = "lab"))]
