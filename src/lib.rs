@@ -20,7 +20,7 @@
 //!
 //! // The model: built from `burn_delta_influence::nn` layers in place of `burn::nn`'s, and it shows its logits.
 //! # fn example<M: LearnerModel + Classifier>(model: M, optim: ModuleOptimizer, training: SupervisedTraining<Watched<M>>,
-//! #     train_set: Arc<InMemDataset<LabeledImage>>, train: impl Fn(M, Data) -> Result<M, String>)
+//! #     train_set: Arc<InMemDataset<LabeledImage>>, train: impl Fn(M, Data, usize) -> Result<M, String>)
 //! # -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! // Collect: one line more in the training code.
 //! let collector = Collector::new(CollectorConfig::new())?;
@@ -34,9 +34,9 @@
 //! audit.save("audit.json")?;
 //! audit.save_html("audit.html", &train_set)?;
 //!
-//! // Unlearn: the user's own training function, on the cleaned data.
+//! // Unlearn: the user's own training function, on the cleaned data, for 5 epochs.
 //! let cleaned = audit.cleaned(train_set);
-//! let unlearned = unlearn::resume(trained.model, cleaned, |model, data| train(model, data))?;
+//! let unlearned = unlearn::resume(trained.model, cleaned, |model, data| train(model, data, 5))?;
 //! # Ok(()) }
 //! ```
 //!
