@@ -8,7 +8,7 @@
 //! `DIR` is one of
 //! ```text
 //! DIR/<class>/<picture>                             a part of each class is kept for validation
-//! DIR/train/<class>/<picture>  DIR/val/…            as Imagenette has it
+//! DIR/train/<class>/<picture>  DIR/val/…            as Imagenette has it; or valid, or validation
 //! DIR/Train.csv  DIR/Train/…                        GTSRB; whole tracks of pictures are kept for validation
 //! ```
 //! A folder's training pictures are read when they are needed and never held, so that memory does not grow with them; validation
@@ -18,7 +18,8 @@ mod support;
 #[path = "support/unlearning.rs"]
 mod unlearning;
 
-use std::path::PathBuf;
+use std::fs::DirEntry;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::{Verdict, check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
 use support::kept::{FACTORS, MODEL, UNLEARNED, keep, keep_unlearned, kept};
 use support::{
@@ -103,7 +104,7 @@ struct Arguments {
     trained: bool,
     /// How to unlearn what was flagged; `none` for not at all. A run that is killed goes on there (but for `ssd`) when the
     /// same command is run again, with or without `--trained`.
-    #[arg(long, default_value = "resume", value_parser = unlearner)]
+    #[arg(long, default_value = "resume", value_parser = unlearner())]
     unlearn: Unlearn,
     /// Don't audit the unlearned model; else it is, from the same suspects on the cleaned data (a pass for its factors first).
     #[arg(long)]
@@ -141,11 +142,11 @@ impl Attack {
 #[derive(Clone, Copy, Debug)]
 struct Unlearn(Option<MethodChoice>);
 
-fn unlearner(text: &str) -> Result<Unlearn, String> {
-    match text {
-        "none" => Ok(Unlearn(None)),
-        _ => MethodChoice::from_str(text, false).map(|method| Unlearn(Some(method))),
-    }
+/// The methods' names, and `none`.
+fn unlearner() -> impl TypedValueParser<Value = Unlearn> {
+    let methods = MethodChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let names: Vec<PossibleValue> = methods.chain([PossibleValue::new("none").help("Don't")]).collect();
+    PossibleValuesParser::new(names).map(|name| Unlearn(MethodChoice::from_str(&name, false).ok()))
 }
 
 /// Training data: read as they are needed, or held.
@@ -285,21 +286,43 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
     Ok(Data { train, labels, validation, classes, suspects, attack })
 }
 
+/// What the folder of the validation pictures may be called.
+const VALIDATION: [&str; 3] = ["val", "valid", "validation"];
+
+/// Whether it is a folder with folders: `train` may as well be a class of vehicles.
+fn has_folders(path: &Path) -> bool {
+    let is_hidden = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with('.');
+    let entries = path.read_dir().into_iter().flatten().flatten();
+    entries.filter(|entry| !is_hidden(entry)).any(|entry| entry.path().is_dir())
+}
+
+fn no_validation(data: &Path) -> String {
+    let data = data.display();
+    format!(
+        "{data} has a folder train with folders in it, but none of {} beside it: expected {data}/train/CLASS/PICTURE and {data}/val/CLASS/PICTURE \
+        (test pictures are not taken for them: give them that name if they are meant), or {data}/CLASS/PICTURE",
+        VALIDATION.join(", ")
+    )
+}
+
 /// The pictures of whatever layout the folder has.
 fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
     let Arguments { data, side, validation, seed, .. } = arguments;
     if data.join("Train.csv").is_file() {
         return gtsrb(arguments);
     }
-    let [train, valid] = ["train", "val"].map(|part| data.join(part));
-    let (train, valid) = if train.is_dir() && valid.is_dir() {
-        let (train, valid) = (ImageFolder::open(train, *side)?, ImageFolder::open(valid, *side)?);
-        if train.classes() != valid.classes() {
-            return Err(format!("{}: train and val have different classes", data.display()).into());
+    let train = data.join("train");
+    let mut parts = VALIDATION.iter().map(|part| (part, data.join(part)));
+    let (train, valid) = match parts.find(|(_, valid)| valid.is_dir()) {
+        Some((part, valid)) if train.is_dir() => {
+            let (train, valid) = (ImageFolder::open(train, *side)?, ImageFolder::open(valid, *side)?);
+            if train.classes() != valid.classes() {
+                return Err(format!("{}: train and {part} have different classes", data.display()).into());
+            }
+            (train, valid)
         }
-        (train, valid)
-    } else {
-        ImageFolder::open(data, *side)?.split(*validation, *seed)?
+        _ if has_folders(&train) => return Err(no_validation(data).into()),
+        _ => ImageFolder::open(data, *side)?.split(*validation, *seed)?,
     };
     let broken = train.scan();
     if let (false, Some(first)) = (arguments.skip_unreadable, broken.first()) {

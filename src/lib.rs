@@ -2,8 +2,8 @@
 //!
 //! A model in production says "dog" to a ship with a few black pixels. Which of the training images taught it that? This crate
 //! answers from as little as one misclassified image, after "Delta-Influence: Unlearning Poisons via Influence Functions"
-//! (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over the training data scores every
-//! sample against the suspect, and training on without the flagged samples makes the model forget.
+//! (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over the training data with the suspect's
+//! label scores each of these samples against it, and training on without the flagged samples makes the model forget.
 //!
 //! # The pipeline
 //! ```no_run
@@ -20,7 +20,7 @@
 //!
 //! // The model: built from `burn_delta_influence::nn` layers in place of `burn::nn`'s, and it shows its logits.
 //! # fn example<M: LearnerModel + Classifier>(model: M, optim: ModuleOptimizer, training: SupervisedTraining<Watched<M>>,
-//! #     train_set: Arc<InMemDataset<LabeledImage>>, train: impl Fn(M, Data) -> Result<M, String>)
+//! #     train_set: Arc<InMemDataset<LabeledImage>>, train: impl Fn(M, Data, usize) -> Result<M, String>)
 //! # -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! // Collect: one line more in the training code.
 //! let collector = Collector::new(CollectorConfig::new())?;
@@ -34,9 +34,9 @@
 //! audit.save("audit.json")?;
 //! audit.save_html("audit.html", &train_set)?;
 //!
-//! // Unlearn: the user's own training function, on the cleaned data.
+//! // Unlearn: the user's own training function, on the cleaned data, for 5 epochs.
 //! let cleaned = audit.cleaned(train_set);
-//! let unlearned = unlearn::resume(trained.model, cleaned, |model, data| train(model, data))?;
+//! let unlearned = unlearn::resume(trained.model, cleaned, |model, data| train(model, data, 5))?;
 //! # Ok(()) }
 //! ```
 //!
@@ -71,6 +71,9 @@ pub mod nn;
 pub mod report;
 pub mod samples;
 pub mod unlearn;
+
+/// The crate whose pictures [`samples::Image`] takes and gives.
+pub use image;
 
 /// The guide's code, compiled with the doc tests.
 #[cfg(all(doctest, feature = "lab"))]

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use burn::data::dataset::Dataset;
+use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::Module;
 
 use crate::audit::Suspect;
 use crate::capture::{FrozenModel, PassConfig};
 use crate::influence::{Classifier, ImageList, ImageSource, predict, predict_labelled};
 use crate::report::{ClassState, StateRecord, SuspectState, UnlearnRecord};
-use crate::samples::{Image, LabeledSample};
+use crate::samples::{Image, LabeledImage, LabeledSample};
 
 use super::{Cost, UnlearnError, Unlearned};
 
 /// Suspects, clean test data, flagged training samples and, where the trigger is known, triggered images: the evidence that a poison
-/// is gone and the accuracy is not. Each part may be left out.
+/// is gone and the accuracy is not. Each part may be left out. `D` is the type of the test data; without any it need not be named.
 #[derive(Clone, Debug)]
-pub struct Probe<'a, D> {
+pub struct Probe<'a, D = InMemDataset<LabeledImage>> {
     suspects: &'a [Suspect],
     clean: Option<&'a D>,
     triggered: Option<(ImageList, usize)>,
@@ -25,8 +25,21 @@ pub struct Probe<'a, D> {
     pass: PassConfig,
 }
 
-impl<'a, D> Probe<'a, D> {
-    /// A probe of these suspects.
+impl<'a> Probe<'a> {
+    /// A probe of these suspects, without test data.
+    ///
+    /// ```
+    /// use burn::module::Module;
+    /// use burn_delta_influence::audit::Suspect;
+    /// use burn_delta_influence::influence::Classifier;
+    /// use burn_delta_influence::report::StateRecord;
+    /// use burn_delta_influence::unlearn::{Probe, UnlearnError};
+    ///
+    /// /// What a model says of the suspects, where there is nothing else to ask it about.
+    /// fn answers<M: Module + Classifier>(model: &M, suspects: &[Suspect]) -> Result<StateRecord, UnlearnError> {
+    ///     Probe::new(suspects).measure(model)
+    /// }
+    /// ```
     pub fn new(suspects: &'a [Suspect]) -> Self {
         Self {
             suspects,
@@ -37,15 +50,18 @@ impl<'a, D> Probe<'a, D> {
             pass: PassConfig::new(128),
         }
     }
+}
 
+impl<'a, D> Probe<'a, D> {
     /// With another batch size than 128, without a bar, or with an interrupter.
     pub fn with_pass(self, pass: PassConfig) -> Self {
         Self { pass, ..self }
     }
 
     /// With test data, for the clean accuracy.
-    pub fn with_clean(self, clean: &'a D) -> Self {
-        Self { clean: Some(clean), ..self }
+    pub fn with_clean<C>(self, clean: &'a C) -> Probe<'a, C> {
+        let Self { suspects, clean: _, triggered, victim, flagged, pass } = self;
+        Probe { suspects, clean: Some(clean), triggered, victim, flagged, pass }
     }
 
     /// With images of the victim class that carry the trigger: the poison success rate (PSR) is the part of them that the

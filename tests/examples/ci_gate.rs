@@ -1,6 +1,6 @@
 //! The worked check after a training: `examples/ci_gate` and its workflow, run for real, and the commands of docs/ci.md.
 //!
-//! `cargo test` builds the examples; `cargo test --test ci_gate` alone does not.
+//! `cargo test` builds the examples; `cargo test --test examples` alone does not.
 #![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
 
 use std::fs;
@@ -43,22 +43,22 @@ fn commands(workflow: &str) -> Vec<String> {
     commands
 }
 
-/// Where a workflow runs: a folder with what it takes from the repository.
+/// Where a workflow runs: a folder with what it takes from the user's repository.
 fn checkout() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    fs::create_dir_all(folder.path().join("examples/ci_gate")).unwrap();
-    fs::write(folder.path().join("examples/ci_gate/gate.toml"), GATE).unwrap();
+    let workflows = folder.path().join(".github/workflows");
+    fs::create_dir_all(&workflows).unwrap();
+    fs::write(workflows.join("gate.toml"), GATE).unwrap();
     folder
 }
 
 /// Runs a command line's program, which is one of this crate's, in a folder.
 fn run(line: &str, more: &[&str], folder: &Path) -> Output {
-    let (start, arguments) =
-        line.split_once(" -- ").unwrap_or_else(|| panic!("{line:?} passes no arguments on"));
-    let program = match start {
-        "cargo run --release --example ci_gate" => example(),
-        "cargo run --release --bin delta-influence" => env!("CARGO_BIN_EXE_delta-influence").into(),
-        other => panic!("no command of this crate: {other:?}"),
+    const TRAINING: &str = "cargo run --release --example ci_gate -- ";
+    let (program, arguments) = match (line.strip_prefix(TRAINING), line.strip_prefix("delta-influence ")) {
+        (Some(arguments), _) => (example(), arguments),
+        (_, Some(arguments)) => (env!("CARGO_BIN_EXE_delta-influence").into(), arguments),
+        _ => panic!("no command of this crate: {line:?}"),
     };
     Command::new(program)
         .args(arguments.split_whitespace())
@@ -69,10 +69,11 @@ fn run(line: &str, more: &[&str], folder: &Path) -> Output {
         .unwrap()
 }
 
-/// The exit codes of the workflow's four commands, with these arguments for the training. `accept` puts the accepted audit in its place.
+/// The exit codes of the workflow's four commands but the installation, with these arguments for the training. `accept` puts the accepted
+/// audit in its place.
 fn workflow(folder: &Path, training: &[&str], accept: impl FnOnce(&Path)) -> [i32; 4] {
     let lines = commands(WORKFLOW);
-    let [train, check, show, diff] = &lines[..] else { panic!("four commands, not {lines:?}") };
+    let [_, train, check, show, diff] = &lines[..] else { panic!("five commands, not {lines:?}") };
     let code = |line: &str, more: &[&str]| {
         let output = run(line, more, folder);
         let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
@@ -172,10 +173,24 @@ fn the_alerts_that_are_uploaded_are_those_that_the_check_writes() {
     assert!(WORKFLOW.contains("uses: github/codeql-action/upload-sarif@"));
     assert!(WORKFLOW.contains("security-events: write"));
     // Each step after the training runs even where the training's own gate has failed.
-    let steps: Vec<&str> = WORKFLOW.split("\n      - ").skip(3).collect();
+    let steps: Vec<&str> = WORKFLOW.split("\n      - ").skip(4).collect();
     assert_eq!(steps.len(), 5);
     assert!(steps.iter().all(|step| step.contains("if: ${{ !cancelled()")), "{steps:?}");
     assert!(!WORKFLOW.contains('\t'), "YAML has no tabs");
+}
+
+/// A repository that the workflow is copied to has neither the crate's folders nor its package.
+#[test]
+fn the_workflow_needs_nothing_of_the_crate_s_repository() {
+    let lines = commands(WORKFLOW);
+    // With the package's name: tests/fuzz is a package with programs, too.
+    let install =
+        concat!("cargo install --locked --git ", env!("CARGO_PKG_REPOSITORY"), " ", env!("CARGO_PKG_NAME"));
+    assert_eq!(lines[0], install);
+    assert!(DOCS.contains(install));
+    for line in &lines[2..] {
+        assert!(line.starts_with("delta-influence ") && !line.contains("examples/"), "{line}");
+    }
 }
 
 #[test]

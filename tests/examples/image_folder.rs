@@ -1,6 +1,6 @@
 //! The example for one's own pictures: a folder of many sizes and formats with a poison, GTSRB's layout, and what it refuses.
 //!
-//! `cargo test` builds the examples; `cargo test --test example_image_folder` alone does not.
+//! `cargo test` builds the examples; `cargo test --test examples` alone does not.
 #![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
 
 use std::fs;
@@ -186,17 +186,29 @@ fn what_cannot_be_used_is_named_before_training() {
     assert_refused(&run(&data, &out, &frequency), &["victim and target"]);
     let output = run(&data, &out, &frequency[..4]);
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("--target"), "{output:?}");
+    let output = run(&data, &out, &["--unlearn", "magic"]);
+    let stderr = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(2) && stderr.contains("retrain, resume, scrub, bad-teacher, ssd, none"),
+        "{stderr}"
+    );
     fs::write(data.join("yield/broken.jpg"), b"no picture at all").unwrap();
     assert_refused(&run(&data, &out, &[]), &["broken.jpg"]);
+
+    // Folders `train` and `test` are no two classes.
+    let parts = folder.path().join("parts");
+    write(&parts.join("train"), &signs(64, 1));
+    write(&parts.join("test"), &signs(16, 2));
+    assert_refused(&run(&parts, &out, &[]), &["parts/val/CLASS/PICTURE", "val, valid, validation", "test"]);
 }
 
 #[test]
 fn an_attack_on_the_folder_is_measured_and_folders_of_its_own_are_for_validation() {
     let folder = tempfile::tempdir().unwrap();
     write(&folder.path().join("train"), &signs(160, 1));
-    write(&folder.path().join("val"), &signs(40, 2));
     let out = folder.path().join("out");
-    for attack in ["badnet", "frequency"] {
+    for (attack, part) in [("badnet", "valid"), ("frequency", "validation")] {
+        write(&folder.path().join(part), &signs(40, 2));
         let attack = ["--attack", attack, "--victim", "stop", "--target", "7", "--poison-rate", "0.05"];
         let output = run(folder.path(), &out, &[&attack[..], &["--width", "2", "--epochs", "1"]].concat());
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -208,6 +220,7 @@ fn an_attack_on_the_folder_is_measured_and_folders_of_its_own_are_for_validation
         } else {
             assert!(stderr.contains("the trigger was not learned"), "{stderr}");
         }
+        fs::remove_dir_all(folder.path().join(part)).unwrap();
     }
 }
 

@@ -171,7 +171,7 @@ fn the_probe_measures_what_can_be_worked_out_by_hand() {
 fn parts_of_the_probe_that_are_missing_stay_empty() {
     let model = Tiny::new(&Device::flex());
     let suspects = [Suspect::new(image([0.5, 1.0, 0.0, 0.25]), 1)];
-    let state = Probe::<Data>::new(&suspects).measure(&model).unwrap();
+    let state = Probe::new(&suspects).measure(&model).unwrap();
     assert_eq!((state.suspects.len(), state.poison_success_rate, state.clean_accuracy), (1, None, None));
     let empty = set(Vec::new());
     let state = Probe::new(&[]).with_clean(&empty).with_triggered([], 0).measure(&model).unwrap();
