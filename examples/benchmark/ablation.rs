@@ -161,17 +161,19 @@ impl Ablation {
         let rule = Delta::default();
         let Some(label) = suspects.first().map(|suspect| suspect.label) else { return Ok(()) };
         let others = all.iter().filter_map(|&n| cell.train.get(n).ok()).filter(|item| item.label != label);
-        let others: Vec<_> = others.map(|item| (item.image, label)).collect();
+        let others: Vec<_> = others.collect();
         let step = (others.len() / rule.null_images).max(1);
-        let null = ImageList(others.into_iter().step_by(step).take(rule.null_images).collect());
+        let others: Vec<_> = others.into_iter().step_by(step).take(rule.null_images).collect();
+        let origins: Vec<usize> = others.iter().map(|item| item.label).collect();
+        let null = ImageList(others.into_iter().map(|item| (item.image, label)).collect());
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), label)).collect());
-        let evidence = rule.evidence(&influence, &source, &all, &images, &null, 0, pass)?;
+        let evidence = rule.evidence(&influence, &source, &all, &images, &null, &origins, 0, pass)?;
         for suspect in
             (0..suspects.len()).filter(|&suspect| !self.is_done(&model, CHANGED, suspect)).collect::<Vec<_>>()
         {
             let p_value = evidence.p_value(suspect);
-            let poisoned = p_value <= rule.significance;
-            let found = rule.finding(&evidence, suspect, poisoned, &influence, &source, pass)?;
+            let threshold = Some(rule.significance).filter(|&threshold| p_value <= threshold);
+            let found = rule.finding(&evidence, suspect, threshold, &influence, &source, pass)?;
             self.add(&model, CHANGED, suspect, bench.f1(&found.flagged)?, Some(p_value))?;
         }
         Ok(())

@@ -170,7 +170,16 @@ where
                     .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.clone()));
                 continue;
             }
-            let suspects = self.images(cases, &numbers, label);
+            let mut suspects = self.images(cases, &numbers, label);
+            if rule.combined {
+                // The same image twice is no more evidence than once.
+                let given = std::mem::take(&mut suspects.0);
+                for suspect in given {
+                    if !suspects.0.contains(&suspect) {
+                        suspects.0.push(suspect);
+                    }
+                }
+            }
             let null_images = self.null_images(rule.null_images, label)?;
             let found = rule.evidence(
                 self.influence,

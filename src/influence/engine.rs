@@ -139,12 +139,16 @@ impl<'a, M: Module> Influence<'a, M> {
     }
 
     /// Shares the samples of [`scores`](Self::scores) and [`unit_direction`](Self::unit_direction) among these devices, each of which gets a copy of the model and the preconditioners;
-    /// one may be named twice. With one or none all is done where the model is.
+    /// one may be named twice. With none, all is done where the model is.
     ///
     /// # Errors
     /// [`PassError::Device`](crate::capture::PassError::Device), where one can't take its copy.
     pub fn with_devices(self, devices: Vec<Device>) -> Result<Self, InfluenceError> {
-        let workers = if devices.len() < 2 { Workers::none() } else { Workers::new(&self, devices)? };
+        let workers = match devices.as_slice() {
+            [] => Workers::none(),
+            [only] if only == self.model.device() => Workers::none(),
+            _ => Workers::new(&self, devices)?,
+        };
         Ok(Self { workers, ..self })
     }
 

@@ -10,20 +10,25 @@
 //! in turn: a pass over the flagged samples F that ascends d, then one over the others that descends the rest; after `ascents` such
 //! turns the second kind alone, which repairs what the ascent broke.
 //!
+//! The source lets d grow without end, and the ascent breaks models where thousands of samples are flagged. Here a sample is left alone, unless
+//! [`is_bounded`](Scrub::is_bounded) is off, as long as the student knows no more of what the teacher says of it than one that guesses:
+//! d(x) ≥ T² KL(p_T(x) ‖ u), u the same for all classes. What counts is the student as it would be used, with running statistics: in a batch
+//! of flagged samples alone the batch's own statistics take out what these have in common, such as a trigger.
+//!
 //! At first student and teacher are the same, and d has no gradient there, unless batch statistics tell them apart (the student trains with
 //! them, the teacher keeps its running ones, as in the source's networks). A model that keeps no running statistics therefore begins
 //! with a pass that descends, where there is one left for that.
 //!
 //! Settings that are not the source's follow the corrective-unlearning benchmark (arXiv 2402.14015), with its names for them: learning
-//! rate 0.0025, a tenth of that of its training, T = 4, γ = 1, α = 0.001 (the smallest of its grid), and ascending passes (`msteps`) as long as two
-//! fifths of the steps are not over. (The benchmark's published code ascends CE + α d on the flagged samples; here it is d alone, as in the source.)
+//! rate 0.0025, a tenth of that of its training, T = 4, γ = 1, α = 0.001 (the smallest of its grid). (The benchmark's published code
+//! ascends CE + α d on the flagged samples; here it is d alone, as in the source.)
 //! Both ascend in batches of 512, so that a hundred flagged samples make one step a pass, and a run of few epochs has few of them: much of
 //! what SCRUB forgets then, the descent on the other samples forgets. Ascending steps are therefore not slowed by the warm-up, which the source
-//! does not have. It ascends in two of three epochs: set [`ascents`](Scrub::ascents) so for more, and look at the accuracy. (CIFAR-10
-//! batch 1, 52 flagged samples, 5 epochs: 2 ascents leave 52 % of the attacks and cost 0.2 points, 4 leave 16 % and cost 3.7.) Nothing bounds
-//! how far ascending steps go: where thousands of samples are flagged, two ascents were enough to break a model (96 to 43 % accuracy).
+//! does not have, and with the bound it ascends in all epochs but the last fifth (the source: in two of three, the benchmark: in two fifths).
+//! SCRUB_CHOICE
 //!
-//! Cost: epochs · retained + ascents · flagged gradient evaluations, and as many forward passes of the teacher.
+//! Cost: epochs · retained + ascents · flagged gradient evaluations, and as many forward passes of the teacher; with the bound one more of each
+//! flagged sample an ascent.
 
 use std::time::Instant;
 
@@ -50,8 +55,9 @@ const ROUNDING: f64 = 1e-5;
 /// | setting | default |
 /// | --- | --- |
 /// | `epochs` | given: a quarter of the original training's |
-/// | `ascents` | two fifths of `epochs`, rounded up |
+/// | `ascents` | four fifths of `epochs`, rounded down, at least 1 |
 /// | `ascent_batch_size` | 512 |
+/// | `is_bounded` | true |
 /// | `alpha` | 0.001: of the descent alone |
 /// | `gamma` | 1 |
 /// | `temperature` | 4 |
@@ -63,14 +69,13 @@ pub struct Scrub {
     /// How many of them, the first ones, follow on a pass over the flagged samples; of a model without running statistics those after the
     /// first.
     pub ascents: usize,
-    /// Flagged samples per ascending step: few steps, since nothing bounds how far each goes. 512 as in the source, which descends in batches of
-    /// 256.
+    /// Flagged samples per ascending step: few steps. 512 as in the source, which descends in batches of 256.
     pub ascent_batch_size: usize,
     /// Weight of the distance to the teacher on samples that are kept.
     pub alpha: f64,
     /// Weight of the cross-entropy on them.
     pub gamma: f64,
-    /// Whether a sample is left alone once the student is as far from the teacher on it as one that guesses.
+    /// Whether a sample is left alone while the student is as far from the teacher on it as one that guesses; the source has no such bound.
     pub is_bounded: bool,
     /// T, above 0.
     pub temperature: f64,
@@ -83,9 +88,9 @@ impl Scrub {
     pub fn new(epochs: usize) -> Self {
         Self {
             epochs,
-            ascents: std::env::var("SCRUB_ASCENTS").map_or((2 * epochs).div_ceil(5), |v| v.parse().unwrap()),
-            ascent_batch_size: std::env::var("SCRUB_BATCH").map_or(512, |v| v.parse().unwrap()),
-            is_bounded: std::env::var("SCRUB_FREE").is_err(),
+            ascents: (4 * epochs / 5).max(1),
+            ascent_batch_size: 512,
+            is_bounded: true,
             alpha: 0.001,
             gamma: 1.0,
             temperature: 4.0,
@@ -154,8 +159,10 @@ where
     }
 
     fn cost(&self, size: TaskSize) -> Cost {
-        let samples = (self.epochs * size.retained + self.ascents * size.flagged) as f64;
-        Cost { gradients: samples, forwards: samples }
+        let ascending = (self.ascents * size.flagged) as f64;
+        let samples = (self.epochs * size.retained) as f64 + ascending;
+        let looked_at = if self.is_bounded { ascending } else { 0.0 };
+        Cost { gradients: samples, forwards: samples + looked_at }
     }
 
     fn unlearn(&self, task: &UnlearnTask<M, D, I>) -> Result<Unlearned<M>, UnlearnError> {
@@ -243,4 +250,28 @@ fn is_near(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1
 /// KL(softmax(logits) ‖ exp(other)) of each row.
 fn divergence(logits: Tensor<2>, other: Tensor<2>) -> Tensor<1> {
     (softmax(logits.clone(), 1) * (log_softmax(logits, 1) - other)).sum_dim(1).squeeze_dim(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::{distances, is_near};
+
+    #[test]
+    fn a_student_that_guesses_is_far_enough() {
+        let device = Device::flex();
+        let rows = |rows: [[f32; 3]; 5]| Tensor::<2>::from_data(rows, &device);
+        let teacher = rows([[8.0, 0.0, 0.0]; 5]);
+        // The same, nearly the same, guessing, the opposite, sure of another class.
+        let student =
+            rows([[8.0, 0.0, 0.0], [6.0, 0.0, 1.0], [2.0, 2.0, 2.0], [0.0, 4.0, 4.0], [0.0, 0.0, 20.0]]);
+        let near = is_near(teacher.clone(), student.clone(), 4.0).into_data();
+        assert_eq!(near.iter::<f32>().collect::<Vec<_>>(), [1.0, 1.0, 0.0, 0.0, 0.0]);
+        // 16 (ln 3 − H), H the entropy of softmax(2, 0, 0).
+        let distance: Vec<f64> = distances(teacher, student, 4.0).into_data().iter::<f64>().collect();
+        let p = [2.0_f64.exp(), 1.0, 1.0].map(|e| e / (2.0_f64.exp() + 2.0));
+        let guessing = 16.0 * (3.0_f64.ln() + p.iter().map(|p| p * p.ln()).sum::<f64>());
+        assert!(distance[0].abs() < 1e-5 && (distance[2] - guessing).abs() < 1e-4, "{distance:?} {guessing}");
+    }
 }

@@ -265,6 +265,7 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
                 ([3, 4], 1, 3),
                 ([3, 4], 1, 9),
                 ([4, 4], 4, 5),
+                ([4, 6], 2, 5),
                 ([2, 48], 2, 6),
             ] {
                 let config = Conv2dConfig::new(channels, [3, 3]).with_groups(groups).with_bias(bias);

@@ -3,7 +3,8 @@
 use burn::data::dataset::transform::SelectionDataset;
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::Interrupter;
 use burn_delta_influence::capture::PassError;
 use burn_delta_influence::influence::Classifier;
@@ -87,7 +88,9 @@ fn costs_are_what_the_formulas_say() {
     let cost = |gradients, forwards| Cost { gradients, forwards };
     assert_eq!(of(&Retrain::new(20, || Mlp::new(0), trainer)), ("retrain", cost(18_000.0, 0.0)));
     assert_eq!(of(&Resume::new(5, trainer)), ("resume", cost(4500.0, 0.0)));
-    assert_eq!(of(&Scrub::new(5)), ("scrub", cost(4700.0, 4700.0)));
+    assert_eq!(of(&Scrub::new(5)), ("scrub", cost(4900.0, 5300.0)));
+    let free = Scrub { is_bounded: false, ..Scrub::new(5) };
+    assert_eq!(of(&free), ("scrub", cost(4900.0, 4900.0)));
     assert_eq!(of(&bad_teacher(5)), ("bad-teacher", cost(5000.0, 10_000.0)));
     let some = BadTeacher { retained_share: 0.5, ..bad_teacher(2) };
     assert_eq!(of(&some), ("bad-teacher", cost(1100.0, 2200.0)));
@@ -606,6 +609,41 @@ fn scrub_s_ascent_moves_a_model_without_batch_statistics() {
     let (with, without) = (weights(1), weights(0));
     let moved = with.iter().zip(&without).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(moved > 1e-4, "{moved}"); // Rounding is 1e-7.
+}
+
+#[test]
+fn scrub_s_ascent_stops_where_the_student_guesses() {
+    const T: f64 = 4.0;
+    let model = Tiny::new(&Device::flex().autodiff());
+    let all = samples(40);
+    let flagged = [0, 4, 8, 12];
+    let task = UnlearnTask::new(model.clone(), Arc::new(set(all.clone())), &flagged).unwrap();
+    let soft = |model: &Tiny, n: usize| {
+        let [channels, height, width] = all[n].image.shape();
+        let pixels = TensorData::new(all[n].image.pixels().to_vec(), [1, channels, height, width]);
+        let logits = model.logits(Tensor::from_data(pixels, &Device::flex())).div_scalar(T);
+        softmax(logits, 1).into_data().iter::<f64>().collect::<Vec<_>>()
+    };
+    // T² KL(teacher ‖ student) over T² KL(teacher ‖ guess), the mean over the flagged samples.
+    let how_far = |is_bounded: bool| {
+        // Hardly any descent, which would lead back.
+        let steps = StepConfig { momentum: 0.0, weight_decay: 0.0, ..quiet(StepConfig::new(0.5)) };
+        let (ascents, alpha, gamma) = (59, 0.0, 1e-3);
+        let scrub = Scrub { ascents, alpha, gamma, is_bounded, steps, ..Scrub::new(60) };
+        let student = scrub.unlearn(&task).unwrap().model;
+        let far = flagged.map(|n| {
+            let (taught, said) = (soft(&model.valid(), n), soft(&student, n));
+            let guess = 1.0 / taught.len() as f64;
+            let to = |other: &dyn Fn(usize) -> f64| -> f64 {
+                taught.iter().enumerate().map(|(class, p)| p * (p / other(class)).ln()).sum()
+            };
+            to(&|class| said[class]) / to(&|_| guess)
+        });
+        far.iter().sum::<f64>() / far.len() as f64
+    };
+    let (bounded, free) = (how_far(true), how_far(false));
+    assert!((0.9..3.0).contains(&bounded), "{bounded}: as far as a guess, and a step");
+    assert!(free > 2.0 * bounded, "{free} without the bound, {bounded} with it");
 }
 
 /// A model of which a part is frozen, and which says the same in training as afterwards.

@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(both.found_by(0, 0.99 * p), [Gradient]);
         let faint = tests(80, 0.5);
         assert_eq!(faint.found_by(0, 0.01), [Gradient]);
-        assert!(faint.p_value(0) < 1e-3);
+        assert!(faint.p_value(0) < 0.01);
         assert_eq!(tests(0, 0.0).found_by(0, 0.01), []);
     }
 
@@ -215,7 +215,7 @@ mod tests {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
                 let mut row = |label: usize| -> Vec<f64> {
-                    let speaks = |n: usize| if n / 25 == label { 1.0 } else { 0.0 };
+                    let speaks = |n: usize| if n / 25 == label { 2.0 } else { 0.0 };
                     (0..300).map(|n| normal() + speaks(n)).collect()
                 };
                 let mut rows: Vec<Vec<f64>> = (0..8).map(|_| row(0)).collect();
