@@ -19,6 +19,9 @@ const SIZES: [usize; 2] = [3, 8];
 /// Pairs of true and predicted class, the most frequent ones.
 const PAIRS: usize = 6;
 
+/// True and predicted class.
+type Pair = (usize, usize);
+
 /// What the rule said of one group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
@@ -121,13 +124,13 @@ impl Combined {
 
 /// The model's own mistakes by true and predicted class, the most frequent pairs first, the most confident mistake of each first. What the attack
 /// wants is left out.
-fn mistakes_by_pair(cell: &TrainedCell) -> Outcome<Vec<((usize, usize), Vec<Suspect>)>> {
+fn mistakes_by_pair(cell: &TrainedCell) -> Outcome<Vec<(Pair, Vec<Suspect>)>> {
     let said = predictions(&cell.model, &cell.test)?;
     let mut order: Vec<usize> = (0..said.len())
         .filter(|&k| said[k].label != cell.test[k].label && Some(said[k].label) != cell.record.wanted)
         .collect();
     order.sort_by(|&a, &b| said[b].confidence().total_cmp(&said[a].confidence()));
-    let mut pairs: BTreeMap<(usize, usize), Vec<Suspect>> = BTreeMap::new();
+    let mut pairs: BTreeMap<Pair, Vec<Suspect>> = BTreeMap::new();
     for k in order {
         let mistakes = pairs.entry((cell.test[k].label, said[k].label)).or_default();
         mistakes.push(suspect(&cell.test[k], said[k].label, "mistake"));
