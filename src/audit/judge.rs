@@ -21,6 +21,9 @@ use super::{AuditError, Rule, Suspect};
 /// Fewer samples of a label than this can't be split into two groups that mean anything.
 const FEWEST_CANDIDATES: usize = 8;
 
+/// Queries of the published rule in one pass: each takes as much memory as the model, and a score of every sample.
+const MOST_QUERIES: usize = 1024;
+
 /// One suspect on its way through a rule.
 pub(super) struct Case<'a> {
     pub suspect: &'a Suspect,
@@ -303,8 +306,14 @@ where
         Ok(())
     }
 
-    /// The published rule: all suspects and all their copies in one pass.
+    /// The published rule: suspects and all their copies, as many in one pass as memory is meant for.
     fn paper(&self, rule: PaperRule, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
+        let copies = cases.iter().map(|case| case.copies.len()).max().unwrap_or_default();
+        let together = (MOST_QUERIES / (1 + copies)).max(1);
+        cases.chunks_mut(together).try_for_each(|cases| self.paper_pass(rule, cases))
+    }
+
+    fn paper_pass(&self, rule: PaperRule, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         let mut images = Vec::new();
         for case in &*cases {
             images.push((case.suspect.image.clone(), case.suspect.label));
