@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::file::write_atomic;
-use super::{AuditRecord, Check, CheckedAudit, Outcome, ReportError, SuspectRecord, Verdict};
+use super::{AuditRecord, Check, CheckedAudit, FlaggedRecord, Outcome, ReportError, SuspectRecord, Verdict};
 
 /// How many flagged samples a failure lists.
 const LISTED: usize = 50;
@@ -130,6 +130,7 @@ impl<'a> Suite<'a> {
         test_case(xml, "verdict", self.verdict.map(|problem| (problem, kind)), &message, &details);
         for (suspect, problem) in record.suspects.iter().zip(&self.suspects) {
             let SuspectRecord { id, label, verdict, flagged, note, .. } = suspect;
+            let label = record.names().cell(*label);
             let message = format!("{verdict}: {flagged} training samples flagged for label {label}");
             let kind = verdict.to_string();
             let problem = problem.map(|problem| (problem, kind.as_str()));
@@ -158,9 +159,11 @@ fn test_case(xml: &mut String, name: &str, problem: Option<(&str, &str)>, messag
 }
 
 fn flagged(record: &AuditRecord) -> String {
-    let mut lines: String = (record.flagged.iter().take(LISTED))
-        .map(|f| format!("index {}, id {}, label {}, score {}\n", f.index, f.id, f.label, f.score))
-        .collect();
+    let line = |f: &FlaggedRecord| {
+        let label = record.names().cell(f.label);
+        format!("index {}, id {}, label {label}, score {}\n", f.index, f.id, f.score)
+    };
+    let mut lines: String = record.flagged.iter().take(LISTED).map(line).collect();
     if record.flagged.len() > LISTED {
         let _ = writeln!(lines, "and {} more", record.flagged.len() - LISTED);
     }

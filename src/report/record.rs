@@ -117,6 +117,9 @@ pub struct DataRecord {
     pub samples: usize,
     /// The number of classes.
     pub classes: usize,
+    /// What the classes are called, in the order of their labels, where the audit was told. There may be fewer names than classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
 }
 
 /// The rule that told poisoned samples from others.

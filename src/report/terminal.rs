@@ -12,20 +12,10 @@ use super::{AuditRecord, SuspectRecord, TruthRecord, Verdict};
 /// How many lines a list may take before the rest is only counted.
 const TOP: usize = 10;
 
-/// The audit in words and columns, ending in a line break. Plain text, without colours.
+/// The audit in words and columns, ending in a line break. Plain text, without colours. Names of the classes, where the record has them,
+/// stand beside their numbers.
 pub fn summary(record: &AuditRecord) -> String {
-    summary_of(record, &ClassNames::default())
-}
-
-/// [`summary`] with the names of the classes, from the first on, beside their numbers.
-pub fn summary_with_names(
-    record: &AuditRecord,
-    names: impl IntoIterator<Item = impl Into<String>>,
-) -> String {
-    summary_of(record, &ClassNames(names.into_iter().map(Into::into).collect()))
-}
-
-fn summary_of(record: &AuditRecord, names: &ClassNames) -> String {
+    let names = record.names();
     let mut out = headline(record);
     out.push('\n');
     suspects(record, names, &mut out);
@@ -86,7 +76,7 @@ fn headline(record: &AuditRecord) -> String {
     }
 }
 
-fn suspects(record: &AuditRecord, names: &ClassNames, out: &mut String) {
+fn suspects(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
     if record.suspects.is_empty() {
         return;
     }
@@ -154,7 +144,7 @@ fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-fn flagged(record: &AuditRecord, names: &ClassNames, out: &mut String) {
+fn flagged(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
     let flagged = &record.flagged;
     if flagged.is_empty() {
         return;

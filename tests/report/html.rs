@@ -9,7 +9,7 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, Suspe
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
-    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html,
+    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html, save_json,
 };
 
 use crate::pages::{HANDLER, SCRIPT, audit, names};
@@ -97,7 +97,8 @@ fn the_record_has_what_the_page_needs_but_not_every_score() {
 #[test]
 fn nothing_from_the_user_s_data_is_markup() {
     let (record, data) = audit(Verdict::Poisoned, 60, 20);
-    let page = HtmlReport::new(&record).with_class_names(names()).with_training_set(&data).unwrap().to_html();
+    let record = record.with_class_names(names());
+    let page = HtmlReport::new(&record).with_training_set(&data).unwrap().to_html();
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
     assert!(page.contains("&quot;&gt;&lt;img src=x onerror=alert(1)&gt;"));
     assert!(!page.contains(SCRIPT) && !page.contains(HANDLER));
@@ -257,6 +258,25 @@ fn a_record_alone_makes_the_same_page_without_pictures() {
             assert!(page.contains(text), "{text}");
         }
     }
+}
+
+#[test]
+fn classes_have_the_names_that_the_record_has() {
+    let (record, _) = audit(Verdict::Poisoned, 60, 20);
+    let folder = tempfile::tempdir().unwrap();
+    let [json, page] = ["audit.json", "audit.html"].map(|name| folder.path().join(name));
+    let page = |record: &AuditRecord| {
+        save_json(&json, record).unwrap();
+        save_html(&json, &page).unwrap();
+        fs::read_to_string(&page).unwrap()
+    };
+    let numbers = page(&record);
+    assert!(numbers.contains("for class 7.</h1>") && numbers.contains("<dd>class 7</dd>"));
+    let named = page(&record.clone().with_class_names(names()));
+    assert!(!named.contains("class 7") && !named.contains(HANDLER) && !named.contains(SCRIPT));
+    assert!(named.contains("&lt;script&gt;alert(1)&lt;/script&gt; (0)"), "flagged images carry it, too");
+    // Names that end before the class is reached leave it its number.
+    assert_eq!(page(&record.with_class_names(["", "yield"])), numbers);
 }
 
 #[test]
