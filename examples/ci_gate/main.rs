@@ -127,7 +127,8 @@ fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
     let judged = check.add(out.join("audit.json").display().to_string(), audit.record);
     println!("{}", judged.line());
     if let Ok((_, judgement)) = &judged.result {
-        judgement.reasons.iter().for_each(|reason| eprintln!("warning: {reason}"));
+        let said = judgement.reasons.iter().chain(&judgement.warnings);
+        said.for_each(|reason| eprintln!("warning: {reason}"));
     }
     save_junit(out.join("junit.xml"), &check)?;
     save_sarif(out.join("audit.sarif"), &check)?;

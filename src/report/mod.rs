@@ -8,6 +8,7 @@
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
 //! one, never half of one.
 
+mod caveats;
 mod check;
 mod class_names;
 mod consistency;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::caveats::PLAIN_IMAGES;
 use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
 use super::{AuditRecord, SuspectRecord, TruthRecord, Verdict};
@@ -17,6 +18,9 @@ const TOP: usize = 10;
 pub fn summary(record: &AuditRecord) -> String {
     let names = record.names();
     let mut out = headline(record);
+    if let Some(weak) = record.weak_coverage() {
+        let _ = writeln!(out, "{weak}.");
+    }
     out.push('\n');
     suspects(record, names, &mut out);
     flagged(record, names, &mut out);
@@ -105,6 +109,12 @@ fn suspects(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
     table.print(out);
     if record.suspects.len() > 1 && record.rule.settings["rule"]["combined"] == true {
         out.push_str("  suspects with the same wrong label were judged together (`combined`): each has the verdict of all\n");
+    }
+    if let Some(suspects) = record.with_plain_null_images(|_| true) {
+        let _ = writeln!(
+            out,
+            "  compared with plain training images, since hardly any altered one is taken for the label: {suspects}; {PLAIN_IMAGES}"
+        );
     }
     record.suspects.iter().for_each(|suspect| copies(suspect, out));
     for suspect in &record.suspects {
@@ -214,13 +224,12 @@ fn rest(total: usize, noun: &str, out: &mut String) {
 
 fn coverage(record: &AuditRecord, out: &mut String) {
     let model = &record.model;
-    let share = model.covered_parameters as f64 / model.parameters as f64; // n/a for a model without parameters
     let _ = write!(
         out,
         "coverage  {} of {} ({})",
         grouped(model.covered_parameters),
         counted(model.parameters, "parameter"),
-        percent(share)
+        percent(model.coverage())
     );
     if !model.not_covered.is_empty() {
         let named: Vec<_> = model.not_covered.iter().take(TOP).map(|path| printable(path)).collect();

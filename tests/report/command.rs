@@ -254,6 +254,23 @@ fn a_clean_verdict_that_is_not_enough_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_clean_verdict_on_a_small_part_of_the_model_is_not_enough_until_that_is_allowed() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let mut record = audit(Verdict::Clean, 0);
+    record.model.covered_parameters = record.model.parameters / 50;
+    save_json(&path, &record).unwrap();
+    let run = check(&path, &[]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.starts_with("error: 2.0 % of the parameters are covered"), "{}", run.stderr);
+    assert!(run.stderr.contains("--min-coverage"), "{}", run.stderr);
+    let run = check(&path, &["--min-coverage", "0.01"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.starts_with("warning: Influence was computed through 2.0 %"), "{}", run.stderr);
+    let run = delta_influence([Path::new("show"), &path]);
+    assert!(run.stdout.lines().nth(1).unwrap().contains("“clean” means little"), "{}", run.stdout);
+}
+
+#[test]
 fn html_writes_the_page_beside_the_record_or_where_it_is_told() {
     let (folder, path) = saved(Verdict::Poisoned, 41);
     let run = delta_influence([Path::new("html"), &path]);

@@ -1,8 +1,9 @@
 //! Records: what the JSON holds, and what people read of it.
 
 use burn_delta_influence::report::{
-    AuditRecord, Check, ClassState, CopyRecord, Gate, NeighbourRecord, SearchRecord, StateRecord,
-    SuspectEvidence, SuspectState, TruthRecord, UnlearnRecord, Verdict, junit_xml, summary, unlearn_summary,
+    AuditRecord, Check, ClassState, CopyRecord, Gate, NeighbourRecord, NullRecord, SearchRecord, StateRecord,
+    SuspectEvidence, SuspectRecord, SuspectState, TruthRecord, UnlearnRecord, Verdict, junit_xml, summary,
+    unlearn_summary,
 };
 use serde_json::{Value, json};
 
@@ -136,6 +137,55 @@ fn summary_of_a_clean_or_undecided_audit_says_so_first() {
     assert!(!clean.contains("most suspicious"));
     assert!(summary(&audit(Verdict::Inconclusive, 0)).starts_with("Cannot tell: "));
     assert!(summary(&AuditRecord::default()).starts_with("Cannot tell: "));
+}
+
+#[test]
+fn weak_coverage_stands_beside_the_verdict() {
+    let covered = |verdict, parameters| {
+        let mut record = audit(verdict, 0);
+        (record.model.parameters, record.model.covered_parameters) = (1000, parameters);
+        summary(&record)
+    };
+    let text = covered(Verdict::Clean, 20);
+    let expected = "\
+Clean: no poison found in 10,000 training samples, looking from 1 suspect.
+Influence was computed through 2.0 % of the parameters alone: what only the others hold stays unseen, and “clean” means little.
+
+  suspect ";
+    assert!(text.starts_with(expected), "{text}");
+    let text = covered(Verdict::Inconclusive, 20);
+    let second = text.lines().nth(1).unwrap();
+    assert!(
+        second.starts_with("Influence was computed through 2.0 %") && !second.contains("clean"),
+        "{text}"
+    );
+    for enough in [800, 1000] {
+        assert_eq!(covered(Verdict::Clean, enough).lines().nth(1), Some(""), "{enough}");
+    }
+    assert_eq!(summary(&AuditRecord::default()).lines().nth(1), Some(""), "nothing is known");
+}
+
+#[test]
+fn suspects_that_were_compared_with_plain_images_are_named_beside_their_p_values() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let other = record.suspects[0].clone();
+    record.suspects.push(SuspectRecord { id: "truck.png".to_owned(), ..other });
+    let null = |mistakes| SuspectEvidence {
+        null: Some(NullRecord { mistakes, statistics: vec![1.0; 64] }),
+        ..Default::default()
+    };
+    record.evidence.suspects = vec![null(true), null(false)];
+    let text = summary(&record);
+    let line = text.lines().find(|line| line.contains("plain training images")).unwrap();
+    assert!(
+        line.ends_with("where the setting was 1 %)") && line.contains(": truck.png; p-values are rough"),
+        "{line}"
+    );
+    assert!(!line.contains("ship.png"), "{line}");
+    let at = |what| text.find(what).unwrap();
+    assert!(at("  truck.png") < at(line) && at(line) < at("flagged by label"), "{text}");
+    record.evidence.suspects = vec![null(true), null(true)];
+    assert!(!summary(&record).contains("plain training images"));
 }
 
 #[test]

@@ -137,8 +137,8 @@ fn add(audit: &CheckedAudit, most: usize, results: &mut Vec<Finding>, notificati
                 let text = "The verdict is poisoned, and no training sample is named".to_owned();
                 results.push(inconclusive(source, text));
             }
-            for reason in &judgement.reasons {
-                notify(Level::Warning, format!("{source}: {reason}"));
+            for text in judgement.reasons.iter().chain(&judgement.warnings) {
+                notify(Level::Warning, format!("{source}: {text}"));
             }
             let level = if audit.outcome().passed() { Level::Warning } else { Level::Error };
             results
