@@ -279,6 +279,72 @@ fn classes_have_the_names_that_the_record_has() {
     assert_eq!(page(&record.with_class_names(["", "yield"])), numbers);
 }
 
+/// The grade of a row under "How far to trust it".
+fn grade<'a>(page: &'a str, row: &str) -> &'a str {
+    let rest = page.split(&format!("<dt>{row} <span class=\"grade ")).nth(1).unwrap();
+    rest.split_once('>').unwrap().1.split('<').next().unwrap()
+}
+
+#[test]
+fn weak_coverage_is_said_under_the_verdict() {
+    let (mut record, _) = audit(Verdict::Clean, 60, 0);
+    let said = |record: &AuditRecord| {
+        let page = HtmlReport::new(record).to_html();
+        let main = page.split_once("<main").unwrap().1.split("What to do").next().unwrap();
+        (main.contains("“clean” means little"), grade(&page, "Coverage of the parameters").to_owned())
+    };
+    for (covered, weak, grade) in
+        [(20, true, "weak"), (799, true, "weak"), (800, false, "fair"), (950, false, "good")]
+    {
+        record.model.covered_parameters = covered;
+        assert_eq!(said(&record), (weak, grade.to_owned()), "{covered}");
+    }
+    record.model = Default::default();
+    assert_eq!(said(&record), (false, "not known".to_owned()));
+}
+
+#[test]
+fn factors_from_few_steps_are_weak() {
+    let (mut record, _) = audit(Verdict::Clean, 60, 0);
+    for (source, steps, collected, expected) in [
+        ("training", 200, 20, "fair"),
+        ("training", 200, 19, "weak"),
+        ("training", 200, 1, "weak"),
+        ("merged", 200, 19, "weak"),
+        ("merged", 200, 40, "fair"),
+        // Of fits alone.
+        ("merged", 0, 0, "fair"),
+        ("fit", 0, 0, "good"),
+    ] {
+        let factors = record.evidence.factors.as_mut().unwrap();
+        (factors.source, factors.steps, factors.collected_steps) = (source.to_owned(), steps, collected);
+        let page = HtmlReport::new(&record).to_html();
+        assert_eq!(grade(&page, "Age of the factors"), expected, "{source}, {collected}");
+        assert_eq!(page.contains("fewer than 20: averages over so few are noisy"), expected == "weak");
+    }
+}
+
+#[test]
+fn plain_images_are_not_called_mistakes() {
+    let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
+    let page = HtmlReport::new(&record).to_html();
+    assert_eq!(grade(&page, "Calibration"), "good");
+    assert!(page.contains("trusted three quarters of the harmless mistakes") && !page.contains("3 of 30"));
+    record.evidence.suspects[0].null.as_mut().unwrap().mistakes = false;
+    let page = HtmlReport::new(&record).to_html();
+    assert_eq!(grade(&page, "Calibration"), "weak");
+    for said in [
+        "so 64 plain training images of other labels had to do",
+        "<p class=\"notice\">Compared with plain training images: p-values are rough",
+        "among plain training images",
+        "a plain training image stands out as much",
+        "trusted three quarters of the images that stand for harmless mistakes",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    assert!(!page.contains("among harmless mistakes") && !page.contains("a harmless mistake stands out"));
+}
+
 #[test]
 fn an_old_record_makes_a_page_that_says_what_it_lacks() {
     let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
