@@ -167,14 +167,11 @@ fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     let config = AuditConfig::new().with_seed(*seed);
     let audit = DeltaAudit::new(config);
     let audit = phase("audit", || Ok(audit.run(&model, &factors, &train_set, &[suspect])?))?;
+    let audit = audit.with_class_names(SIGN_NAMES);
     audit.save(out.join("audit.json"))?;
-    audit.html_report(&train_set)?.with_class_names(SIGN_NAMES).save(out.join("audit.html"))?;
+    audit.save_html(out.join("audit.html"), &train_set)?;
 
     let found = audit.flagged().iter().filter(|index| poisoned.indices.contains(index)).count();
-    println!(
-        "\n{}\n{found} of the {} poisons were named",
-        audit.summary_with_names(SIGN_NAMES),
-        poisoned.indices.len()
-    );
+    println!("\n{}\n{found} of the {} poisons were named", audit.summary(), poisoned.indices.len());
     Ok(())
 }

@@ -227,12 +227,13 @@ fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
         }
     };
     let audited = audited(arguments, &model, &factors, &data)?;
+    let audited = Audited { audit: audited.audit.with_class_names(data.classes.clone()), ..audited };
     let audit = &audited.audit;
     audit.save(out.join("audit.json"))?;
-    audit.html_report(&data.train)?.with_class_names(data.classes.clone()).save(out.join("audit.html"))?;
+    audit.save_html(out.join("audit.html"), &data.train)?;
     audit.save_contact_sheet(out.join("flagged.png"), &data.train)?;
     DeltaAudit::default().with_kept_progress(out.join(PROGRESS), KEPT_EVERY).forget_progress()?;
-    println!("\n{}", audit.summary_with_names(data.classes.clone()));
+    println!("\n{}", audit.summary());
 
     if let (Some(choice), false) = (arguments.unlearn.0, audit.flagged().is_empty()) {
         unlearned(arguments, choice, model, &data, &audited)?;
@@ -441,7 +442,7 @@ fn audited(
     }
     let suspects = match (&data.attack, data.suspects.is_empty()) {
         (Some(attack), true) => vec![misled(model, attack)?],
-        _ => misclassified(model, data.suspects.clone())?,
+        _ => misclassified(model, data.suspects.clone(), &data.classes)?,
     };
     let rule = Delta { combined: arguments.combined, ..Delta::default() };
     let audit = phase("audit", || Ok(set_up(rule).run(model, factors, &data.train, &suspects)?))?;
@@ -501,8 +502,8 @@ fn unlearned(
     let after = probe.measure(&unlearned.model)?;
     println!("  {}", describe(&after));
     let original = (config.epochs * data.train.len()) as f64;
-    let mut record =
-        unlearn::record(&unlearned, audit.flagged().len(), before, after).with_training(original);
+    let record = unlearn::record(&unlearned, audit.flagged().len(), before, after);
+    let mut record = record.with_training(original).with_class_names(data.classes.clone());
     // Also where the audit is stopped.
     save_json(out.join("unlearn.json"), &record)?;
     if !arguments.no_recheck {

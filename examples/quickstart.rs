@@ -126,15 +126,15 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     })?;
     let truth =
         DetectionMetrics::measure(samples, &audit.flagged(), &poisoned.indices, Some(audit.scores()))?;
-    let audit = audit.with_truth(truth.into());
+    let audit = audit.with_truth(truth.into()).with_class_names(SIGN_NAMES);
     audit.save(out.join("audit.json"))?;
-    audit.html_report(&train_set)?.with_class_names(SIGN_NAMES).save(out.join("audit.html"))?;
+    audit.save_html(out.join("audit.html"), &train_set)?;
     audit.save_contact_sheet(out.join("flagged.png"), &train_set)?;
 
     if audit.flagged().is_empty() {
         println!(
             "\n{}\nnothing was flagged, nothing is unlearned; audit.json and audit.html are in {}",
-            audit.summary_with_names(SIGN_NAMES),
+            audit.summary(),
             out.display()
         );
         return Ok(());
@@ -159,12 +159,13 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let recheck = phase("audit of the unlearned model", || {
         unlearning::rechecked(&unlearned.model, &task, &suspects, Delta::default(), seed)
     })?;
-    let record =
-        unlearn::record(&unlearned, flagged.len(), before, after).with_training((epochs * samples) as f64);
+    let record = unlearn::record(&unlearned, flagged.len(), before, after)
+        .with_training((epochs * samples) as f64)
+        .with_class_names(SIGN_NAMES);
     let record = UnlearnRecord { recheck: Some(recheck), ..record };
     save_json(out.join("unlearn.json"), &record)?;
 
-    println!("\n{}\n{}", audit.summary_with_names(SIGN_NAMES), unlearn_summary(&record));
+    println!("\n{}\n{}", audit.summary(), unlearn_summary(&record));
     println!(
         "written to {}: audit.html (open it in a browser), audit.json, unlearn.json, {UNLEARNED} (the unlearned model), suspect.png, \
          flagged.png",

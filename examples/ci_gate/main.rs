@@ -114,18 +114,21 @@ fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
         // The suspects of a label are taken together: those that a trigger misled have one cause.
         let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
         let audit = DeltaAudit::new(AuditConfig::new().with_rule(rule).with_seed(*seed));
-        Ok(audit.run_found(&trained.model, &trained.factors, &train_set, &found)?)
+        Ok(audit
+            .run_found(&trained.model, &trained.factors, &train_set, &found)?
+            .with_class_names(SIGN_NAMES))
     })?;
     audit.save(out.join("audit.json"))?;
     audit.save_contact_sheet(out.join("flagged.png"), &train_set)?;
-    println!("\n{}", audit.summary_with_names(SIGN_NAMES));
+    println!("\n{}", audit.summary());
 
     // The same as `delta-influence check audit.json --config gate.toml --junit junit.xml --sarif audit.sarif`.
     let mut check = Check::new(gate);
     let judged = check.add(out.join("audit.json").display().to_string(), audit.record);
     println!("{}", judged.line());
     if let Ok((_, judgement)) = &judged.result {
-        judgement.reasons.iter().for_each(|reason| eprintln!("warning: {reason}"));
+        let said = judgement.reasons.iter().chain(&judgement.warnings);
+        said.for_each(|reason| eprintln!("warning: {reason}"));
     }
     save_junit(out.join("junit.xml"), &check)?;
     save_sarif(out.join("audit.sarif"), &check)?;

@@ -34,7 +34,7 @@ pub fn run(
             let run = DeltaAudit::new(config).with_kept_progress(place, KEPT_EVERY);
             let audit = run.run(model, factors, &data.train, suspects)?;
             kept.push(run);
-            Ok(audit)
+            Ok(audit.with_class_names(Cifar10::CLASSES))
         })?;
         if let Some(poisons) = &data.poisons {
             let flagged = audit.flagged();
@@ -47,8 +47,7 @@ pub fn run(
         }
         if first.is_none() {
             audit.save(arguments.out.join("audit.json"))?;
-            let page = audit.html_report(&data.train)?.with_class_names(Cifar10::CLASSES);
-            page.save(arguments.out.join("audit.html"))?;
+            audit.save_html(arguments.out.join("audit.html"), &data.train)?;
             audit.save_contact_sheet(arguments.out.join("flagged.png"), &data.train)?;
             first = Some(audit);
         } else {

@@ -131,7 +131,7 @@ fn audited(
         Attack::Badnet | Attack::Frequency | Attack::None => tell_learned(&state),
     }
     let suspects = match files.is_empty() {
-        false => misclassified(model, files)?,
+        false => misclassified(model, files, &Cifar10::CLASSES)?,
         true => suspects::own(arguments, model, data)?,
     };
     let audit = audits::run(arguments, model, factors, data, &suspects)?;
@@ -144,7 +144,7 @@ fn audited(
         false => unlearning::run(arguments, model, data, &suspects, &audit, training_seconds),
     };
     // Also where unlearning fails.
-    println!("\n{}", audit.summary_with_names(Cifar10::CLASSES));
+    println!("\n{}", audit.summary());
     for (record, file) in &records? {
         println!("{}\nthe unlearned model: {}\n", unlearn_summary(record).trim_end(), file.display());
     }

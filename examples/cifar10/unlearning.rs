@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use burn::data::dataset::Dataset;
 use burn_delta_influence::audit::{Audit, Suspect};
+use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::report::{UnlearnRecord, save_json};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
@@ -75,8 +76,8 @@ pub fn run(
         keep_unlearned(&model_file, &unlearned.model)?;
         let after = probe.measure(&unlearned.model)?;
         println!("  {}", describe(&after));
-        let mut record =
-            unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after).with_training(original);
+        let record = unlearn::record(&unlearned, audit.flagged().len(), before.clone(), after);
+        let mut record = record.with_training(original).with_class_names(Cifar10::CLASSES);
         record.why = why.clone();
         // Also where the audit is stopped.
         save_json(&record_file, &record)?;

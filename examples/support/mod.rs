@@ -142,16 +142,24 @@ pub fn tell_learned(state: &StateRecord) {
 
 /// The suspects that the model takes for the labels given; the others are named and left out, unless none remains for the audit, which says
 /// so as an error.
-pub fn misclassified(model: &ResNet9, suspects: Vec<Suspect>) -> Outcome<Vec<Suspect>> {
+pub fn misclassified(
+    model: &ResNet9,
+    suspects: Vec<Suspect>,
+    names: &[impl AsRef<str>],
+) -> Outcome<Vec<Suspect>> {
     let images = suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label)).collect();
     let said = predict(&FrozenModel::new(model), &ImageList(images), &PassConfig::new(128))?;
     let is_mistake = |at: usize| said[at].label == suspects[at].label;
+    let called = |class: usize| match names.get(class) {
+        Some(name) => format!("{:?} ({class})", name.as_ref()),
+        None => format!("class {class}"),
+    };
     if !(0..suspects.len()).any(is_mistake) {
         return Ok(suspects);
     }
     for at in (0..suspects.len()).filter(|&at| !is_mistake(at)) {
-        let (Suspect { id, label, .. }, said) = (&suspects[at], said[at].label);
-        eprintln!("warning: suspect {id} is left out: the model takes it for class {said}, not for {label}");
+        let (id, [label, said]) = (&suspects[at].id, [suspects[at].label, said[at].label].map(called));
+        eprintln!("warning: suspect {id} is left out: the model takes it for {said}, not for {label}");
     }
     Ok((0..suspects.len()).filter(|&at| is_mistake(at)).map(|at| suspects[at].clone()).collect())
 }

@@ -359,7 +359,7 @@ impl DeltaAudit {
             seed: self.config.seed,
             verdict: verdict(cases),
             model,
-            data: DataRecord { samples: labels.len(), classes },
+            data: DataRecord { samples: labels.len(), classes, ..DataRecord::default() },
             rule: RuleRecord { name: name.to_owned(), settings: self.config.to_json() },
             suspects: cases.iter().map(suspect_record).collect(),
             flagged: flagged_records(cases, train, labels)?,

@@ -6,10 +6,7 @@ use burn::data::dataset::Dataset;
 use burn::data::dataset::transform::SelectionDataset;
 
 use crate::items::of_sample;
-use crate::report::{
-    AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary,
-    summary_with_names,
-};
+use crate::report::{AuditRecord, ReportError, TruthRecord, Verdict, save_contact_sheet, save_json, summary};
 use crate::samples::{Image, LabeledSample};
 
 use super::judge::Finding;
@@ -82,14 +79,16 @@ impl Audit {
         self
     }
 
+    /// The same with names for the classes, in the order of their labels: they are saved with the record, and all reports have them. A class
+    /// whose name is missing or blank is called by its number.
+    pub fn with_class_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.record = self.record.with_class_names(names);
+        self
+    }
+
     /// A summary to print.
     pub fn summary(&self) -> String {
         summary(&self.record)
-    }
-
-    /// [`summary`](Self::summary) with the names of the classes, from the first on, beside their numbers.
-    pub fn summary_with_names(&self, names: impl IntoIterator<Item = impl Into<String>>) -> String {
-        summary_with_names(&self.record, names)
     }
 
     /// Writes `audit.json`; it appears whole or not at all.

@@ -13,7 +13,7 @@ use super::transforms::altered_copies;
 impl Audit {
     /// Writes the audit as one HTML file with the pictures in it, to be opened in a browser; it appears whole or not at all.
     ///
-    /// `train` is the data set that was audited. [`html_report`](Self::html_report) gives the classes names, too.
+    /// `train` is the data set that was audited.
     ///
     /// # Errors
     /// [`ReportError`], naming the file or the sample.

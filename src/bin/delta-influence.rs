@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
 use burn_delta_influence::report::{
-    ReportError, is_same_file, load_audit, load_unlearn, save_html, summary, unlearn_summary,
+    AuditRecord, HtmlReport, ReportError, is_same_file, load_audit, load_class_names, load_unlearn, summary,
+    unlearn_summary,
 };
 use clap::{Parser, Subcommand};
 
@@ -54,6 +55,9 @@ enum Command {
         /// The audit's record.
         #[arg(value_name = "audit.json")]
         audit: PathBuf,
+        /// Names of the classes, one a line in the order of their labels, in place of those that the record has.
+        #[arg(long, value_name = "FILE")]
+        class_names: Option<PathBuf>,
         /// Where to write the page; by default beside the record, as .html, unless there is a file of that name.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -72,6 +76,9 @@ enum Command {
         /// The audit's record, or an unlearn.json.
         #[arg(value_name = "audit.json")]
         audit: PathBuf,
+        /// Names of the classes, one a line in the order of their labels, in place of those that the record has.
+        #[arg(long, value_name = "FILE")]
+        class_names: Option<PathBuf>,
     },
 }
 
@@ -79,9 +86,9 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Check(arguments) => check::check(arguments),
         Command::Diff { old, new, json } => diff::diff(&old, &new, json),
-        Command::Html { audit, out } => html(&audit, out),
+        Command::Html { audit, class_names, out } => html(&audit, class_names.as_deref(), out),
         Command::Merge { parts, out } => merge(&parts, &out),
-        Command::Show { audit } => show(&audit),
+        Command::Show { audit, class_names } => show(&audit, class_names.as_deref()),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -92,7 +99,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn html(audit: &Path, out: Option<PathBuf>) -> Result<u8, Box<dyn std::error::Error>> {
+fn html(
+    audit: &Path,
+    class_names: Option<&Path>,
+    out: Option<PathBuf>,
+) -> Result<u8, Box<dyn std::error::Error>> {
     let out = match out {
         Some(out) => out,
         // The audit's own page has the pictures.
@@ -104,7 +115,14 @@ fn html(audit: &Path, out: Option<PathBuf>) -> Result<u8, Box<dyn std::error::Er
             page => page,
         },
     };
-    save_html(audit, &out)?;
+    let record = named(load_audit(audit)?, class_names)?;
+    let sources = [(Some(audit), "the record itself"), (class_names, "the file of class names")];
+    for (source, what) in sources {
+        if source.is_some_and(|source| is_same_file(source, &out)) {
+            return Err(ReportError::WouldReplace { path: out, what }.into());
+        }
+    }
+    HtmlReport::new(&record).save(&out)?;
     print(&format!("{}\n", out.display()))?;
     Ok(0)
 }
@@ -127,12 +145,29 @@ fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>
     Ok(0)
 }
 
-fn show(audit: &Path) -> Result<u8, Box<dyn std::error::Error>> {
+fn show(audit: &Path, class_names: Option<&Path>) -> Result<u8, Box<dyn std::error::Error>> {
     match (load_audit(audit), load_unlearn(audit)) {
-        (Err(_), Ok(record)) => print(&unlearn_summary(&record))?,
-        (record, _) => print(&summary(&record?))?,
+        (Err(_), Ok(mut record)) => {
+            if let Some(file) = class_names {
+                record = record.with_class_names(load_class_names(file)?);
+            }
+            print(&unlearn_summary(&record))?;
+        }
+        (record, _) => print(&summary(&named(record?, class_names)?))?,
     }
     Ok(0)
+}
+
+/// The record with the names of a file, if there is one. Another number of names than of classes may mean that it is the wrong file.
+fn named(record: AuditRecord, class_names: Option<&Path>) -> Result<AuditRecord, ReportError> {
+    let Some(file) = class_names else { return Ok(record) };
+    let names = load_class_names(file)?;
+    let (given, classes) = (names.len(), record.data.classes);
+    if given != classes {
+        let rest = if given < classes { "; the others are called by their numbers" } else { "" };
+        warn(&format!("{} has {given} names, and the audit {classes} classes{rest}", file.display()));
+    }
+    Ok(record.with_class_names(names))
 }
 
 /// Prints to the standard output. A reader that went away (`… | head -1`) is no error, and `print!` would panic.

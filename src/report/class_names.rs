@@ -1,15 +1,61 @@
-//! What classes are called, on the page and in the terminal.
+//! What classes are called: in records, on the page and in the terminal.
 
+use std::path::Path;
+
+use super::file::read_text;
 use super::table::printable;
+use super::{AuditRecord, ReportError, UnlearnRecord};
 
 /// Characters of a short name.
 const SHORT: usize = 16;
 
-/// What classes are called; a class without a name is called by its number.
-#[derive(Clone, Debug, Default)]
-pub(in crate::report) struct ClassNames(pub Vec<String>);
+/// Reads the names of classes from a text file: one a line, in the order of their labels. An empty line leaves its class without a name.
+///
+/// # Errors
+/// [`ReportError`], naming the file: it can't be read, is no text, or names no class.
+pub fn load_class_names(path: impl AsRef<Path>) -> Result<Vec<String>, ReportError> {
+    let path = path.as_ref();
+    let text = read_text(path)?;
+    let lines = text.trim_start_matches('\u{feff}').trim_end().lines();
+    let names: Vec<String> = lines.map(|line| line.trim().to_owned()).collect();
+    match names.is_empty() {
+        true => Err(ReportError::NoClassNames { path: path.to_path_buf() }),
+        false => Ok(names),
+    }
+}
 
-impl ClassNames {
+impl AuditRecord {
+    /// The same with names for the classes, in the order of their labels: whatever is printed of the record calls them so. A class whose
+    /// name is missing or blank is called by its number.
+    #[must_use]
+    pub fn with_class_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.data.class_names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(super) fn names(&self) -> ClassNames<'_> {
+        ClassNames(&self.data.class_names)
+    }
+}
+
+impl UnlearnRecord {
+    /// The same with names for the classes, as [`AuditRecord::with_class_names`].
+    #[must_use]
+    pub fn with_class_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.class_names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    pub(super) fn names(&self) -> ClassNames<'_> {
+        ClassNames(&self.class_names)
+    }
+}
+
+/// What classes are called; a class without a name is called by its number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::report) struct ClassNames<'a>(pub &'a [String]);
+
+impl ClassNames<'_> {
     /// Within a sentence: `“dog”` or `class 5`.
     pub fn quoted(&self, label: usize) -> String {
         self.get(label).map_or_else(|| format!("class {label}"), |name| format!("“{}”", printable(name)))
@@ -46,10 +92,12 @@ mod tests {
 
     #[test]
     fn classes_without_a_name_are_called_by_number() {
-        let names = ClassNames(vec!["stop".to_owned(), " ".to_owned()]);
+        let names = ["stop".to_owned(), " ".to_owned()];
+        let names = ClassNames(&names);
         assert_eq!([0, 1, 2].map(|label| names.full(label)), ["stop (0)", "class 1", "class 2"]);
         assert_eq!([0, 1].map(|label| names.quoted(label)), ["“stop”", "class 1"]);
-        let long = ClassNames(vec!["no entry for vehicles".to_owned()]);
+        let long = ["no entry for vehicles".to_owned()];
+        let long = ClassNames(&long);
         assert_eq!([0, 1].map(|label| long.short(label)), ["no entry for ve…", "class 1"]);
         assert_eq!([0, 1].map(|label| names.cell(label)), ["stop (0)", "1"]);
     }

@@ -32,6 +32,9 @@ pub struct AuditDiff {
     pub suspects: Vec<SuspectChange>,
     /// The flagged samples.
     pub flagged: FlaggedChange,
+    /// What the classes are called, in the order of their labels: by the new audit, or by the old one where the new one has no names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// What limits the comparison.
     pub notes: Vec<String>,
 }
@@ -109,6 +112,10 @@ impl AuditDiff {
             model: Change { old: old.model.fingerprint.clone(), new: new.model.fingerprint.clone() },
             settings: settings(old, new),
             notes: notes(old, new, &suspects),
+            class_names: match new.data.class_names.as_slice() {
+                [] => old.data.class_names.clone(),
+                names => names.to_vec(),
+            },
             suspects,
             flagged,
         }
@@ -236,6 +243,10 @@ fn notes(old: &AuditRecord, new: &AuditRecord, suspects: &[SuspectChange]) -> Ve
     let gone = suspects.iter().filter(|change| change.new.is_none()).count();
     if gone > 0 {
         notes.push(format!("suspects that the new audit was not asked about: {gone}"));
+    }
+    let names = [&old.data.class_names, &new.data.class_names];
+    if names.iter().all(|names| !names.is_empty()) && names[0] != names[1] {
+        notes.push("the audits have different names for the classes, which are matched by number".to_owned());
     }
     let nameless =
         |record: &AuditRecord| record.flagged.iter().any(|entry| entry.id == entry.index.to_string());

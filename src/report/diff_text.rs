@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write};
 
 use super::AuditDiff;
+use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, grouped, number, one_line, printable};
 
 /// How many lines a list may take before the rest is only counted.
@@ -54,8 +55,9 @@ impl AuditDiff {
             ("p-value", Side::Right),
             ("flagged", Side::Right),
         ]);
+        let names = ClassNames(&self.class_names);
         for change in changed.iter().take(TOP) {
-            let mut cells = vec![printable(&change.id), change.label.to_string()];
+            let mut cells = vec![printable(&change.id), names.cell(change.label)];
             for side in [change.old, change.new] {
                 cells.push(side.map_or("not asked".to_owned(), |side| side.verdict.to_string()));
                 cells.push(side.and_then(|side| side.p_value).map(number).unwrap_or_default());

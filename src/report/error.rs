@@ -87,6 +87,20 @@ pub enum ReportError {
         /// Which field, and where.
         source: serde_json::Error,
     },
+    /// A file that should be text is none.
+    #[error("{path}: byte {byte} is no UTF-8: is it the right file?")]
+    NoText {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops being text.
+        byte: usize,
+    },
+    /// A file of class names is empty.
+    #[error("{path} names no class: write one name a line, in the order of the labels")]
+    NoClassNames {
+        /// The file.
+        path: PathBuf,
+    },
     /// A gate's settings can't be used.
     #[error("{path}: {detail}")]
     GateFile {

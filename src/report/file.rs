@@ -134,8 +134,23 @@ fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) 
     serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })
 }
 
+/// The text of a file that no audit wrote.
+pub(super) fn read_text(path: &Path) -> Result<String, ReportError> {
+    let bytes = read_limited(path).map_err(|error| match error {
+        // What it says of missing files is about audits.
+        ReportError::Missing { path } => {
+            ReportError::Read { path, source: io::Error::from(io::ErrorKind::NotFound) }
+        }
+        other => other,
+    })?;
+    String::from_utf8(bytes).map_err(|error| ReportError::NoText {
+        path: path.to_path_buf(),
+        byte: error.utf8_error().valid_up_to(),
+    })
+}
+
 /// The whole file, if it is no larger than [`MAX_RECORD_BYTES`].
-pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>, ReportError> {
+fn read_limited(path: &Path) -> Result<Vec<u8>, ReportError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => ReportError::Missing { path: path.to_path_buf() },
         _ => ReportError::Read { path: path.to_path_buf(), source },

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use serde::Deserialize;
 
+use super::caveats::PLAIN_IMAGES;
 use super::table::{counted, one_line, percent};
 use super::{AuditRecord, Verdict};
 
@@ -16,12 +17,14 @@ use super::{AuditRecord, Verdict};
 /// | `allow_inconclusive` | no | an inconclusive verdict passes, with a warning |
 /// | `min_suspects` | 1 | fewer suspects than this can't show that a model is clean |
 /// | `min_searched` | 0 | the same for the validation samples among which suspects were searched |
-/// | `min_coverage` | 0 | the same for the share of parameters whose influence was computed |
+/// | `min_coverage` | 0.5 | the same for the share of parameters whose influence was computed |
 /// | `rules` | any | names of the rules whose verdicts count |
 ///
 /// A poisoned verdict fails unless a limit lets it pass. One without any flagged sample never passes: there is nothing that was
 /// counted and found few. Whatever would pass must also keep to the minima and to the rules, and its record must not contradict
 /// itself; else nothing is known, and the check does not pass either.
+///
+/// What passes or fails on weak grounds, such as coverage that is low but not too low, does so with a [warning](Judgement::warnings).
 ///
 /// With `min_suspects: 0`, a model passes that made no confident mistake among the validation samples that were searched.
 ///
@@ -53,7 +56,7 @@ impl Default for Gate {
             allow_inconclusive: false,
             min_suspects: 1,
             min_searched: 0,
-            min_coverage: 0.0,
+            min_coverage: 0.5,
             rules: Vec::new(),
         }
     }
@@ -79,13 +82,16 @@ pub struct Judgement {
     pub outcome: Outcome,
     /// What tipped the scales, a sentence each without a full stop; none where the verdict speaks for itself.
     pub reasons: Vec<String>,
+    /// What the verdict loses weight by without another outcome, a sentence each without a full stop.
+    pub warnings: Vec<String>,
 }
 
 impl Gate {
     /// Judges a record.
     pub fn judge(&self, record: &AuditRecord) -> Judgement {
         let doubts = self.doubts(record);
-        let judgement = |outcome, reasons| Judgement { outcome, reasons };
+        let warnings = self.warnings(record);
+        let judgement = |outcome, reasons| Judgement { outcome, reasons, warnings };
         match record.verdict {
             Verdict::Poisoned => match self.tolerates(record) {
                 Ok(why) if doubts.is_empty() => judgement(Outcome::Tolerated, vec![why]),
@@ -152,12 +158,12 @@ impl Gate {
                 self.min_searched
             ));
         }
-        let coverage = record.model.covered_parameters as f64 / record.model.parameters as f64;
-        // A model without parameters covers NaN of them, which is not enough.
-        let too_little = coverage.partial_cmp(&self.min_coverage).is_none_or(Ordering::is_lt);
-        if self.min_coverage != 0.0 && too_little {
-            let (covered, least) = (percent(coverage), percent(self.min_coverage));
-            doubt(format!("{covered} of the parameters are covered, and min_coverage is {least}"));
+        if self.covers_too_little(record) {
+            let (covered, least) = (percent(record.model.coverage()), percent(self.min_coverage));
+            doubt(format!(
+                "{covered} of the parameters are covered, and min_coverage is {least}: capture more of the layers, or lower it \
+                 (--min-coverage, min_coverage in the gate's file)"
+            ));
         }
         let rule = &record.rule.name;
         if !self.rules.is_empty() && !self.rules.contains(rule) {
@@ -165,6 +171,25 @@ impl Gate {
             doubt(format!("the rule {rule} judged, and rules allows {rules}"));
         }
         doubts
+    }
+
+    fn covers_too_little(&self, record: &AuditRecord) -> bool {
+        // A model without parameters covers NaN of them, which is not enough.
+        let too_little = record.model.coverage().partial_cmp(&self.min_coverage).is_none_or(Ordering::is_lt);
+        self.min_coverage != 0.0 && too_little
+    }
+
+    /// What makes the verdict, whatever becomes of it, less sure than it looks.
+    fn warnings(&self, record: &AuditRecord) -> Vec<String> {
+        let mut warnings = Vec::new();
+        // What is too little is a doubt.
+        warnings.extend(record.weak_coverage().filter(|_| !self.covers_too_little(record)));
+        if let Some(suspects) = record.with_plain_null_images(|verdict| verdict != Verdict::Inconclusive) {
+            warnings.push(format!(
+                "compared with plain training images, not with harmless mistakes: {suspects}; {PLAIN_IMAGES}"
+            ));
+        }
+        warnings
     }
 }
 

@@ -1,9 +1,8 @@
 //! A gate's settings from a TOML file.
 
-use std::io;
 use std::path::Path;
 
-use super::file::read_limited;
+use super::file::read_text;
 use super::table::one_line;
 use super::{Gate, ReportError};
 
@@ -18,16 +17,7 @@ impl Gate {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ReportError> {
         let path = path.as_ref();
         let refuse = |detail: String| ReportError::GateFile { path: path.to_path_buf(), detail };
-        let bytes = read_limited(path).map_err(|error| match error {
-            // What it says of missing files is about audits.
-            ReportError::Missing { path } => {
-                ReportError::Read { path, source: io::Error::from(io::ErrorKind::NotFound) }
-            }
-            other => other,
-        })?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            refuse(format!("byte {} is no UTF-8: is it the right file?", error.utf8_error().valid_up_to()))
-        })?;
+        let text = read_text(path)?;
         let gate: Self = toml::from_str(&text).map_err(|error| {
             let place = error.span().map_or(String::new(), |span| place(&text, span.start));
             refuse(format!("{place}{}", one_line(error.message())))

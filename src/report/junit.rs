@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::file::write_atomic;
-use super::{AuditRecord, Check, CheckedAudit, Outcome, ReportError, SuspectRecord, Verdict};
+use super::{
+    AuditRecord, Check, CheckedAudit, FlaggedRecord, Judgement, Outcome, ReportError, SuspectRecord, Verdict,
+};
 
 /// How many flagged samples a failure lists.
 const LISTED: usize = 50;
@@ -102,7 +104,7 @@ impl<'a> Suite<'a> {
         let (source, counts) = (escape(&self.audit.source), self.counts.attributes());
         let _ = writeln!(xml, "  <testsuite name=\"{source}\" {counts}>");
         match &self.audit.result {
-            Ok((record, judgement)) => self.cases(record, &judgement.reasons, xml),
+            Ok((record, judgement)) => self.cases(record, judgement, xml),
             Err(error) => {
                 let problem = self.verdict.map(|problem| (problem, "unreadable"));
                 test_case(xml, "verdict", problem, &error.to_string(), "");
@@ -111,25 +113,29 @@ impl<'a> Suite<'a> {
         xml.push_str("  </testsuite>\n");
     }
 
-    fn cases(&self, record: &AuditRecord, reasons: &[String], xml: &mut String) {
+    fn cases(&self, record: &AuditRecord, judgement: &Judgement, xml: &mut String) {
         let mut message = format!(
             "{}: {} of {} training samples flagged",
             record.verdict,
             record.flagged.len(),
             record.data.samples
         );
-        reasons.iter().for_each(|reason| message.extend(["; ", reason.as_str()]));
+        judgement.reasons.iter().for_each(|reason| message.extend(["; ", reason.as_str()]));
         let kind = match self.audit.outcome() {
             Outcome::Inconclusive => "inconclusive",
             _ => "poisoned",
         };
-        let details = match self.audit.outcome() {
+        let mut details = match self.audit.outcome() {
             Outcome::Tolerated => format!("{message}\n{}", flagged(record)),
             _ => flagged(record),
         };
+        for warning in &judgement.warnings {
+            let _ = writeln!(details, "warning: {warning}");
+        }
         test_case(xml, "verdict", self.verdict.map(|problem| (problem, kind)), &message, &details);
         for (suspect, problem) in record.suspects.iter().zip(&self.suspects) {
             let SuspectRecord { id, label, verdict, flagged, note, .. } = suspect;
+            let label = record.names().cell(*label);
             let message = format!("{verdict}: {flagged} training samples flagged for label {label}");
             let kind = verdict.to_string();
             let problem = problem.map(|problem| (problem, kind.as_str()));
@@ -158,9 +164,11 @@ fn test_case(xml: &mut String, name: &str, problem: Option<(&str, &str)>, messag
 }
 
 fn flagged(record: &AuditRecord) -> String {
-    let mut lines: String = (record.flagged.iter().take(LISTED))
-        .map(|f| format!("index {}, id {}, label {}, score {}\n", f.index, f.id, f.label, f.score))
-        .collect();
+    let line = |f: &FlaggedRecord| {
+        let label = record.names().cell(f.label);
+        format!("index {}, id {}, label {label}, score {}\n", f.index, f.id, f.score)
+    };
+    let mut lines: String = record.flagged.iter().take(LISTED).map(line).collect();
     if record.flagged.len() > LISTED {
         let _ = writeln!(lines, "and {} more", record.flagged.len() - LISTED);
     }

@@ -8,6 +8,7 @@
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
 //! one, never half of one.
 
+mod caveats;
 mod check;
 mod class_names;
 mod consistency;
@@ -30,6 +31,7 @@ mod unlearn_record;
 mod unlearn_text;
 
 pub use check::{Check, CheckedAudit};
+pub use class_names::load_class_names;
 pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
 pub use diff::{AuditDiff, Change, FlaggedChange, SuspectChange, SuspectSide};
 pub use error::ReportError;
@@ -46,6 +48,6 @@ pub use record::{
     TimingsRecord, TruthRecord, Verdict,
 };
 pub use sarif::{MAX_RESULTS, sarif, save_sarif};
-pub use terminal::{summary, summary_with_names};
+pub use terminal::summary;
 pub use unlearn_record::{ClassState, StateRecord, SuspectState, UnlearnRecord};
 pub use unlearn_text::unlearn_summary;

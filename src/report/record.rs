@@ -117,6 +117,9 @@ pub struct DataRecord {
     pub samples: usize,
     /// The number of classes.
     pub classes: usize,
+    /// What the classes are called, in the order of their labels, where the audit was told. There may be fewer names than classes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
 }
 
 /// The rule that told poisoned samples from others.
@@ -196,7 +199,8 @@ pub struct FlaggedRecord {
     /// The rule's score; larger is more suspicious.
     #[serde(with = "finite")]
     pub score: f64,
-    /// The probability of such a score in a harmless sample, where the rule computes one.
+    /// The probability of such a score in a harmless sample, where the rule computes one: `delta` as the share among the values of the
+    /// trusted three quarters of the harmless mistakes, those that have fewest as large.
     #[serde(default, with = "finite::option")]
     pub p_value: Option<f64>,
     /// In how many altered copies the influence collapsed, where the rule counts them.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::caveats::PLAIN_IMAGES;
 use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
 use super::{AuditRecord, SuspectRecord, TruthRecord, Verdict};
@@ -12,21 +13,14 @@ use super::{AuditRecord, SuspectRecord, TruthRecord, Verdict};
 /// How many lines a list may take before the rest is only counted.
 const TOP: usize = 10;
 
-/// The audit in words and columns, ending in a line break. Plain text, without colours.
+/// The audit in words and columns, ending in a line break. Plain text, without colours. Names of the classes, where the record has them,
+/// stand beside their numbers.
 pub fn summary(record: &AuditRecord) -> String {
-    summary_of(record, &ClassNames::default())
-}
-
-/// [`summary`] with the names of the classes, from the first on, beside their numbers.
-pub fn summary_with_names(
-    record: &AuditRecord,
-    names: impl IntoIterator<Item = impl Into<String>>,
-) -> String {
-    summary_of(record, &ClassNames(names.into_iter().map(Into::into).collect()))
-}
-
-fn summary_of(record: &AuditRecord, names: &ClassNames) -> String {
+    let names = record.names();
     let mut out = headline(record);
+    if let Some(weak) = record.weak_coverage() {
+        let _ = writeln!(out, "{weak}.");
+    }
     out.push('\n');
     suspects(record, names, &mut out);
     flagged(record, names, &mut out);
@@ -86,7 +80,7 @@ fn headline(record: &AuditRecord) -> String {
     }
 }
 
-fn suspects(record: &AuditRecord, names: &ClassNames, out: &mut String) {
+fn suspects(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
     if record.suspects.is_empty() {
         return;
     }
@@ -115,6 +109,12 @@ fn suspects(record: &AuditRecord, names: &ClassNames, out: &mut String) {
     table.print(out);
     if record.suspects.len() > 1 && record.rule.settings["rule"]["combined"] == true {
         out.push_str("  suspects with the same wrong label were judged together (`combined`): each has the verdict of all\n");
+    }
+    if let Some(suspects) = record.with_plain_null_images(|_| true) {
+        let _ = writeln!(
+            out,
+            "  compared with plain training images, since hardly any altered one is taken for the label: {suspects}; {PLAIN_IMAGES}"
+        );
     }
     record.suspects.iter().for_each(|suspect| copies(suspect, out));
     for suspect in &record.suspects {
@@ -154,7 +154,7 @@ fn median(values: &[f64]) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-fn flagged(record: &AuditRecord, names: &ClassNames, out: &mut String) {
+fn flagged(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
     let flagged = &record.flagged;
     if flagged.is_empty() {
         return;
@@ -224,13 +224,12 @@ fn rest(total: usize, noun: &str, out: &mut String) {
 
 fn coverage(record: &AuditRecord, out: &mut String) {
     let model = &record.model;
-    let share = model.covered_parameters as f64 / model.parameters as f64; // n/a for a model without parameters
     let _ = write!(
         out,
         "coverage  {} of {} ({})",
         grouped(model.covered_parameters),
         counted(model.parameters, "parameter"),
-        percent(share)
+        percent(model.coverage())
     );
     if !model.not_covered.is_empty() {
         let named: Vec<_> = model.not_covered.iter().take(TOP).map(|path| printable(path)).collect();

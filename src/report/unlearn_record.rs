@@ -33,6 +33,9 @@ pub struct UnlearnRecord {
     /// The verdict of an audit of the new model on the cleaned data, from the same suspects, where one was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recheck: Option<Verdict>,
+    /// What the classes are called, in the order of their labels, where it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
     /// The model before.
     pub before: StateRecord,
     /// The model after.
@@ -103,6 +106,7 @@ impl Default for UnlearnRecord {
             why: None,
             note: None,
             recheck: None,
+            class_names: Vec::new(),
             before: StateRecord::default(),
             after: StateRecord::default(),
         }

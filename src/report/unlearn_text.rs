@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
 use super::{StateRecord, SuspectState, UnlearnRecord, Verdict};
 
@@ -12,7 +13,7 @@ const LOST: usize = 3;
 /// The model before and after unlearning, side by side, ending in a line break. Plain text, without colours.
 pub fn unlearn_summary(record: &UnlearnRecord) -> String {
     let mut out = headline(record);
-    let (before, after) = (&record.before, &record.after);
+    let (before, after, names) = (&record.before, &record.after, record.names());
     let mut table = Table::new(&[("", Side::Left), ("before", Side::Right), ("after", Side::Right)]);
     // Without a value on either side there is no line.
     let mut row = |name: String, cells: [Option<String>; 2]| {
@@ -30,7 +31,7 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
     );
     let losses = losses(record);
     for &Loss { label, before, after } in losses.iter().take(LOST) {
-        row(format!("  of class {label}"), [Some(percent(before)), Some(percent(after))]);
+        row(format!("  of {}", names.full(label)), [Some(percent(before)), Some(percent(after))]);
     }
     row("poison success rate".to_owned(), both(|state| state.poison_success_rate.map(percent)));
     row("  without the trigger".to_owned(), both(|state| state.untriggered_rate.map(percent)));
@@ -39,7 +40,10 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
     for at in 0..before.suspects.len().max(after.suspects.len()) {
         let states = [before.suspects.get(at), after.suspects.get(at)];
         let Some(either) = states[0].or(states[1]) else { continue };
-        row(format!("prediction on {}", printable(&either.id)), states.map(|state| state.map(answer)));
+        row(
+            format!("prediction on {}", printable(&either.id)),
+            states.map(|state| state.map(|state| answer(state, names))),
+        );
         let margins = states.map(|state| state?.margin.map(number));
         has_margin |= margins.iter().any(Option::is_some);
         row("  margin of the wrong label".to_owned(), margins);
@@ -53,7 +57,8 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
         );
     }
     if let Some(&loss) = losses.first() {
-        let _ = writeln!(out, "class {} loses most of all: {:.1} points", loss.label, 100.0 * loss.points());
+        let class = names.full(loss.label);
+        let _ = writeln!(out, "{class} loses most of all: {:.1} points", 100.0 * loss.points());
     }
     if let Some(cost) = record.gradient_evaluations {
         let share = record
@@ -155,8 +160,8 @@ fn outcome(record: &UnlearnRecord) -> String {
     }
 }
 
-fn answer(state: &SuspectState) -> String {
-    format!("{} (wrong label {})", state.predicted, percent(state.wrong_label_probability))
+fn answer(state: &SuspectState, names: ClassNames<'_>) -> String {
+    format!("{} (wrong label {})", names.cell(state.predicted), percent(state.wrong_label_probability))
 }
 
 /// A class whose accuracy fell.

@@ -151,7 +151,7 @@ fn a_suspect_has_its_class_s_name_and_any_size() {
     let output = run(&data, &out, &[&all[..], &["--width", "1", "--trained"]].concat());
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert_eq!(stderr.matches("is left out: the model takes it for class").count(), SIGN_NAMES.len() - 1);
+    assert_eq!(stderr.matches("is left out: the model takes it for \"").count(), SIGN_NAMES.len() - 1);
     assert_eq!(load_audit(out.join("audit.json")).unwrap().suspects.len(), 1);
 
     let elsewhere = folder.path().join("elsewhere");

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use burn_delta_influence::report::{UnlearnRecord, Verdict, save_json};
+use burn_delta_influence::report::{ClassState, StateRecord, UnlearnRecord, Verdict, save_json};
 use tempfile::TempDir;
 
 use crate::audits::audit;
@@ -254,6 +254,23 @@ fn a_clean_verdict_that_is_not_enough_is_told_with_its_reason() {
 }
 
 #[test]
+fn a_clean_verdict_on_a_small_part_of_the_model_is_not_enough_until_that_is_allowed() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let mut record = audit(Verdict::Clean, 0);
+    record.model.covered_parameters = record.model.parameters / 50;
+    save_json(&path, &record).unwrap();
+    let run = check(&path, &[]);
+    assert_eq!(run.code, Some(2), "{}", run.stderr);
+    assert!(run.stderr.starts_with("error: 2.0 % of the parameters are covered"), "{}", run.stderr);
+    assert!(run.stderr.contains("--min-coverage"), "{}", run.stderr);
+    let run = check(&path, &["--min-coverage", "0.01"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stderr.starts_with("warning: Influence was computed through 2.0 %"), "{}", run.stderr);
+    let run = delta_influence([Path::new("show"), &path]);
+    assert!(run.stdout.lines().nth(1).unwrap().contains("“clean” means little"), "{}", run.stdout);
+}
+
+#[test]
 fn html_writes_the_page_beside_the_record_or_where_it_is_told() {
     let (folder, path) = saved(Verdict::Poisoned, 41);
     let run = delta_influence([Path::new("html"), &path]);
@@ -285,6 +302,91 @@ fn show_prints_what_unlearning_changed() {
     let run = delta_influence([Path::new("show"), &path]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
     assert!(run.stdout.starts_with("Unlearned 41 training samples by resume"), "{}", run.stdout);
+
+    let state = |accuracy| StateRecord {
+        classes: vec![ClassState { label: 4, samples: 10, accuracy }],
+        ..Default::default()
+    };
+    save_json(&path, &UnlearnRecord { before: state(0.9), after: state(0.8), ..record }).unwrap();
+    let names = names_file(&folder);
+    let named = ["show".as_ref(), path.as_os_str(), "--class-names".as_ref(), names.as_os_str()];
+    let run = delta_influence(named);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert!(run.stdout.contains("deer (4) loses most of all"), "{}", run.stdout);
+}
+
+/// A file of ten names, some of which would do harm as they are.
+fn names_file(folder: &TempDir) -> PathBuf {
+    let path = folder.path().join("names.txt");
+    fs::write(&path, "plane\r\ncar\nbird\n  cat \u{1b}[2J\ndeer\n<b>dog</b>\nfrog\n\nship\ntruck\n\n")
+        .unwrap();
+    path
+}
+
+#[test]
+fn names_from_a_file_are_those_of_the_classes() {
+    let (folder, path) = saved(Verdict::Poisoned, 41);
+    let (json, names) = (path.to_str().unwrap(), names_file(&folder));
+    let names = names.to_str().unwrap();
+    let run = delta_influence(["show", json, "--class-names", names]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    for said in ["<b>dog</b> (5)", "cat \u{fffd}[2J (3)"] {
+        assert!(run.stdout.contains(said), "{}", run.stdout);
+    }
+    let run = delta_influence(["html", json, "--class-names", names]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let page = fs::read_to_string(folder.path().join("audit.html")).unwrap();
+    assert!(page.contains("&lt;b&gt;dog&lt;/b&gt; (5)") && !page.contains("<b>dog"));
+
+    // They count more than the record's own, and need not be as many as the classes.
+    save_json(&path, &audit(Verdict::Poisoned, 41).with_class_names((0..10).map(|n| format!("own {n}"))))
+        .unwrap();
+    assert!(delta_influence(["show", json]).stdout.contains("own 5 (5)"));
+    for (text, warning) in [
+        (
+            "0\n1\n2\n3\n4\nfifth",
+            "has 6 names, and the audit 10 classes; the others are called by their numbers",
+        ),
+        ("0\n1\n2\n3\n4\nfifth\n6\n7\n8\n9\n10", "has 11 names, and the audit 10 classes\n"),
+    ] {
+        fs::write(names, text).unwrap();
+        let run = delta_influence(["show", json, "--class-names", names]);
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(run.stderr.starts_with("warning: ") && run.stderr.contains(warning), "{}", run.stderr);
+        assert!(run.stdout.contains("fifth (5)") && !run.stdout.contains("own"), "{}", run.stdout);
+    }
+}
+
+#[test]
+fn a_file_of_names_that_is_none_is_bad_input() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let names = folder.path().join("names.txt");
+    let page = folder.path().join("audit.html");
+    for (bytes, said) in
+        [(&b"a\n\xff"[..], "byte 2 is no UTF-8"), (b" \n\n", "names no class"), (b"", "names no class")]
+    {
+        fs::write(&names, bytes).unwrap();
+        for command in ["show", "html"] {
+            let run = delta_influence([
+                command.as_ref(),
+                path.as_os_str(),
+                "--class-names".as_ref(),
+                names.as_os_str(),
+            ]);
+            assert_refused(&run, said);
+            assert!(run.stderr.contains("names.txt"), "{}", run.stderr);
+        }
+    }
+    assert!(!page.exists());
+    let run = delta_influence(["show", path.to_str().unwrap(), "--class-names", "no-names.txt"]);
+    assert_refused(&run, "cannot read no-names.txt");
+
+    let names = names_file(&folder);
+    let before = fs::read(&names).unwrap();
+    let names = names.to_str().unwrap();
+    let run = delta_influence(["html", path.to_str().unwrap(), "--class-names", names, "--out", names]);
+    assert_refused(&run, "is the file of class names");
+    assert_eq!(fs::read(names).unwrap(), before);
 }
 
 #[test]

@@ -113,6 +113,25 @@ fn nameless_samples_of_other_data_are_noted() {
     assert!(AuditDiff::between(&old, &new).notes[0].contains("matched by position"));
 }
 
+#[test]
+fn classes_are_called_by_their_names() {
+    let names = |first: &'static str| (0..10).map(move |class| format!("{first}{class}"));
+    let (old, new) = (audit(Verdict::Clean, 0), audit(Verdict::Poisoned, 2));
+    assert!(AuditDiff::between(&old, &new).class_names.is_empty());
+    for (old, new, called) in [
+        (old.clone(), new.clone().with_class_names(names("new\u{1b}")), "new\u{fffd}5 (5)"),
+        (old.clone().with_class_names(names("old")), new.clone(), "old5 (5)"),
+        (old.clone().with_class_names(names("new")), new.clone().with_class_names(names("new")), "new5 (5)"),
+    ] {
+        let diff = AuditDiff::between(&old, &new);
+        assert!(diff.to_string().contains(called), "{diff}");
+        assert_eq!(diff.notes, [""; 0], "{called}");
+    }
+    let diff = AuditDiff::between(&old.with_class_names(names("old")), &new.with_class_names(names("new")));
+    assert!(diff.to_string().contains("new5 (5)") && diff.notes[0].contains("different names"), "{diff}");
+    assert_eq!(serde_json::to_value(&diff).unwrap()["suspects"][0]["label"], 5);
+}
+
 /// The command on two records.
 fn diff(old: &AuditRecord, new: &AuditRecord, more: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();

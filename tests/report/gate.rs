@@ -3,7 +3,8 @@
 use std::fs;
 
 use burn_delta_influence::report::{
-    AuditRecord, Check, Gate, Judgement, Outcome, ReportError, SearchRecord, Verdict,
+    AuditRecord, Check, Gate, Judgement, NullRecord, Outcome, ReportError, SearchRecord, SuspectEvidence,
+    Verdict, junit_xml, sarif,
 };
 
 use crate::audits::audit;
@@ -14,7 +15,7 @@ fn outcome(gate: &Gate, record: &AuditRecord) -> Outcome {
 
 /// The reasons as one text, and the outcome.
 fn why(gate: &Gate, record: &AuditRecord) -> (Outcome, String) {
-    let Judgement { outcome, reasons } = gate.judge(record);
+    let Judgement { outcome, reasons, .. } = gate.judge(record);
     (outcome, reasons.join("; "))
 }
 
@@ -86,6 +87,78 @@ fn a_clean_verdict_counts_only_where_enough_was_looked_at() {
     };
     let searched = AuditRecord { search: Some(SearchRecord { samples: 400, mistakes: 9 }), ..record };
     assert_eq!(outcome(&enough, &searched), Outcome::Clean);
+}
+
+/// A clean audit of a model of a thousand parameters.
+fn covered(parameters: usize) -> AuditRecord {
+    let mut record = audit(Verdict::Clean, 0);
+    (record.model.parameters, record.model.covered_parameters) = (1000, parameters);
+    record
+}
+
+#[test]
+fn a_clean_verdict_on_a_small_part_of_the_model_does_not_pass_by_default() {
+    let gate = Gate::default();
+    for (parameters, passes, warns) in
+        [(20, false, false), (499, false, false), (500, true, true), (799, true, true), (800, true, false)]
+    {
+        let Judgement { outcome, reasons, warnings } = gate.judge(&covered(parameters));
+        assert_eq!((outcome.passed(), reasons.is_empty()), (passes, passes), "{parameters}: {reasons:?}");
+        assert_eq!(!warnings.is_empty(), warns, "{parameters}: {warnings:?}");
+    }
+    let (outcome, why) = why(&gate, &covered(20));
+    assert_eq!(outcome, Outcome::Inconclusive);
+    let said = "2.0 % of the parameters are covered, and min_coverage is 50.0 %";
+    assert!(why.starts_with(said) && why.contains("lower it (--min-coverage"), "{why}");
+
+    // Who lowers it is warned all the same.
+    for min_coverage in [0.02, 0.0] {
+        let Judgement { outcome, warnings, .. } = Gate { min_coverage, ..gate.clone() }.judge(&covered(20));
+        assert_eq!(outcome, Outcome::Clean);
+        assert!(warnings[0].contains("through 2.0 % of the parameters alone"), "{warnings:?}");
+        assert!(warnings[0].ends_with("“clean” means little"), "{warnings:?}");
+    }
+    let none = AuditRecord { model: Default::default(), ..covered(0) };
+    assert_eq!(self::outcome(&gate, &none), Outcome::Inconclusive);
+    assert_eq!(Gate { min_coverage: 0.0, ..gate }.judge(&none).warnings, [""; 0]);
+}
+
+#[test]
+fn what_rests_on_plain_images_is_warned_of_and_judged_as_ever() {
+    let with_null = |verdict, flagged, mistakes| {
+        let mut record = audit(verdict, flagged);
+        record.suspects[0].id = "ship\u{1b}.png".to_owned();
+        let null = NullRecord { mistakes, statistics: vec![1.0; 64] };
+        record.evidence.suspects = vec![SuspectEvidence { null: Some(null), ..Default::default() }];
+        record
+    };
+    for (verdict, flagged) in [(Verdict::Clean, 0), (Verdict::Poisoned, 3), (Verdict::Inconclusive, 0)] {
+        let [plain, mistakes] =
+            [false, true].map(|mistakes| Gate::default().judge(&with_null(verdict, flagged, mistakes)));
+        assert_eq!((plain.outcome, &plain.reasons), (mistakes.outcome, &mistakes.reasons));
+        assert_eq!(mistakes.warnings, [""; 0]);
+        // One that could not tell rests on nothing.
+        assert_eq!(plain.warnings.len(), usize::from(verdict != Verdict::Inconclusive), "{verdict}");
+        assert!(
+            plain.warnings.iter().all(|text| text.contains("ship\u{fffd}.png") && text.contains("3 of 30"))
+        );
+    }
+    let mut check = Check::new(Gate::default());
+    check.add("audit.json", with_null(Verdict::Clean, 0, false));
+    assert_eq!(check.exit_code(), 0);
+    let xml = junit_xml(&check);
+    assert!(xml.contains("<system-out>warning: compared with plain training images"), "{xml}");
+    assert!(xml.contains(r#"failures="0" errors="0""#), "{xml}");
+    let run = &sarif(&check)["runs"][0];
+    let notification = &run["invocations"][0]["toolExecutionNotifications"][0];
+    assert_eq!((&notification["level"], &run["results"]), (&"warning".into(), &serde_json::json!([])));
+    assert!(notification["message"]["text"].as_str().unwrap().contains("plain training images"));
+
+    let mut many = with_null(Verdict::Clean, 0, false);
+    many.suspects = vec![many.suspects[0].clone(); 5];
+    many.evidence.suspects = vec![many.evidence.suspects[0].clone(); 5];
+    let warnings = Gate::default().judge(&many).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains(" and 2 more; "), "{warnings:?}");
 }
 
 #[test]

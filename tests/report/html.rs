@@ -9,7 +9,7 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, Suspe
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
-    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html,
+    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html, save_json,
 };
 
 use crate::pages::{HANDLER, SCRIPT, audit, names};
@@ -97,7 +97,8 @@ fn the_record_has_what_the_page_needs_but_not_every_score() {
 #[test]
 fn nothing_from_the_user_s_data_is_markup() {
     let (record, data) = audit(Verdict::Poisoned, 60, 20);
-    let page = HtmlReport::new(&record).with_class_names(names()).with_training_set(&data).unwrap().to_html();
+    let record = record.with_class_names(names());
+    let page = HtmlReport::new(&record).with_training_set(&data).unwrap().to_html();
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
     assert!(page.contains("&quot;&gt;&lt;img src=x onerror=alert(1)&gt;"));
     assert!(!page.contains(SCRIPT) && !page.contains(HANDLER));
@@ -257,6 +258,91 @@ fn a_record_alone_makes_the_same_page_without_pictures() {
             assert!(page.contains(text), "{text}");
         }
     }
+}
+
+#[test]
+fn classes_have_the_names_that_the_record_has() {
+    let (record, _) = audit(Verdict::Poisoned, 60, 20);
+    let folder = tempfile::tempdir().unwrap();
+    let [json, page] = ["audit.json", "audit.html"].map(|name| folder.path().join(name));
+    let page = |record: &AuditRecord| {
+        save_json(&json, record).unwrap();
+        save_html(&json, &page).unwrap();
+        fs::read_to_string(&page).unwrap()
+    };
+    let numbers = page(&record);
+    assert!(numbers.contains("for class 7.</h1>") && numbers.contains("<dd>class 7</dd>"));
+    let named = page(&record.clone().with_class_names(names()));
+    assert!(!named.contains("class 7") && !named.contains(HANDLER) && !named.contains(SCRIPT));
+    assert!(named.contains("&lt;script&gt;alert(1)&lt;/script&gt; (0)"), "flagged images carry it, too");
+    // Names that end before the class is reached leave it its number.
+    assert_eq!(page(&record.with_class_names(["", "yield"])), numbers);
+}
+
+/// The grade of a row under "How far to trust it".
+fn grade<'a>(page: &'a str, row: &str) -> &'a str {
+    let rest = page.split(&format!("<dt>{row} <span class=\"grade ")).nth(1).unwrap();
+    rest.split_once('>').unwrap().1.split('<').next().unwrap()
+}
+
+#[test]
+fn weak_coverage_is_said_under_the_verdict() {
+    let (mut record, _) = audit(Verdict::Clean, 60, 0);
+    let said = |record: &AuditRecord| {
+        let page = HtmlReport::new(record).to_html();
+        let main = page.split_once("<main").unwrap().1.split("What to do").next().unwrap();
+        (main.contains("“clean” means little"), grade(&page, "Coverage of the parameters").to_owned())
+    };
+    for (covered, weak, grade) in
+        [(20, true, "weak"), (799, true, "weak"), (800, false, "fair"), (950, false, "good")]
+    {
+        record.model.covered_parameters = covered;
+        assert_eq!(said(&record), (weak, grade.to_owned()), "{covered}");
+    }
+    record.model = Default::default();
+    assert_eq!(said(&record), (false, "not known".to_owned()));
+}
+
+#[test]
+fn factors_from_few_steps_are_weak() {
+    let (mut record, _) = audit(Verdict::Clean, 60, 0);
+    for (source, steps, collected, expected) in [
+        ("training", 200, 20, "fair"),
+        ("training", 200, 19, "weak"),
+        ("training", 200, 1, "weak"),
+        ("merged", 200, 19, "weak"),
+        ("merged", 200, 40, "fair"),
+        // Of fits alone.
+        ("merged", 0, 0, "fair"),
+        ("fit", 0, 0, "good"),
+    ] {
+        let factors = record.evidence.factors.as_mut().unwrap();
+        (factors.source, factors.steps, factors.collected_steps) = (source.to_owned(), steps, collected);
+        let page = HtmlReport::new(&record).to_html();
+        assert_eq!(grade(&page, "Age of the factors"), expected, "{source}, {collected}");
+        assert_eq!(page.contains("fewer than 20: averages over so few are noisy"), expected == "weak");
+    }
+}
+
+#[test]
+fn plain_images_are_not_called_mistakes() {
+    let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
+    let page = HtmlReport::new(&record).to_html();
+    assert_eq!(grade(&page, "Calibration"), "good");
+    assert!(page.contains("trusted three quarters of the harmless mistakes") && !page.contains("3 of 30"));
+    record.evidence.suspects[0].null.as_mut().unwrap().mistakes = false;
+    let page = HtmlReport::new(&record).to_html();
+    assert_eq!(grade(&page, "Calibration"), "weak");
+    for said in [
+        "so 64 plain training images of other labels had to do",
+        "<p class=\"notice\">Compared with plain training images: p-values are rough",
+        "among plain training images",
+        "a plain training image stands out as much",
+        "trusted three quarters of the images that stand for harmless mistakes",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+    assert!(!page.contains("among harmless mistakes") && !page.contains("a harmless mistake stands out"));
 }
 
 #[test]

@@ -33,7 +33,8 @@ impl Page {
     fn write_changed(&self, verdict: Verdict, flagged: usize, change: impl FnOnce(&mut AuditRecord)) {
         let (mut record, data) = audit(verdict, flagged + 40, flagged);
         change(&mut record);
-        let report = HtmlReport::new(&record).with_class_names(names()).with_training_set(&data).unwrap();
+        let record = record.with_class_names(names());
+        let report = HtmlReport::new(&record).with_training_set(&data).unwrap();
         report.save(self.folder.path().join("audit.html")).unwrap();
     }
 

@@ -1,9 +1,9 @@
 //! Records: what the JSON holds, and what people read of it.
 
 use burn_delta_influence::report::{
-    AuditRecord, Check, ClassState, CopyRecord, Gate, NeighbourRecord, SearchRecord, StateRecord,
-    SuspectEvidence, SuspectState, TruthRecord, UnlearnRecord, Verdict, junit_xml, summary,
-    summary_with_names, unlearn_summary,
+    AuditRecord, Check, ClassState, CopyRecord, Gate, NeighbourRecord, NullRecord, SearchRecord, StateRecord,
+    SuspectEvidence, SuspectRecord, SuspectState, TruthRecord, UnlearnRecord, Verdict, junit_xml, summary,
+    unlearn_summary,
 };
 use serde_json::{Value, json};
 
@@ -140,6 +140,55 @@ fn summary_of_a_clean_or_undecided_audit_says_so_first() {
 }
 
 #[test]
+fn weak_coverage_stands_beside_the_verdict() {
+    let covered = |verdict, parameters| {
+        let mut record = audit(verdict, 0);
+        (record.model.parameters, record.model.covered_parameters) = (1000, parameters);
+        summary(&record)
+    };
+    let text = covered(Verdict::Clean, 20);
+    let expected = "\
+Clean: no poison found in 10,000 training samples, looking from 1 suspect.
+Influence was computed through 2.0 % of the parameters alone: what only the others hold stays unseen, and “clean” means little.
+
+  suspect ";
+    assert!(text.starts_with(expected), "{text}");
+    let text = covered(Verdict::Inconclusive, 20);
+    let second = text.lines().nth(1).unwrap();
+    assert!(
+        second.starts_with("Influence was computed through 2.0 %") && !second.contains("clean"),
+        "{text}"
+    );
+    for enough in [800, 1000] {
+        assert_eq!(covered(Verdict::Clean, enough).lines().nth(1), Some(""), "{enough}");
+    }
+    assert_eq!(summary(&AuditRecord::default()).lines().nth(1), Some(""), "nothing is known");
+}
+
+#[test]
+fn suspects_that_were_compared_with_plain_images_are_named_beside_their_p_values() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let other = record.suspects[0].clone();
+    record.suspects.push(SuspectRecord { id: "truck.png".to_owned(), ..other });
+    let null = |mistakes| SuspectEvidence {
+        null: Some(NullRecord { mistakes, statistics: vec![1.0; 64] }),
+        ..Default::default()
+    };
+    record.evidence.suspects = vec![null(true), null(false)];
+    let text = summary(&record);
+    let line = text.lines().find(|line| line.contains("plain training images")).unwrap();
+    assert!(
+        line.ends_with("where the setting was 1 %)") && line.contains(": truck.png; p-values are rough"),
+        "{line}"
+    );
+    assert!(!line.contains("ship.png"), "{line}");
+    let at = |what| text.find(what).unwrap();
+    assert!(at("  truck.png") < at(line) && at(line) < at("flagged by label"), "{text}");
+    record.evidence.suspects = vec![null(true), null(true)];
+    assert!(!summary(&record).contains("plain training images"));
+}
+
+#[test]
 fn names_from_outside_cannot_steer_the_terminal() {
     let mut record = audit(Verdict::Poisoned, 1);
     record.flagged[0].id = "\u{1b}[2Jgone\r\u{202e}gnp".to_owned();
@@ -217,7 +266,9 @@ fn proof_of_unlearning_is_in_the_same_table() {
         after: state(2, [0.95, 0.9, 0.94, 0.75, 0.93, 1.0], -3.0),
         ..Default::default()
     };
-    let text = unlearn_summary(&record.with_training(100_000.0));
+    let record = record.with_training(100_000.0);
+    assert!(serde_json::to_value(&record).unwrap().get("class_names").is_none());
+    let text = unlearn_summary(&record);
     let expected = "\
 Unlearned 41 training samples by ssd in 1 min 30 s.
 
@@ -238,6 +289,19 @@ note      α = 10
 audit of the new model, on the samples that are left, from the same suspects: clean
 ";
     assert_eq!(text, expected, "\n{text}");
+
+    let named = record.with_class_names(["plane", "", "", "cat", "deer", "dog"]);
+    let text = unlearn_summary(&named);
+    for said in [
+        "\n    of cat (3)  ",
+        "\n    of class 1  ",
+        "  dog (5) (wrong label 98.2 %)  8 (wrong label 4.7 %)\n",
+        "\ncat (3) loses most of all: 10.0 points\n",
+    ] {
+        assert!(text.contains(said), "no {said:?} in\n{text}");
+    }
+    let json = serde_json::to_value(&named).unwrap();
+    assert_eq!((&json["class_names"][5], &json["after"]["classes"][3]["label"]), (&json!("dog"), &json!(3)));
     let after = StateRecord { flagged_kept: Some(41), ..Default::default() };
     let kept = UnlearnRecord { removed: 41, after, ..Default::default() };
     assert!(unlearn_summary(&kept).starts_with("Not unlearned: "), "{}", unlearn_summary(&kept));
@@ -368,10 +432,52 @@ fn classes_have_their_names_and_suspects_that_were_judged_together_are_said_to_b
     record.rule.settings = json!({ "rule": { "combined": true } });
     assert!(!summary(&record).contains("judged together"), "there is one");
     record.suspects.push(one);
-    let text = summary_with_names(&record, (0..10).map(|class| format!("name{class}")));
+    assert!(!summary(&record).contains("name"), "{}", summary(&record));
+    let text = summary(&record.with_class_names((0..10).map(|class| format!("name{class}"))));
     assert!(text.contains(&format!("name{label} ({label})")), "{text}");
     assert!(text.contains("judged together"), "{text}");
-    assert!(!summary(&record).contains("name"), "{text}");
+}
+
+#[test]
+fn class_names_are_part_of_the_record_and_numbers_keep_their_places() {
+    let plain = audit(Verdict::Poisoned, 3);
+    let named = plain.clone().with_class_names(["plane", "car"]);
+    let json = serde_json::to_value(&named).unwrap();
+    assert_eq!(json["data"], json!({ "samples": 10000, "classes": 10, "class_names": ["plane", "car"] }));
+    assert_eq!((&json["suspects"][0]["label"], &json["flagged"][0]["label"]), (&json!(5), &json!(5)));
+    assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap(), named);
+    // A record of an earlier release has none.
+    let json = serde_json::to_value(&plain).unwrap();
+    assert!(json["data"].get("class_names").is_none());
+    assert_eq!(serde_json::from_value::<AuditRecord>(json).unwrap().data.class_names, [""; 0]);
+    // Names that are too few leave the other classes their numbers, and those that are blank, too.
+    for names in [&["plane", "car"][..], &["", "", "", "", "", " "]] {
+        assert_eq!(summary(&plain.clone().with_class_names(names.iter().copied())), summary(&plain));
+    }
+}
+
+#[test]
+fn class_names_from_outside_cannot_steer_the_terminal() {
+    let names = || (0..10).map(|class| format!("\u{1b}[2J{class}\r\n\u{202e}gnp"));
+    let state = |label, accuracy| StateRecord {
+        suspects: vec![SuspectState {
+            id: "ship.png".to_owned(),
+            predicted: label,
+            wrong_label: Some(5),
+            wrong_label_probability: 0.5,
+            margin: None,
+        }],
+        classes: vec![ClassState { label: 3, samples: 10, accuracy }],
+        ..Default::default()
+    };
+    let unlearned = UnlearnRecord { before: state(5, 0.9), after: state(3, 0.8), ..Default::default() };
+    for text in [
+        summary(&audit(Verdict::Poisoned, 9).with_class_names(names())),
+        unlearn_summary(&unlearned.with_class_names(names())),
+    ] {
+        assert!(text.contains("[2J5") && text.contains("[2J3"), "{text:?}");
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+    }
 }
 
 #[test]
@@ -460,6 +566,10 @@ fn junit_counts_and_escapes() {
     assert!(xml.contains(r#"<failure type="poisoned" message="poisoned: 60 of 10000"#), "{xml}");
     assert!(xml.contains("and 10 more"), "{xml}");
     assert!(!xml.contains('\u{1}'));
+    let named =
+        junit(record.clone().with_class_names(["", "", "", "<cat>", "", "d&g\u{1b}"]), Gate::default());
+    assert!(named.contains("training samples flagged for label d&amp;g\u{fffd} (5)\""), "{named}");
+    assert!(named.contains("index 617, id train/6.png, label &lt;cat&gt; (3), score"), "{named}");
 
     let tolerated = junit(record, Gate { max_flagged: Some(60), ..Gate::default() });
     assert!(tolerated.contains(r#"failures="0" errors="0""#), "{tolerated}");

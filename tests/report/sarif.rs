@@ -186,6 +186,19 @@ fn flagged_samples_are_results() {
 }
 
 #[test]
+fn classes_are_called_by_their_names_and_known_by_their_numbers() {
+    let record = audit(Verdict::Poisoned, 7);
+    let named = record.clone().with_class_names(["", "", "", "cat\u{1b}[2J", "", "dog"]);
+    let [plain, named] = [record, named].map(|record| run(Gate::default(), vec![record]));
+    assert!(named.results[0].message.text.contains("(position 17, label dog (5))"));
+    assert!(named.results[6].message.text.contains("label cat\u{fffd}[2J (3))"));
+    assert_eq!(
+        (&named.results[6].properties["label"], fingerprints(&named)),
+        (&3.into(), fingerprints(&plain))
+    );
+}
+
+#[test]
 fn a_sample_is_known_again_wherever_it_stands() {
     let record = audit(Verdict::Poisoned, 20);
     let mut moved = record.clone();

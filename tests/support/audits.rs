@@ -16,7 +16,7 @@ pub fn audit(verdict: Verdict, flagged: usize) -> AuditRecord {
             covered_parameters: 11_164_362,
             not_covered: vec!["norm1.gamma".to_owned(), "norm1.beta".to_owned()],
         },
-        data: DataRecord { samples: 10_000, classes: 10 },
+        data: DataRecord { samples: 10_000, classes: 10, ..DataRecord::default() },
         rule: RuleRecord { name: "delta".to_owned(), settings: json!({ "alpha": 0.05 }) },
         suspects: vec![SuspectRecord {
             id: "ship.png".to_owned(),

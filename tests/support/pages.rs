@@ -29,7 +29,7 @@ pub fn audit(verdict: Verdict, samples: usize, flagged: usize) -> (AuditRecord, 
             covered_parameters: 900,
             not_covered: vec!["norm1.gamma".to_owned(), SCRIPT.to_owned()],
         },
-        data: DataRecord { samples, classes: 8 },
+        data: DataRecord { samples, classes: 8, ..DataRecord::default() },
         rule: RuleRecord {
             name: "delta".to_owned(),
             settings: json!({ "rule": { "significance": 0.01, "false_discovery_rate": 0.01 } }),

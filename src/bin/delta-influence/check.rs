@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Ask for a search among at least N validation samples.
     #[arg(long, value_name = "N")]
     min_searched: Option<usize>,
-    /// Ask for influence over at least this share of the model's parameters, 0 to 1.
+    /// Ask for influence over at least this share of the model's parameters, 0 to 1 (0.5 unless said otherwise).
     #[arg(long, value_name = "SHARE")]
     min_coverage: Option<f64>,
     /// Accept verdicts of this rule only (repeatable).
@@ -63,6 +63,7 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
                     Outcome::Inconclusive => complain(&format!("{of}{reason}")),
                     Outcome::Clean | Outcome::Tolerated => warn(&format!("{of}{reason}")),
                 });
+                judgement.warnings.iter().for_each(|warning| warn(&format!("{of}{warning}")));
             }
         }
     }

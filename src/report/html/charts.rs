@@ -135,8 +135,12 @@ fn histogram(number: usize, suspect: &SuspectRecord, scores: &HistogramRecord, h
 fn standing(number: usize, suspect: &SuspectRecord, own: f64, null: &NullRecord, html: &mut Html) {
     let largest = null.statistics.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let more = null.statistics.iter().filter(|statistic| **statistic >= own).count();
-    let title = format!("“{}” among harmless mistakes", printable(&suspect.id));
-    let compared = counted(null.statistics.len(), "harmless mistake");
+    let (other, others) = match null.mistakes {
+        true => ("harmless mistake", "harmless mistakes"),
+        false => ("plain training image", "plain training images"),
+    };
+    let title = format!("“{}” among {others}", printable(&suspect.id));
+    let compared = counted(null.statistics.len(), other);
     let description = format!(
         "How far each of {compared} stands out (at most {}), and the suspect: {}. {} as far or farther.",
         score(largest),
@@ -173,7 +177,7 @@ fn standing(number: usize, suspect: &SuspectRecord, own: f64, null: &NullRecord,
                 frame.bar(html, "others", frame.left() + bin as f64 * width, (width - 1.0).max(0.5), count);
             }
             frame.mark(html, own);
-            frame.legend(html, &[("others", "harmless mistakes"), ("flagged", "the suspect")]);
+            frame.legend(html, &[("others", others), ("flagged", "the suspect")]);
         },
         |html| {
             row(html, "th", &[&"rank", &"stands out by"]);

@@ -67,33 +67,24 @@ struct Shown {
 /// use burn_delta_influence::report::{HtmlReport, load_audit};
 /// # use burn_delta_influence::samples::LabeledImage;
 /// # fn example(train_set: &burn::data::dataset::InMemDataset<LabeledImage>) -> Result<(), Box<dyn std::error::Error>> {
-/// let record = load_audit("audit.json")?;
-/// HtmlReport::new(&record)
-///     .with_class_names(["cat", "dog", "ship"])
-///     .with_training_set(train_set)?
-///     .save("audit.html")?;
+/// let record = load_audit("audit.json")?.with_class_names(["cat", "dog", "ship"]);
+/// HtmlReport::new(&record).with_training_set(train_set)?.save("audit.html")?;
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct HtmlReport<'a> {
     record: &'a AuditRecord,
-    names: ClassNames,
+    names: ClassNames<'a>,
     /// Of flagged samples and their neighbours, by index.
     training: Option<BTreeMap<usize, Picture>>,
     suspects: Vec<Shown>,
 }
 
 impl<'a> HtmlReport<'a> {
-    /// The page without pictures.
+    /// The page without pictures. It has the record's names of the classes.
     pub fn new(record: &'a AuditRecord) -> Self {
-        Self { record, names: ClassNames::default(), training: None, suspects: Vec::new() }
-    }
-
-    /// The same with names for the classes, in the order of their labels. A class without a name is called by its number.
-    pub fn with_class_names<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.names = ClassNames(names.into_iter().map(Into::into).collect());
-        self
+        Self { record, names: record.names(), training: None, suspects: Vec::new() }
     }
 
     /// The same with pictures of the training images that the audit names, of which it reads no others.
@@ -177,7 +168,7 @@ impl<'a> HtmlReport<'a> {
     }
 }
 
-/// Makes the page from a saved record alone, without pictures: the command `delta-influence html`.
+/// Makes the page from a saved record alone, without pictures, as the command `delta-influence html` does.
 ///
 /// # Errors
 /// Those of [`load_audit`], [`ReportError::WouldReplace`] where both paths are one file, and [`ReportError::Write`].

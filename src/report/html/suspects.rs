@@ -4,6 +4,7 @@ use super::escape::Html;
 use super::gallery::{Item, image, pictures, reduction, values};
 use super::words::{p_value, score};
 use super::{HtmlReport, MOST_SUSPECTS, Shown};
+use crate::report::caveats::PLAIN_IMAGES;
 use crate::report::table::{counted, grouped, percent, printable};
 use crate::report::{CopyRecord, SuspectRecord};
 
@@ -16,14 +17,13 @@ pub(super) fn suspects(report: &HtmlReport<'_>, html: &mut Html) {
     let all = &report.record.suspects;
     for (number, suspect) in all.iter().take(MOST_SUSPECTS).enumerate() {
         let title = format!("{}: {}", printable(&suspect.id), suspect.verdict);
-        let shown = report.suspects.get(number);
         if all.len() == 1 {
-            html.within("article", &[], |html| one(report, suspect, shown, html));
+            html.within("article", &[], |html| one(report, number, suspect, html));
             continue;
         }
         let content = |html: &mut Html| {
             html.element("summary", &[], &title);
-            one(report, suspect, shown, html);
+            one(report, number, suspect, html);
         };
         match number < UNFOLDED {
             true => html.within("details", &[("class", &"suspect"), ("open", &"")], content),
@@ -36,8 +36,9 @@ pub(super) fn suspects(report: &HtmlReport<'_>, html: &mut Html) {
     }
 }
 
-fn one(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
-    let names = &report.names;
+fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &mut Html) {
+    let (names, shown) = (&report.names, report.suspects.get(number));
+    let plain = report.record.has_plain_null_images(number);
     let predicted = format!("{}, {}", names.full(suspect.predicted), percent(suspect.confidence));
     let mut told = vec![("name", suspect.id.clone()), ("wrong label", names.full(suspect.label))];
     // Confidence is that in the wrong label: another prediction is an unlearned model's.
@@ -62,8 +63,15 @@ fn one(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, 
     if let Some(note) = &suspect.note {
         html.element("p", &[("class", &"notice")], note);
     }
+    if plain {
+        html.element(
+            "p",
+            &[("class", &"notice")],
+            format_args!("Compared with plain training images: {PLAIN_IMAGES}."),
+        );
+    }
     copies(report, suspect, shown, html);
-    null_images(report, suspect, shown, html);
+    null_images(report, suspect, shown, plain, html);
 }
 
 fn copies(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
@@ -141,17 +149,32 @@ fn median(copies: &[&CopyRecord]) -> Option<f64> {
     shares.get(shares.len() / 2).copied()
 }
 
-/// Some of the harmless mistakes that the suspect was compared with.
-fn null_images(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
+/// Some of the harmless mistakes that the suspect was compared with, or of the `plain` images in their place.
+fn null_images(
+    report: &HtmlReport<'_>,
+    suspect: &SuspectRecord,
+    shown: Option<&Shown>,
+    plain: bool,
+    html: &mut Html,
+) {
     let Some(shown) = shown.filter(|shown| !shown.null_images.is_empty()) else { return };
+    let (one, all, advice) = match plain {
+        false => (
+            "Harmless mistake",
+            "harmless mistakes",
+            "An altered training image of another label. What influences it shows how much is chance.",
+        ),
+        true => (
+            "Plain training image",
+            "plain training images",
+            "A training image of another label, as it is. What influences it shows roughly how much is chance.",
+        ),
+    };
     html.within("details", &[], |html| {
         html.element(
             "summary",
             &[],
-            format_args!(
-                "{} of the harmless mistakes that it was compared with",
-                grouped(shown.null_images.len())
-            ),
+            format_args!("{} of the {all} that it was compared with", grouped(shown.null_images.len())),
         );
         let items: Vec<Item<'_>> = shown
             .null_images
@@ -159,14 +182,12 @@ fn null_images(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&
             .enumerate()
             .map(|(number, picture)| Item {
                 picture: Some(picture),
-                title: format!("Harmless mistake {}", number + 1),
+                title: format!("{one} {}", number + 1),
                 caption: vec![report.names.short(suspect.label)],
                 values: vec![("compared as", report.names.full(suspect.label))],
                 data: Vec::new(),
             })
             .collect();
-        let advice =
-            "An altered training image of another label. What influences it shows how much is chance.";
-        pictures(html, &items, "Harmless mistakes", advice);
+        pictures(html, &items, format_args!("{one}s"), advice);
     });
 }

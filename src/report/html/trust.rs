@@ -5,8 +5,12 @@ use serde_json::Value;
 use super::HtmlReport;
 use super::escape::Html;
 use super::words::p_value;
+use crate::report::caveats::PLAIN_IMAGES;
 use crate::report::table::{counted, duration, grouped, percent};
-use crate::report::{FactorsRecord, TruthRecord};
+use crate::report::{FactorsRecord, ModelRecord, TruthRecord};
+
+/// Factors from fewer collected steps are weak.
+const FEWEST_STEPS: usize = 20;
 
 /// How good a thing is, in words as well as in colour.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,10 +73,10 @@ pub(super) fn trust(report: &HtmlReport<'_>, html: &mut Html) {
 
 fn coverage(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
     let model = &report.record.model;
-    let share = model.covered_parameters as f64 / model.parameters as f64;
+    let share = model.coverage();
     let grade = match share {
         0.95.. => Grade::Good,
-        0.8..0.95 => Grade::Fair,
+        ModelRecord::WEAK_COVERAGE.. => Grade::Fair,
         _ if share.is_nan() => Grade::Unknown,
         _ => Grade::Weak,
     };
@@ -123,7 +127,18 @@ fn factors(record: Option<&FactorsRecord>) -> (Grade, Vec<String>) {
             counted(record.skipped_steps, "step")
         ));
     }
-    (if record.skipped_steps > record.collected_steps / 10 { Grade::Weak } else { grade }, texts)
+    let few = match record.source.as_str() {
+        "fit" => false,
+        "training" => record.collected_steps < FEWEST_STEPS,
+        _ => record.steps > 0 && record.collected_steps < FEWEST_STEPS, // Of fits alone there are none.
+    };
+    if few {
+        texts.push(format!(
+            "Only {} collected, fewer than {FEWEST_STEPS}: averages over so few are noisy, and so are all scores. Collect earlier and more often (warmup_steps and every of CollectorConfig), or refit by KroneckerFactors::fit.",
+            counted(record.collected_steps, "step")
+        ));
+    }
+    (if few || record.skipped_steps > record.collected_steps / 10 { Grade::Weak } else { grade }, texts)
 }
 
 fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
@@ -136,28 +151,27 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
         );
         return (Grade::Weak, vec![text]);
     }
+    let null: Vec<_> = record.evidence.suspects.iter().filter_map(|suspect| suspect.null.as_ref()).collect();
+    let mistakes = null.iter().all(|null| null.mistakes);
+    let compared = if mistakes { "harmless mistakes" } else { "images that stand for harmless mistakes" };
     let mut texts = Vec::new();
     if let Some(limit) = setting("significance") {
         texts.push(format!("A suspect is called poisoned at a p-value of {} or less, the share of harmless mistakes that would be (over several suspects, of false alarms among them). Natural groups of images that are all alike raise more.", p_value(limit)));
     }
     if let Some(rate) = setting("false_discovery_rate") {
         texts.push(format!(
-            "Of the group that is flagged first, an estimated share of {} at most is clean.",
+            "Of the group that is flagged first, a share of {} at most is clean, by an estimate from the trusted three quarters of the {compared}: those that count fewest, since the others may have something of the poison. The p-values of single images are shares of the same three quarters.",
             p_value(rate)
         ));
     }
-    let null: Vec<_> = record.evidence.suspects.iter().filter_map(|suspect| suspect.null.as_ref()).collect();
-    let grade = match (
-        null.iter().map(|null| null.statistics.len()).min(),
-        null.iter().all(|null| null.mistakes),
-    ) {
+    let grade = match (null.iter().map(|null| null.statistics.len()).min(), mistakes) {
         (None, _) => Grade::Unknown,
         (Some(least), true) => {
             texts.insert(0, format!("Each suspect was compared with {}: altered images of other labels that the model takes for the suspect's.", counted(least, "harmless mistake")));
             if least >= 48 { Grade::Good } else { Grade::Fair }
         }
         (Some(least), false) => {
-            texts.insert(0, format!("The model takes hardly any altered image for the suspect's label, so {} of other labels had to do: p-values are rough.", counted(least, "training image")));
+            texts.insert(0, format!("The model takes hardly any altered image for the suspect's label, so {} of other labels had to do: {PLAIN_IMAGES}.", counted(least, "plain training image")));
             Grade::Weak
         }
     };

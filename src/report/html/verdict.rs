@@ -105,10 +105,13 @@ pub(super) fn facts(report: &HtmlReport<'_>, html: &mut Html) {
     } else if !labels.is_empty() {
         facts.push(("labels among them", grouped(labels.len()), format!("of {}", record.data.classes)));
     }
-    if let Some((suspect, p)) = least(&record.suspects) {
-        let of = match record.suspects.len() {
-            1 => "a harmless mistake stands out as much".to_owned(),
-            _ => format!("the least, of {}", printable(&suspect.id)),
+    if let Some((number, p)) = least(&record.suspects) {
+        let of = match record.suspects.as_slice() {
+            [_] if record.has_plain_null_images(number) => {
+                "a plain training image stands out as much".to_owned()
+            }
+            [_] => "a harmless mistake stands out as much".to_owned(),
+            all => format!("the least, of {}", printable(&all[number].id)),
         };
         facts.push(("p-value", p_value(p), of));
     }
@@ -131,17 +134,21 @@ pub(super) fn facts(report: &HtmlReport<'_>, html: &mut Html) {
     });
 }
 
-fn least(suspects: &[SuspectRecord]) -> Option<(&SuspectRecord, f64)> {
-    let known = suspects.iter().filter_map(|suspect| Some((suspect, suspect.p_value?)));
+/// The least p-value, with the suspect's position.
+fn least(suspects: &[SuspectRecord]) -> Option<(usize, f64)> {
+    let known = suspects.iter().enumerate().filter_map(|(number, suspect)| Some((number, suspect.p_value?)));
     known.min_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-/// What the page lacks, and why.
+/// What the audit and the page lack, and why.
 pub(super) fn missing(report: &HtmlReport<'_>, html: &mut Html) {
     let record = report.record;
     let mut line = |text: String| {
         html.element("p", &[("class", &"notice")], text);
     };
+    if let Some(weak) = record.weak_coverage() {
+        line(format!("{weak}."));
+    }
     if !report.has_pictures() {
         line("This page was made from the record alone, so it has no pictures. The program that ran the audit makes it with them: audit.save_html(\"audit.html\", &train_set).".to_owned());
     } else if record.flagged.len() > MOST_PICTURES {

@@ -137,11 +137,12 @@ fn add(audit: &CheckedAudit, most: usize, results: &mut Vec<Finding>, notificati
                 let text = "The verdict is poisoned, and no training sample is named".to_owned();
                 results.push(inconclusive(source, text));
             }
-            for reason in &judgement.reasons {
-                notify(Level::Warning, format!("{source}: {reason}"));
+            for text in judgement.reasons.iter().chain(&judgement.warnings) {
+                notify(Level::Warning, format!("{source}: {text}"));
             }
             let level = if audit.outcome().passed() { Level::Warning } else { Level::Error };
-            results.extend(record.flagged.iter().take(left).map(|entry| poisoned(source, entry, level)));
+            results
+                .extend(record.flagged.iter().take(left).map(|entry| poisoned(source, record, entry, level)));
             if record.flagged.len() > left {
                 let out = counted(record.flagged.len() - left, "flagged sample");
                 notify(
@@ -190,12 +191,13 @@ fn inconclusive(source: &str, text: String) -> Finding {
     }
 }
 
-fn poisoned(source: &str, entry: &FlaggedRecord, level: Level) -> Finding {
+fn poisoned(source: &str, record: &AuditRecord, entry: &FlaggedRecord, level: Level) -> Finding {
     let FlaggedRecord { index, id, label, score, p_value, votes } = entry;
     let p_text = p_value.map_or(String::new(), |p| format!(", p-value {}", number(p)));
     let text = format!(
-        "Training sample {} (position {index}, label {label}) is behind a mistake of the model: score {}{p_text}",
+        "Training sample {} (position {index}, label {}) is behind a mistake of the model: score {}{p_text}",
         one_line(id),
+        record.names().cell(*label),
         number(*score)
     );
     // A sample without a name of its own is called by its position, which is no file.

@@ -38,7 +38,7 @@ fn records() -> &'static [AuditRecord] {
     static RECORDS: OnceLock<Vec<AuditRecord>> = OnceLock::new();
     RECORDS.get_or_init(|| {
         let verdicts = [Verdict::Poisoned, Verdict::Inconclusive, Verdict::Clean];
-        let data = DataRecord { samples: 100, classes: 10 };
+        let data = DataRecord { samples: 100, classes: 10, ..DataRecord::default() };
         verdicts.map(|verdict| AuditRecord { verdict, data: data.clone(), ..AuditRecord::default() }).to_vec()
     })
 }

@@ -98,7 +98,9 @@ fn rendered(record: &AuditRecord) {
     within(256, || {
         printable(&summary(record));
         page(&HtmlReport::new(record).to_html());
-        let named = HtmlReport::new(record).with_class_names(["ship", "<x-fuzz>", ""]);
+        let named = record.clone().with_class_names(["ship", "<x-fuzz>", "", "\u{1b}[2J"]);
+        printable(&summary(&named));
+        let named = HtmlReport::new(&named);
         page(&named.to_html());
         if record.data.samples <= 64 {
             let image = Image::new(vec![0.5; 12], [3, 2, 2]).expect("an image");
@@ -181,7 +183,11 @@ fn full() -> AuditRecord {
             covered_parameters: 900,
             not_covered: vec!["norm.gamma".to_owned()],
         },
-        data: DataRecord { samples: 40, classes: 4 },
+        data: DataRecord {
+            samples: 40,
+            classes: 4,
+            class_names: ["plane", "car", "bird", "cat"].map(str::to_owned).to_vec(),
+        },
         rule: RuleRecord { name: "delta".to_owned(), settings: json!({ "alpha": 0.05 }) },
         suspects: vec![SuspectRecord {
             id: "ship.png".to_owned(),
@@ -266,6 +272,7 @@ fn unlearned() -> UnlearnRecord {
         why: Some("cheap".to_owned()),
         note: Some("a note".to_owned()),
         recheck: Some(Verdict::Clean),
+        class_names: ["plane", "car", "bird", "cat"].map(str::to_owned).to_vec(),
         before: state(0.99),
         after: state(0.01),
         ..UnlearnRecord::default()
