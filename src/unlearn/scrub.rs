@@ -25,7 +25,8 @@
 //! Both ascend in batches of 512, so that a hundred flagged samples make one step a pass, and a run of few epochs has few of them: much of
 //! what SCRUB forgets then, the descent on the other samples forgets. Ascending steps are therefore not slowed by the warm-up, which the source
 //! does not have, and with the bound it ascends in all epochs but the last fifth (the source: in two of three, the benchmark: in two fifths).
-//! SCRUB_CHOICE
+//! Chosen on CIFAR-10 batch 1, 5 epochs, attacks left and points of accuracy lost: 2 ascents without the bound 52 % and 0.2, 2.4 % and 0.5 (52
+//! samples of a sinusoid's flagged, 100 of a shading's), 4 without it 16 % and 3.7, 4 with it 25 % and 0.9, 5.1 % and 0.1.
 //!
 //! Cost: epochs · retained + ascents · flagged gradient evaluations, and as many forward passes of the teacher; with the bound one more of each
 //! flagged sample an ascent.
