@@ -57,7 +57,7 @@ pub struct AuditConfig {
     pub eigenvalue_samples: usize,
     /// How the gradients of suspects, altered copies and null images are kept: most of an audit's memory.
     pub query_storage: QueryStorage,
-    /// Devices that share the training samples, where there are two or more; one may be named twice. Each holds the model and all
+    /// Devices that share the training samples, in place of the model's; one may be named twice. Each holds the model and all
     /// queries. Results differ by rounding only. Not part of the record: it is the machine's, not the audit's.
     pub devices: Vec<Device>,
     /// Altered copies, the eigenvalues' samples and their labels depend on it.

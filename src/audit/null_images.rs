@@ -21,6 +21,9 @@ use super::transforms::Transform;
 /// Altered images that are looked at for each null image.
 const TRIED: usize = 40;
 
+/// Labels that null images must be of, where there are so many.
+const FEWEST_LABELS: usize = 3;
+
 /// What suspects of one label are compared with.
 pub(super) struct NullImages {
     pub images: ImageList,
@@ -81,10 +84,7 @@ where
             }
         }
         found.truncate(count);
-        // Mistakes that are all of two or three labels are better to compare with than no mistakes.
-        let most = balance(&found, kinds);
-        let most = if within(&found, most).count() >= Delta::FEWEST_NULL_IMAGES { most } else { found.len() };
-        let found: Vec<(usize, Image)> = within(&found, most).cloned().collect();
+        let found = chosen(found, kinds);
         tracing::debug!(label, mistakes = found.len(), "null images");
         if found.len() >= Delta::FEWEST_NULL_IMAGES {
             let origins = found.iter().map(|(origin, _)| *origin).collect();
@@ -111,38 +111,42 @@ fn most_of_a_label(count: usize, kinds: usize) -> usize {
     (count / 4).max(count.div_ceil(kinds.max(1)))
 }
 
-/// How many of each label leave no label more than its share of them all.
-fn balance<T>(found: &[(usize, T)], kinds: usize) -> usize {
+/// The null images among mistakes of `kinds` labels: the first of each label, no more than its share. Where that is not enough, mistakes that are all of
+/// three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
+fn chosen<T>(mut found: Vec<(usize, T)>, kinds: usize) -> Vec<(usize, T)> {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     found.iter().for_each(|(label, _)| *counts.entry(*label).or_default() += 1);
     let total = |most: usize| counts.values().map(|&count| count.min(most)).sum::<usize>();
-    (1..=found.len()).rev().find(|&most| most <= most_of_a_label(total(most), kinds)).unwrap_or(0)
-}
-
-/// The first of each label, so many at most.
-fn within<T>(found: &[(usize, T)], most: usize) -> impl Iterator<Item = &(usize, T)> {
+    let most = (1..=found.len()).rev().find(|&most| most <= most_of_a_label(total(most), kinds)).unwrap_or(0);
+    if total(most) < Delta::FEWEST_NULL_IMAGES && counts.len() >= FEWEST_LABELS.min(kinds) {
+        return found;
+    }
     let mut kept: BTreeMap<usize, usize> = BTreeMap::new();
-    found.iter().filter(move |(label, _)| {
+    found.retain(|(label, _)| {
         let kept = kept.entry(*label).or_default();
         *kept += 1;
         *kept <= most
-    })
+    });
+    found
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{balance, most_of_a_label, within};
+    use super::{chosen, most_of_a_label};
 
     fn sizes(counts: &[usize], kinds: usize) -> Vec<usize> {
         let found: Vec<(usize, ())> =
             counts.iter().enumerate().flat_map(|(label, &count)| vec![(label, ()); count]).collect();
-        let most = balance(&found, kinds);
-        (0..counts.len()).map(|label| within(&found, most).filter(|(of, ())| *of == label).count()).collect()
+        let kept = chosen(found, kinds);
+        (0..counts.len()).map(|label| kept.iter().filter(|(of, ())| *of == label).count()).collect()
     }
 
     #[test]
     fn no_label_has_more_than_its_share() {
         assert_eq!(sizes(&[32, 4, 4, 4, 4], 9), [5, 4, 4, 4, 4]);
+        // Of three labels all, if their share would be too little; of two it may be the poison's doing.
+        assert_eq!(sizes(&[32, 32, 10], 9), [32, 32, 10]);
+        assert!(sizes(&[32, 32], 9).iter().sum::<usize>() < 16);
         assert_eq!(sizes(&[8, 8, 8, 8], 9), [8; 4]);
         assert_eq!(sizes(&[40, 40], 2), [40, 40]);
         assert_eq!(sizes(&[30], 1), [30]);

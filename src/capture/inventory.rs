@@ -1,6 +1,6 @@
 //! A model's parameters: their paths, identities, and a fingerprint of their values.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
@@ -30,8 +30,8 @@ pub struct ModelInventory {
     /// SHA-256 over paths, shapes and values, running statistics included, in hexadecimal.
     pub fingerprint: String,
     /// Of each of the parameters the sum of its values with fixed random signs, over their root sum of squares: some ±1, the same for weights
-    /// that differ in rounding alone.
-    pub sketch: Vec<f64>,
+    /// that differ in rounding alone. By path; not of parameters that are next to nothing or not finite.
+    pub sketch: BTreeMap<String, f64>,
     /// The type of the first floating-point value.
     pub dtype: DType,
 }
@@ -40,7 +40,7 @@ impl ModelInventory {
     /// Nothing: for passes that ask for no parameter.
     pub(super) fn unread() -> Self {
         let (architecture, fingerprint) = (String::new(), String::new());
-        Self { parameters: Vec::new(), architecture, fingerprint, sketch: Vec::new(), dtype: DType::F32 }
+        Self { parameters: Vec::new(), architecture, fingerprint, sketch: BTreeMap::new(), dtype: DType::F32 }
     }
 
     /// Reads every value of the model once.
@@ -48,7 +48,7 @@ impl ModelInventory {
         let mut visitor = InventoryVisitor {
             path: Vec::new(),
             parameters: Vec::new(),
-            sketch: Vec::new(),
+            sketch: BTreeMap::new(),
             architecture: Sha256::new(),
             values: Sha256::new(),
             dtype: None,
@@ -118,7 +118,9 @@ pub(crate) fn identities<M: Module>(model: &M) -> Vec<(String, ParamId)> {
     visitor.found
 }
 
-fn sketch(values: TensorData) -> f64 {
+fn sketch(values: TensorData) -> Option<f64> {
+    /// Root mean square below which half precision rounds to multiples of its smallest number.
+    const LEAST: f64 = 1e-4;
     /// An odd number whose multiples have random high bits (2⁶⁴ over the golden ratio).
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     let (mut sum, mut squares, mut place) = (0.0, 0.0, 0_u64);
@@ -128,7 +130,8 @@ fn sketch(values: TensorData) -> f64 {
         sum += if mixed >> 63 == 0 { value } else { -value };
         squares += value * value;
     }
-    if squares > 0.0 { sum / squares.sqrt() } else { 0.0 }
+    let is_large = squares.is_finite() && squares > LEAST * LEAST * place as f64;
+    is_large.then(|| sum / squares.sqrt())
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
@@ -138,7 +141,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 struct InventoryVisitor {
     path: Vec<String>,
     parameters: Vec<ParameterInfo>,
-    sketch: Vec<f64>,
+    sketch: BTreeMap<String, f64>,
     architecture: Sha256,
     values: Sha256,
     dtype: Option<DType>,
@@ -171,8 +174,8 @@ impl ModuleVisitor for InventoryVisitor {
         // `valid()` suspends gradients and remembers the setting; `train()` brings it back. Buffers never had it.
         if param.clone().train().is_require_grad() {
             let elements = shape.iter().product();
+            self.sketch.extend(sketch(data).map(|sketch| (path.clone(), sketch)));
             self.parameters.push(ParameterInfo { path, id: param.id, elements, shape });
-            self.sketch.push(sketch(data));
         }
     }
 

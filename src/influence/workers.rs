@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 
-use crate::capture::{FrozenModel, PassConfig, on_device, progress_bar};
+use crate::capture::{FrozenModel, PassConfig, PassError, on_device, progress_bar};
 
 use super::engine::Directions;
 use super::precondition::LayerPreconditioner;
@@ -93,6 +93,10 @@ impl<M: Module> Workers<M> {
         let (mut results, error) = self.share_out(pieces.collect(), queries, indices.len(), &bar, piece)?;
         bar.finish_and_clear();
         match error {
+            Some(InfluenceError::Pass(PassError::Interrupted { .. })) => {
+                let lengths = results.iter().map(|(first, _)| size.min(samples - first));
+                Err(PassError::Interrupted { done: lengths.sum(), total: samples }.into())
+            }
             Some(error) => Err(error),
             None => {
                 results.sort_by_key(|(first, _)| *first);

@@ -30,7 +30,7 @@ pub enum LossReduction {
 /// A full collection at each step costs two to five times the step itself; the defaults cost a few per cent.
 #[derive(Config, Debug, PartialEq)]
 pub struct CollectorConfig {
-    /// Collect at every k-th step.
+    /// Collect at every k-th step; where several threads train, at one of k at random, lest it always be the same worker's.
     #[config(default = 8)]
     pub every: usize,
     /// Samples of the batch that are collected; 0 for all.

@@ -49,7 +49,7 @@ pub(super) struct WatchedModel {
     /// [`ModelInventory::architecture`]
     pub architecture: String,
     /// [`ModelInventory::sketch`]
-    pub sketch: Vec<f64>,
+    pub sketch: BTreeMap<String, f64>,
 }
 
 /// Running sums of one layer.

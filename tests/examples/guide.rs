@@ -97,7 +97,10 @@ fn defaults_are_those_of_the_code() {
     states("most", most);
     states("least_confidence", least_confidence);
 
-    let Scrub { alpha, gamma, temperature, steps, ascent_batch_size, .. } = Scrub::new(10);
+    let Scrub { epochs: _, ascents, ascent_batch_size, is_bounded, alpha, gamma, temperature, steps } =
+        Scrub::new(10);
+    assert_eq!(ascents, 8, "four fifths, as the table says");
+    states("is_bounded", is_bounded);
     states("ascent_batch_size", ascent_batch_size);
     states("alpha", alpha);
     states("gamma", gamma);

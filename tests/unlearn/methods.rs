@@ -642,7 +642,6 @@ fn scrub_s_ascent_stops_where_the_student_guesses() {
         far.iter().sum::<f64>() / far.len() as f64
     };
     let (bounded, free) = (how_far(true), how_far(false));
-    println!("{bounded} with the bound, {free} without");
     assert!((0.9..3.0).contains(&bounded), "{bounded}: as far as a guess, and a step");
     assert!(free > 2.0 * bounded, "{free} without the bound, {bounded} with it");
 }

@@ -50,7 +50,7 @@ pub(super) struct Run {
     pub epoch: Option<usize>,
     /// [`ModelInventory::sketch`](crate::capture::ModelInventory::sketch) of the model that it was written beside, where it is known.
     #[serde(default)]
-    pub sketch: Option<Vec<f64>>,
+    pub sketch: Option<BTreeMap<String, f64>>,
     pub stats: CollectorStats,
     pub first_skipped: Option<(usize, String)>,
     pub origin: usize,

@@ -253,12 +253,12 @@ fn other_settings(file: &Value, now: &Value) -> Option<String> {
 }
 
 /// The first parameter whose values are not those that the file was written beside.
-fn other_weights(sketch: &[f64], inventory: &ModelInventory) -> Option<String> {
+fn other_weights(sketch: &BTreeMap<String, f64>, inventory: &ModelInventory) -> Option<String> {
     /// Half precision moves a projection by less than .01; those of two trainings differ by more than 1 on the average.
     const APART: f64 = 0.05;
-    let pairs = sketch.iter().zip(&inventory.sketch).zip(&inventory.parameters);
-    let mut others = pairs.filter(|((then, now), _)| (*then - *now).abs() > APART);
-    others.next().map(|(_, parameter)| parameter.path.clone())
+    // A parameter may have been frozen since, or not be any more.
+    let both = inventory.sketch.iter().filter_map(|(path, now)| Some((path, now, sketch.get(path)?)));
+    both.filter(|(_, now, then)| (**now - **then).abs() > APART).map(|(path, ..)| path.clone()).next()
 }
 
 /// What differs between the model of a file and this one.

@@ -11,6 +11,8 @@ use crate::report::{FactorsRecord, ModelRecord, TruthRecord};
 
 /// Factors from fewer collected steps are weak.
 const FEWEST_STEPS: usize = 20;
+/// More samples for each collected step than a step has.
+const MANY_SAMPLES: usize = 1024;
 
 /// How good a thing is, in words as well as in colour.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -130,7 +132,11 @@ fn factors(record: Option<&FactorsRecord>) -> (Grade, Vec<String>) {
     let few = match record.source.as_str() {
         "fit" => false,
         "training" => record.collected_steps < FEWEST_STEPS,
-        _ => record.steps > 0 && record.collected_steps < FEWEST_STEPS, // Of fits alone there are none.
+        // Merged ones. Of fits alone there are no steps, and one among them makes up for few.
+        _ => {
+            let by_step = record.samples / record.collected_steps.max(1);
+            record.steps > 0 && record.collected_steps < FEWEST_STEPS && by_step < MANY_SAMPLES
+        }
     };
     if few {
         texts.push(format!(

@@ -38,7 +38,7 @@
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out (the module `gradient_clusters`): a fourth p-value, and the cluster, refined as in step 6,
 //!    as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 2. Where the first two are
-//!    far below `significance`, the fourth is not looked at.
+//!    far below `significance` and name samples, the fourth is not looked at.
 //!
 //! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!    are drawn from, and what they have in common may be the poisons. So all tests are made again with no more taken out than the trusted
@@ -211,15 +211,18 @@ impl Delta {
                 [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &of_looks, &is_like, count));
             (contrast, tests, Some(doubts))
         };
-        if !tests.are_clear(self.significance) {
+        let subjects = if is_combined { 1 } else { count };
+        let names_some = |suspect: usize| {
+            tests.view(suspect).discoveries(suspect, self.false_discovery_rate).len() >= FEWEST_GROUP
+        };
+        if !tests.are_clear(self.significance) || !(0..subjects).all(names_some) {
             let held = asked.len(); // as many gradients as there was memory for
             let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
             tests = tests.with_gradients(&clusters, &rows);
             doubts = doubts.map(|doubts| doubts.with_gradients(&clusters, &rows));
         }
-        let suspects = if is_combined { 1 } else { count };
         let candidates = candidates.to_vec();
-        Ok(DeltaEvidence { candidates, norms, suspects, tests, doubts })
+        Ok(DeltaEvidence { candidates, norms, suspects: subjects, tests, doubts })
     }
 
     /// What is found for one of the suspects. Of one that is poisoned, its samples: `threshold` is the p-value up to which suspects are

@@ -164,8 +164,13 @@ impl LeftOut {
 /// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding.
 pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], seed: u64) -> Vec<Vec<f64>> {
     let (own, null) = rows.split_at(suspects);
-    let mut of_label: BTreeMap<usize, Vec<&Vec<f64>>> = BTreeMap::new();
-    null.iter().zip(origins).for_each(|(row, label)| of_label.entry(*label).or_default().push(row));
+    /// Means over fewer are hardly means: labels that have fewer go together.
+    const FEWEST: usize = 6;
+    let count = |label: &usize| origins.iter().filter(|other| *other == label).count();
+    let origins: Vec<Option<usize>> =
+        origins.iter().map(|label| Some(*label).filter(|label| count(label) >= FEWEST)).collect();
+    let mut of_label: BTreeMap<Option<usize>, Vec<&Vec<f64>>> = BTreeMap::new();
+    null.iter().zip(&origins).for_each(|(row, label)| of_label.entry(*label).or_default().push(row));
     let mean = |rows: &[&Vec<f64>]| {
         let count = rows.len().max(1) as f64;
         let samples = rows.first().map_or(0, |row| row.len());
@@ -290,15 +295,16 @@ mod tests {
 
     #[test]
     fn combined_rows_are_means_of_as_many() {
-        let rows: Vec<Vec<f64>> = (0..12).map(|row| vec![f64::from(1 << row), 1.0]).collect();
-        let origins = [4, 4, 4, 4, 7, 7, 7, 7, 7];
+        let rows: Vec<Vec<f64>> = (0..18).map(|row| vec![f64::from(1 << row), 1.0]).collect();
+        // Six of one label, nine of others that are too few by themselves.
+        let origins = [4, 4, 4, 4, 4, 4, 7, 7, 7, 7, 8, 8, 8, 9, 9];
         let means = combined(&rows, 3, &origins, 9);
-        assert_eq!(means.len(), 10);
+        assert_eq!(means.len(), 16);
         assert_eq!(means[0], [7.0 / 3.0, 1.0]);
         for (row, label) in means[1..].iter().zip(origins) {
             // Three powers of two, of which some may be the same; none of them a suspect's.
             let sum = (3.0 * row[0]).round() as u32;
-            let of_label = if label == 4 { 0b0000_0111_1000 } else { 0b1111_1000_0000 };
+            let of_label: u32 = if label == 4 { 0b1_1111_1000 } else { 0x3_fe00 };
             // Twice the same power is the next one.
             assert!(sum.count_ones() <= 3 && sum >= 24 && sum & !(of_label | of_label << 1) == 0, "{sum}");
         }
