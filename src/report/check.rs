@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, is_same_file, load_audit};
+use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, Verdict, is_same_file, load_audit};
 
 /// Audits judged by one [`Gate`]; [`exit_code`](Self::exit_code) is the answer, and [`save_junit`](super::save_junit) and
 /// [`save_sarif`](super::save_sarif) print it for build servers.
@@ -107,6 +107,16 @@ impl CheckedAudit {
     /// The gate's outcome; inconclusive for what can't be read.
     pub fn outcome(&self) -> Outcome {
         self.result.as_ref().map_or(Outcome::Inconclusive, |(_, judgement)| judgement.outcome)
+    }
+
+    /// Whether the gate puts up with what is flagged, if not with the whole audit.
+    pub(super) fn tolerates_flagged(&self) -> bool {
+        match (&self.result, self.outcome()) {
+            (_, Outcome::Clean | Outcome::Tolerated) => true,
+            // A poisoned verdict beyond the limits is poisoned: this one is within them, but some suspects are in doubt.
+            (Ok((record, _)), Outcome::Inconclusive) => record.verdict == Verdict::Poisoned,
+            _ => false,
+        }
     }
 
     /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes.

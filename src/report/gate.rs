@@ -14,7 +14,7 @@ use super::{AuditRecord, Verdict};
 /// | --- | --- | --- |
 /// | `max_flagged` | none | a poisoned verdict passes, with a warning, if at least one and at most this many samples are flagged |
 /// | `max_flagged_share` | none | the same as a share of the training samples; where both are given, both must hold |
-/// | `allow_inconclusive` | no | an inconclusive verdict passes, with a warning |
+/// | `allow_inconclusive` | no | an inconclusive verdict passes, with a warning, as does an inconclusive suspect beside few flagged samples |
 /// | `min_suspects` | 1 | fewer suspects than this can't show that a model is clean |
 /// | `min_searched` | 0 | the same for the validation samples among which suspects were searched |
 /// | `min_coverage` | 0.5 | the same for the share of parameters whose influence was computed |
@@ -71,7 +71,7 @@ pub enum Outcome {
     Tolerated,
     /// The verdict is poisoned.
     Poisoned,
-    /// The audit could not tell, or is not enough to go by.
+    /// The audit could not tell, if only about some suspects, or is not enough to go by.
     Inconclusive,
 }
 
@@ -94,8 +94,26 @@ impl Gate {
         let judgement = |outcome, reasons| Judgement { outcome, reasons, warnings };
         match record.verdict {
             Verdict::Poisoned => match self.tolerates(record) {
-                Ok(why) if doubts.is_empty() => judgement(Outcome::Tolerated, vec![why]),
-                Ok(_) => judgement(Outcome::Poisoned, doubts),
+                Ok(_) if !doubts.is_empty() => judgement(Outcome::Poisoned, doubts),
+                Ok(why) => match (undecided(record), self.allow_inconclusive) {
+                    (0, _) => judgement(Outcome::Tolerated, vec![why]),
+                    // What else may be flagged through these, nobody knows.
+                    (suspects, false) => {
+                        let suspects = counted(suspects, "suspect");
+                        let why = format!(
+                            "the flagged samples would pass, but the audit could not tell about {suspects}, and allow_inconclusive is \
+                             not set"
+                        );
+                        judgement(Outcome::Inconclusive, vec![why])
+                    }
+                    (suspects, true) => {
+                        let suspects = counted(suspects, "suspect");
+                        let doubt = format!(
+                            "the audit could not tell about {suspects}; passed because allow_inconclusive is set"
+                        );
+                        judgement(Outcome::Tolerated, vec![why, doubt])
+                    }
+                },
                 Err(why) => judgement(Outcome::Poisoned, why),
             },
             _ if !doubts.is_empty() => judgement(Outcome::Inconclusive, doubts),
@@ -191,6 +209,11 @@ impl Gate {
         }
         warnings
     }
+}
+
+/// How many suspects the audit could not tell about.
+fn undecided(record: &AuditRecord) -> usize {
+    record.suspects.iter().filter(|suspect| suspect.verdict == Verdict::Inconclusive).count()
 }
 
 impl Outcome {

@@ -17,7 +17,8 @@ type Problem = Option<&'static str>;
 /// The check as JUnit test suites, one for each audit: a test case `verdict` for the whole audit, then one per suspect.
 ///
 /// Poisoned is a failure; an audit that could not tell, is not enough for the gate, or can't be read is an error. If the gate lets a
-/// record pass, none of its test cases fails. (What else makes the exit code 2, a check of no audit or a file that could not be written, is no test case.)
+/// record pass, none of its test cases fails; if it puts up with the flagged samples but not with a suspect in doubt, only the verdict and
+/// that suspect are errors. (What else makes the exit code 2, a check of no audit or a file that could not be written, is no test case.)
 pub fn junit_xml(check: &Check) -> String {
     let suites: Vec<Suite<'_>> = check.audits().iter().map(Suite::new).collect();
     let mut total = Counts::default();
@@ -82,6 +83,7 @@ impl<'a> Suite<'a> {
         let suspect_problem = |suspect: &SuspectRecord| match suspect.verdict {
             _ if outcome.passed() => None,
             Verdict::Clean => None,
+            Verdict::Poisoned if audit.tolerates_flagged() => None,
             Verdict::Poisoned => Some("failure"),
             Verdict::Inconclusive => Some("error"),
         };

@@ -4,7 +4,7 @@ use std::fs;
 
 use burn_delta_influence::report::{
     AuditRecord, Check, Gate, Judgement, NullRecord, Outcome, ReportError, SearchRecord, SuspectEvidence,
-    Verdict, junit_xml, sarif,
+    SuspectRecord, Verdict, junit_xml, sarif,
 };
 
 use crate::audits::audit;
@@ -35,6 +35,24 @@ fn the_gate_tolerates_few_flagged_samples_but_never_doubt() {
             .map(Outcome::exit_code),
         [0, 0, 1, 2]
     );
+}
+
+#[test]
+fn few_flagged_samples_do_not_excuse_a_suspect_in_doubt() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let other = record.suspects[0].clone();
+    record.suspects.push(SuspectRecord { verdict: Verdict::Inconclusive, flagged: 0, ..other });
+    let gate = Gate { max_flagged: Some(3), ..Gate::default() };
+    let (outcome, why) = why(&gate, &record);
+    assert_eq!(outcome, Outcome::Inconclusive);
+    assert!(why.contains("could not tell about 1 suspect, and allow_inconclusive is not set"), "{why}");
+    // More than is put up with is poisoned, whatever else is in doubt.
+    let fewer = Gate { max_flagged: Some(2), ..gate.clone() };
+    assert_eq!(self::outcome(&fewer, &record), Outcome::Poisoned);
+    let Judgement { outcome, reasons, .. } = Gate { allow_inconclusive: true, ..gate.clone() }.judge(&record);
+    assert_eq!((outcome, reasons.len()), (Outcome::Tolerated, 2), "{reasons:?}");
+    record.suspects[1].verdict = Verdict::Clean;
+    assert_eq!(self::outcome(&gate, &record), Outcome::Tolerated);
 }
 
 #[test]

@@ -571,7 +571,13 @@ fn junit_counts_and_escapes() {
     assert!(named.contains("training samples flagged for label d&amp;g\u{fffd} (5)\""), "{named}");
     assert!(named.contains("index 617, id train/6.png, label &lt;cat&gt; (3), score"), "{named}");
 
-    let tolerated = junit(record, Gate { max_flagged: Some(60), ..Gate::default() });
+    let gate = Gate { max_flagged: Some(60), ..Gate::default() };
+    let in_doubt = junit(record.clone(), gate.clone());
+    assert!(in_doubt.contains(r#"tests="3" failures="0" errors="2""#), "{in_doubt}");
+    assert!(in_doubt.contains(r#"<error type="inconclusive" message="poisoned: 60 of 10000"#), "{in_doubt}");
+    assert!(in_doubt.contains("could not tell about 1 suspect, and allow_inconclusive"), "{in_doubt}");
+
+    let tolerated = junit(record, Gate { allow_inconclusive: true, ..gate });
     assert!(tolerated.contains(r#"failures="0" errors="0""#), "{tolerated}");
     assert!(!tolerated.contains("<failure") && tolerated.contains("allows up to 60"), "{tolerated}");
 }

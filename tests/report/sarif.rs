@@ -217,6 +217,21 @@ fn tolerated_samples_are_warnings() {
 }
 
 #[test]
+fn a_suspect_in_doubt_is_a_result_beside_tolerated_samples() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let mut doubtful = record.suspects[0].clone();
+    (doubtful.verdict, doubtful.flagged) = (Verdict::Inconclusive, 0);
+    record.suspects.push(doubtful);
+    let run = run(Gate { max_flagged: Some(3), ..Gate::default() }, vec![record]);
+    let results: Vec<_> =
+        run.results.iter().map(|result| (result.rule_id.as_str(), result.level.as_str())).collect();
+    assert_eq!(results[0], ("inconclusive-audit", "error"));
+    assert_eq!(results[1..], [("poisoned-training-sample", "warning"); 3]);
+    assert!(run.results[0].message.text.contains("could not tell about 1 suspect"));
+    assert_eq!(run.invocations[0].exit_code, 2);
+}
+
+#[test]
 fn what_shows_nothing_is_a_result_of_its_own_rule() {
     let mut doubtful = audit(Verdict::Inconclusive, 0);
     doubtful.suspects[0].note = Some("only 3 training samples carry the label".to_owned());

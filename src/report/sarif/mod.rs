@@ -30,7 +30,7 @@ const INCONCLUSIVE: (usize, &str) = (1, "inconclusive-audit");
 
 /// The check as SARIF.
 ///
-/// Flagged samples are results of the rule `poisoned-training-sample`: errors, or warnings where the gate lets the audit pass. An audit
+/// Flagged samples are results of the rule `poisoned-training-sample`: errors, or warnings where the gate puts up with them. An audit
 /// that could not tell, is not enough for the gate, or can't be read is a result of the rule `inconclusive-audit`. There are at
 /// most [`MAX_RESULTS`], shared evenly among the audits, the most suspicious samples first; a notification counts the others.
 pub fn sarif(check: &Check) -> serde_json::Value {
@@ -140,7 +140,7 @@ fn add(audit: &CheckedAudit, most: usize, results: &mut Vec<Finding>, notificati
             for text in judgement.reasons.iter().chain(&judgement.warnings) {
                 notify(Level::Warning, format!("{source}: {text}"));
             }
-            let level = if audit.outcome().passed() { Level::Warning } else { Level::Error };
+            let level = if audit.tolerates_flagged() { Level::Warning } else { Level::Error };
             results
                 .extend(record.flagged.iter().take(left).map(|entry| poisoned(source, record, entry, level)));
             if record.flagged.len() > left {
