@@ -26,7 +26,7 @@ use super::{AuditRecord, Verdict};
 ///
 /// What passes or fails on weak grounds, such as coverage that is low but not too low, does so with a [warning](Judgement::warnings).
 ///
-/// With `min_suspects: 0`, a model passes that made no confident mistake among the validation samples that were searched.
+/// With `min_suspects: 0`, a model passes that made no confident mistake among the validation samples that were searched, one at least.
 ///
 /// [`Gate::load`] reads one from a TOML file with these keys.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -168,6 +168,8 @@ impl Gate {
         if suspects < self.min_suspects {
             let asked = counted(suspects, "suspect");
             doubt(format!("the audit asked about {asked}, and min_suspects is {}", self.min_suspects));
+        } else if suspects == 0 && searched == 0 {
+            doubt("the audit asked about no suspect, and no validation sample was searched".to_owned());
         }
         if searched < self.min_searched {
             let looked = counted(searched, "validation sample");

@@ -204,6 +204,20 @@ fn a_model_without_confident_mistakes_passes_only_where_the_gate_says_so() {
 }
 
 #[test]
+fn an_audit_that_looked_at_nothing_never_passes() {
+    let none = AuditRecord { suspects: Vec::new(), ..audit(Verdict::Inconclusive, 0) };
+    for search in [None, Some(SearchRecord::default())] {
+        let record = AuditRecord { search, ..none.clone() };
+        for allow_inconclusive in [false, true] {
+            let gate = Gate { min_suspects: 0, allow_inconclusive, ..Gate::default() };
+            let (outcome, why) = why(&gate, &record);
+            assert_eq!(outcome, Outcome::Inconclusive, "{search:?}, {allow_inconclusive}");
+            assert!(why.contains("no validation sample was searched"), "{why}");
+        }
+    }
+}
+
+#[test]
 fn a_record_that_contradicts_itself_never_passes() {
     type Damage = fn(&mut AuditRecord);
     let clean: [(&str, Damage); 5] = [
