@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{AuditRecord, Verdict};
+use super::{AuditRecord, SearchRecord, Verdict};
 
 impl AuditRecord {
     /// What in the record contradicts something else in it, if anything does.
@@ -20,8 +20,11 @@ impl AuditRecord {
         {
             return says(format!("its verdict is {}, that of a suspect {worst}", self.verdict));
         }
-        if worst.is_none() && self.verdict == Verdict::Clean {
-            return says("its verdict is clean, and no suspect was asked about".to_owned());
+        if worst.is_none() && self.verdict != Verdict::Inconclusive {
+            return says(format!("its verdict is {}, and no suspect was asked about", self.verdict));
+        }
+        if self.verdict == Verdict::Clean && samples == 0 {
+            return says("its verdict is clean, and there were no training samples".to_owned());
         }
         if self.verdict != Verdict::Poisoned && flagged > 0 {
             return says(format!("its verdict is {}, and {flagged} samples are flagged", self.verdict));
@@ -41,6 +44,19 @@ impl AuditRecord {
         }
         if let Some(index) = indices.into_iter().find(|&index| index >= samples) {
             return says(format!("sample {index} of {samples} is flagged"));
+        }
+        let classes = self.data.classes;
+        let outside = |label: &usize| *label >= classes;
+        if let Some(label) = self.suspects.iter().flat_map(|s| [s.label, s.predicted]).find(outside) {
+            return says(format!("a suspect has the label {label}, and there are {classes} classes"));
+        }
+        if let Some(label) = self.flagged.iter().map(|entry| entry.label).find(outside) {
+            return says(format!("a flagged sample has the label {label}, and there are {classes} classes"));
+        }
+        if let Some(SearchRecord { samples, mistakes }) = self.search
+            && mistakes > samples
+        {
+            return says(format!("of {samples} validation samples {mistakes} are mistaken"));
         }
         let model = &self.model;
         if model.covered_parameters > model.parameters {

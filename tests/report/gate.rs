@@ -220,18 +220,26 @@ fn an_audit_that_looked_at_nothing_never_passes() {
 #[test]
 fn a_record_that_contradicts_itself_never_passes() {
     type Damage = fn(&mut AuditRecord);
-    let clean: [(&str, Damage); 5] = [
+    let clean: [(&str, Damage); 9] = [
         ("that of a suspect poisoned", |record| record.suspects[0].verdict = Verdict::Poisoned),
         ("that of a suspect inconclusive", |record| record.suspects[0].verdict = Verdict::Inconclusive),
         ("1 samples are flagged", |record| record.flagged = audit(Verdict::Poisoned, 1).flagged),
         ("flags 4 samples", |record| record.suspects[0].flagged = 4),
         ("parameters are covered", |record| record.model.covered_parameters = usize::MAX),
+        ("no training samples", |record| record.data.samples = 0),
+        ("suspect has the label 10", |record| record.suspects[0].label = 10),
+        ("suspect has the label 11", |record| record.suspects[0].predicted = 11),
+        ("of 4 validation samples 5", |record| {
+            record.search = Some(SearchRecord { samples: 4, mistakes: 5 });
+        }),
     ];
-    let poisoned: [(&str, Damage); 4] = [
+    let poisoned: [(&str, Damage); 6] = [
         ("a suspect clean", |record| record.suspects[0].verdict = Verdict::Clean),
         ("by the suspects 9", |record| record.suspects[0].flagged = 9),
         ("flagged twice", |record| record.flagged[1].index = record.flagged[0].index),
         ("sample 10000 of 10000", |record| record.flagged[2].index = 10_000),
+        ("flagged sample has the label 10", |record| record.flagged[1].label = 10),
+        ("no suspect was asked about", |record| record.suspects.clear()),
     ];
     let gate = Gate { max_flagged: Some(3), ..Gate::default() };
     let whole = |verdict, flagged| {
