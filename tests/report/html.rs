@@ -279,6 +279,19 @@ fn classes_have_the_names_that_the_record_has() {
     assert_eq!(page(&record.with_class_names(["", "yield"])), numbers);
 }
 
+#[test]
+fn labels_beyond_a_thousand_are_drawn_where_they_have_most_flagged_images() {
+    let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
+    record.data.classes = 3000;
+    record.evidence.samples_by_label = vec![2; 3000];
+    record.flagged.iter_mut().for_each(|entry| entry.label = 2500);
+    let page = HtmlReport::new(&record).to_html();
+    let figure = page.split("id=\"labels-title\"").nth(1).unwrap().split("</figure>").next().unwrap();
+    let drawing = figure.split("</svg>").next().unwrap();
+    assert!(drawing.contains("class 2500") && drawing.contains("20 of 2"), "{drawing}");
+    assert_eq!(figure.matches("<tr>").count(), 1001, "with the heading");
+}
+
 /// The grade of a row under "How far to trust it".
 fn grade<'a>(page: &'a str, row: &str) -> &'a str {
     let rest = page.split(&format!("<dt>{row} <span class=\"grade ")).nth(1).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Drawings are as wide as a telephone, so that their text is as large there as anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use super::HtmlReport;
@@ -16,7 +16,7 @@ use crate::report::{HistogramRecord, NullRecord, SuspectRecord};
 const SUSPECTS: usize = 4;
 /// Labels that are drawn; the table has more.
 const LABELS: usize = 12;
-/// Rows of a table of labels.
+/// Rows of a table of labels, those with most flagged images.
 const LABEL_ROWS: usize = 1000;
 
 pub(super) fn charts(report: &HtmlReport<'_>, html: &mut Html) {
@@ -197,7 +197,10 @@ fn labels(report: &HtmlReport<'_>, html: &mut Html) {
     let mut flagged: BTreeMap<usize, usize> = BTreeMap::new();
     record.flagged.iter().for_each(|entry| *flagged.entry(entry.label).or_default() += 1);
     let all = &record.evidence.samples_by_label;
-    let mut rows: Vec<(usize, usize, usize)> = (0..record.data.classes.max(all.len()).min(LABEL_ROWS))
+    // Not by the number of classes, which a damaged record may give as any.
+    let labels: BTreeSet<usize> = (0..all.len()).chain(flagged.keys().copied()).collect();
+    let mut rows: Vec<(usize, usize, usize)> = labels
+        .into_iter()
         .map(|label| (label, all.get(label).copied().unwrap_or(0), flagged.get(&label).copied().unwrap_or(0)))
         .filter(|(_, samples, flagged)| *samples > 0 || *flagged > 0)
         .collect();
@@ -205,6 +208,7 @@ fn labels(report: &HtmlReport<'_>, html: &mut Html) {
         return;
     }
     rows.sort_by_key(|&(label, _, flagged)| (std::cmp::Reverse(flagged), label));
+    rows.truncate(LABEL_ROWS);
     let description = match all.is_empty() {
         true => "Flagged images by label; the record does not say how many carry each.".to_owned(),
         false => format!(
