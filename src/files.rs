@@ -1,7 +1,7 @@
 //! Files of results: whole or not there at all, and recognised before anything in them is used.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -26,8 +26,12 @@ pub(crate) enum Unusable {
     Newer(u32),
 }
 
-/// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it.
+/// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it. Into a device or a pipe, which
+/// a file must not replace, it writes straight.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+    }
     temporary(path, bytes)?.persist(path)?;
     Ok(())
 }
@@ -196,7 +200,7 @@ pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 
     use super::*;
 
@@ -208,6 +212,32 @@ mod tests {
         assert!(!write_new(&path, b"second").unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing temporary is left");
+    }
+
+    #[test]
+    fn devices_and_pipes_are_written_to_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let [nowhere, pipe, file, link] =
+            ["nowhere", "pipe", "file", "link"].map(|name| folder.path().join(name));
+        symlink("/dev/null", &nowhere).unwrap();
+        write_whole(&nowhere, b"result").unwrap();
+        assert_eq!(std::fs::read_link(&nowhere).unwrap(), Path::new("/dev/null"));
+
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        write_whole(&pipe, b"result").unwrap();
+        assert!(pipe.metadata().unwrap().file_type().is_fifo());
+        assert_eq!(reader.join().unwrap(), b"result");
+
+        // A link to a file is replaced, as ever.
+        std::fs::write(&file, b"old").unwrap();
+        symlink(&file, &link).unwrap();
+        write_whole(&link, b"result").unwrap();
+        assert_eq!([&file, &link].map(|path| std::fs::read(path).unwrap()), [&b"old"[..], b"result"]);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 4, "nothing temporary is left");
     }
 
     #[test]

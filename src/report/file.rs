@@ -79,7 +79,7 @@ fn resolved(path: &Path) -> Option<PathBuf> {
     Some(real.join(path.strip_prefix(folder).ok()?))
 }
 
-/// Writes the file whole, and its folder if it is not there.
+/// Writes the file whole, or straight into a device or pipe, and its folder if it is not there.
 pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
     let write = || -> io::Result<()> {
         if let Some(folder) = path.parent() {

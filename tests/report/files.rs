@@ -63,6 +63,17 @@ fn a_saved_record_is_as_readable_as_any_new_file() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_link_to_a_device_stays_one() {
+    let folder = folder();
+    let path = folder.path().join("audit.sarif");
+    std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+    save_json(&path, &audit(Verdict::Clean, 0)).unwrap();
+    assert_eq!(fs::read_link(&path).unwrap(), Path::new("/dev/null"));
+    assert_eq!(names(folder.path()), ["audit.sarif"]);
+}
+
+#[test]
 fn a_failed_write_names_the_file_and_leaves_nothing_behind() {
     let folder = folder();
     let path = folder.path().join("audit.json");
