@@ -148,8 +148,8 @@ fn severity(verdict: Verdict) -> u8 {
     }
 }
 
-/// Each item with how many equal ones came before it: a key of its own, even where names repeat.
-fn numbered<K: Hash + Eq + Clone>(keys: impl Iterator<Item = K>) -> Vec<(K, usize)> {
+/// Each item with its place among equal ones, from 1: a key of its own, even where names repeat.
+pub(super) fn numbered<K: Hash + Eq + Clone>(keys: impl Iterator<Item = K>) -> Vec<(K, usize)> {
     let mut seen: HashMap<K, usize> = HashMap::new();
     let number = |key: K| {
         let count = seen.entry(key.clone()).or_default();

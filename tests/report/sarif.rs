@@ -110,8 +110,10 @@ struct Region {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct LogicalLocation {
     name: String,
+    fully_qualified_name: String,
 }
 
 /// The only run, after checks that hold for every file.
@@ -181,7 +183,7 @@ fn flagged_samples_are_results() {
     assert_eq!(uri(first), "train/0.png");
     assert_eq!(uri(named), "Stra%C3%9Fe%201/na%C3%AFve%232.png");
     assert_eq!(named.locations[0].logical_locations[0].name, "Straße 1/naïve#2.png");
-    assert_eq!(uri(nameless), "training-samples/217");
+    assert_eq!(uri(nameless), "audit%200.json/training-samples/217");
     assert!(nameless.properties.get("score").is_none() && nameless.properties.get("p_value").is_none());
 }
 
@@ -206,6 +208,43 @@ fn a_sample_is_known_again_wherever_it_stands() {
     let [before, after] = [record, moved].map(|record| fingerprints(&run(Gate::default(), vec![record])));
     assert_eq!(before, after);
     assert_eq!(before.iter().collect::<HashSet<_>>().len(), 20);
+}
+
+#[test]
+fn different_findings_have_fingerprints_and_locations_of_their_own() {
+    let places = |run: &Run| -> Vec<(String, String)> {
+        let location = |result: &Finding| {
+            let location = &result.locations[0];
+            let logical = &location.logical_locations[0];
+            (location.physical_location.artifact_location.uri.clone(), logical.fully_qualified_name.clone())
+        };
+        run.results.iter().map(location).collect()
+    };
+    let distinct = |run: &Run| {
+        let places = places(run);
+        let uris: HashSet<&String> = places.iter().map(|(uri, _)| uri).collect();
+        let names: HashSet<&String> = places.iter().map(|(_, name)| name).collect();
+        let known: HashSet<String> = fingerprints(run).into_iter().collect();
+        (known.len(), uris.len(), names.len())
+    };
+    let named = audit(Verdict::Poisoned, 4);
+    let [mut nameless, mut empty, mut shared] = [(); 3].map(|()| named.clone());
+    nameless.flagged.iter_mut().for_each(|entry| entry.id = entry.index.to_string());
+    empty.flagged.iter_mut().for_each(|entry| entry.id.clear());
+    // Two of one label, and one of another.
+    shared.flagged[1..].iter_mut().for_each(|entry| entry.id = "train/0.png".to_owned());
+    shared.flagged[3].label = 3;
+    let two = run(Gate::default(), vec![nameless.clone(), nameless]);
+    assert_eq!(distinct(&two), (8, 8, 8));
+    assert_eq!(distinct(&run(Gate::default(), vec![empty])), (4, 4, 4));
+    let [named, shared] = [named, shared].map(|record| run(Gate::default(), vec![record]));
+    assert_eq!(distinct(&shared), (4, 4, 4));
+    // The first of a name is known as it was when it was the only one.
+    assert_eq!(
+        (&places(&shared)[0], &fingerprints(&shared)[0]),
+        (&places(&named)[0], &fingerprints(&named)[0])
+    );
+    assert_eq!(fingerprints(&named)[0], "\"2861cb3a31f94ba90686f0ceef39a799\"", "as ever");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A check as SARIF 2.1.0, which code hosts show as alerts: a result for each flagged training sample.
 //!
 //! A sample's location is its id, taken as a path; its logical location has the id as it is. Results know each other again, run
-//! after run, by the sample's id and label (`partialFingerprints`), whatever its position and score.
+//! after run, by the sample's id and label (`partialFingerprints`), whatever its position and score. Samples that share an id are counted;
+//! those without one are known by their audit and position.
 
 mod format;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::diff::numbered;
 use super::file::save_json;
 use super::table::{counted, number, one_line};
 use super::{AuditRecord, Check, CheckedAudit, FlaggedRecord, Outcome, ReportError, Verdict};
@@ -141,8 +143,12 @@ fn add(audit: &CheckedAudit, most: usize, results: &mut Vec<Finding>, notificati
                 notify(Level::Warning, format!("{source}: {text}"));
             }
             let level = if audit.tolerates_flagged() { Level::Warning } else { Level::Error };
-            results
-                .extend(record.flagged.iter().take(left).map(|entry| poisoned(source, record, entry, level)));
+            let shown = || record.flagged.iter().take(left);
+            let ids = numbered(shown().map(|entry| &entry.id));
+            let alike = numbered(shown().map(|entry| (&entry.id, entry.label)));
+            for (entry, ((_, of_id), (_, of_label))) in shown().zip(ids.into_iter().zip(alike)) {
+                results.push(poisoned(source, record, entry, level, [of_id, of_label]));
+            }
             if record.flagged.len() > left {
                 let out = counted(record.flagged.len() - left, "flagged sample");
                 notify(
@@ -191,7 +197,14 @@ fn inconclusive(source: &str, text: String) -> Finding {
     }
 }
 
-fn poisoned(source: &str, record: &AuditRecord, entry: &FlaggedRecord, level: Level) -> Finding {
+/// A flagged sample: the how many-th of its id, and of its id and label.
+fn poisoned(
+    source: &str,
+    record: &AuditRecord,
+    entry: &FlaggedRecord,
+    level: Level,
+    [of_id, of_label]: [usize; 2],
+) -> Finding {
     let FlaggedRecord { index, id, label, score, p_value, votes } = entry;
     let p_text = p_value.map_or(String::new(), |p| format!(", p-value {}", number(p)));
     let text = format!(
@@ -201,15 +214,26 @@ fn poisoned(source: &str, record: &AuditRecord, entry: &FlaggedRecord, level: Le
         number(*score)
     );
     // A sample without a name of its own is called by its position, which is no file.
-    let nameless = id.is_empty() || *id == index.to_string();
-    let path = if nameless { format!("training-samples/{index}") } else { id.clone() };
+    let (position, label_text) = (index.to_string(), label.to_string());
+    let nameless = id.is_empty() || *id == position;
+    let path = match (nameless, of_id) {
+        (true, _) => format!("{source}/training-samples/{index}"),
+        (false, 1) => id.clone(),
+        (false, _) => format!("{id}#{of_id}"),
+    };
+    let fingerprints = match (nameless, of_label) {
+        (true, _) => fingerprint(&["poisoned", "nameless", source, &position, &label_text]),
+        (false, 1) => fingerprint(&["poisoned", id, &label_text]),
+        (false, _) => fingerprint(&["poisoned", "repeated", id, &label_text, &of_label.to_string()]),
+    };
+    let name = if nameless { position } else { id.clone() };
     Finding {
         rule_id: POISONED.1,
         rule_index: POISONED.0,
         level,
         message: Text { text },
-        locations: [location(uri(&path), Some(id.clone()))],
-        partial_fingerprints: fingerprint(&["poisoned", id, &label.to_string()]),
+        locations: [location(uri(&path), Some((name, path)))],
+        partial_fingerprints: fingerprints,
         properties: Some(Properties {
             audit: source.to_owned(),
             index: *index,
@@ -221,9 +245,10 @@ fn poisoned(source: &str, record: &AuditRecord, entry: &FlaggedRecord, level: Le
     }
 }
 
-fn location(uri: String, id: Option<String>) -> Location {
-    let logical = |name: String| LogicalLocation {
-        fully_qualified_name: format!("training data/{name}"),
+/// A place, with the name and the path that a sample has in the training data.
+fn location(uri: String, sample: Option<(String, String)>) -> Location {
+    let logical = |(name, path): (String, String)| LogicalLocation {
+        fully_qualified_name: format!("training data/{path}"),
         name,
         kind: "resource",
     };
@@ -233,7 +258,7 @@ fn location(uri: String, id: Option<String>) -> Location {
             artifact_location: ArtifactLocation { uri },
             region: Region { start_line: 1 },
         },
-        logical_locations: id.map(logical).into_iter().collect(),
+        logical_locations: sample.map(logical).into_iter().collect(),
     }
 }
 
