@@ -401,6 +401,31 @@ fn detectors_are_run_beside_the_audit() {
 }
 
 #[test]
+fn a_model_is_audited_with_the_poisons_that_it_saw_and_no_others() {
+    let place = Place::new();
+    let run = |limit: &str, rate: &str, more: &[&str]| {
+        let attack = ["--attack", "badnet", "--victim", "0", "--target", "7", "--poison-rate", rate];
+        place.cifar10(&[&attack[..], &["--limit", limit, "--width", "2"], more].concat())
+    };
+    // One epoch may not be enough for the trigger; the model is kept nevertheless.
+    run("65", "0.03", &["--epochs", "1", "--factors", "fit"]);
+    let refused =
+        |run: Run, says: &str| assert_refused(&run, &["trained-on.json", says, "without --trained"]);
+    refused(run("65", "0.06", &["--trained"]), "--poison-rate 0.03, not 0.06");
+    refused(run("60", "0.03", &["--trained"]), "--limit 65, not 60");
+    refused(run("65", "0.03", &["--trained", "--seed", "1"]), "--seed 0, not 1");
+    refused(run("65", "0.03", &["--trained", "--trigger", "four-pixels"]), "--trigger checkerboard, not");
+    refused(place.cifar10(&["--limit", "65", "--width", "2", "--trained"]), "--attack badnet, not none");
+    let same = run("65", "0.03", &["--trained"]);
+    assert!(!same.stderr.contains("trained-on.json"), "{}", same.stderr);
+
+    // Of an earlier version.
+    fs::remove_file(place.path("out/trained-on.json")).unwrap();
+    let unknown = run("65", "0.06", &["--trained"]);
+    assert!(unknown.stderr.contains("warning: ") && unknown.stderr.contains("trained-on.json is not there"));
+}
+
+#[test]
 fn a_wave_over_whole_images_is_an_attack_too() {
     let place = Place::new();
     let attack = ["--attack", "frequency", "--victim", "0", "--target", "7", "--poison-rate", "0.05"];
