@@ -559,6 +559,21 @@ fn a_run_is_repeated_from_its_own_output() {
 }
 
 #[test]
+#[cfg(unix)]
+fn arguments_that_are_not_utf_8_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let folder = std::ffi::OsString::from_vec(b"caf\xe9".to_vec());
+    for name in ["quickstart", "cifar10", "image_folder", "ci_gate"] {
+        let output = Command::new(example(name)).arg("--out").arg(&folder).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.trim_end().lines().count() == 1, "{stderr}");
+        assert!(stderr.contains("caf") && stderr.contains("not UTF-8"), "{stderr}");
+    }
+}
+
+#[test]
 fn two_runs_at_once_in_one_folder_leave_whole_results() {
     let place = Place::new();
     let few = ["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"];
