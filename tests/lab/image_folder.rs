@@ -110,6 +110,35 @@ fn a_jpeg_that_was_cut_off_is_no_picture() {
 }
 
 #[test]
+fn bitmaps_and_arbitrary_maps_are_pictures_too() {
+    let folder = folder();
+    fs::write(folder.path().join("apples/4.pbm"), b"P1\n2 2\n0 0\n0 0\n").unwrap();
+    let header = b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n";
+    fs::write(folder.path().join("apples/5.PAM"), [&header[..], &[255, 0, 255]].concat()).unwrap();
+    let data = ImageFolder::open(folder.path(), 1).unwrap();
+    assert_eq!(ids(&data)[5..], ["apples/4.pbm", "apples/5.PAM"]);
+    // White, and purple.
+    assert_eq!(data.get(5).unwrap().image.pixels(), [1.0, 1.0, 1.0]);
+    assert_eq!(data.get(6).unwrap().image.pixels(), [1.0, 0.0, 1.0]);
+}
+
+#[test]
+#[cfg(unix)]
+fn links_to_nowhere_are_found_named_and_left_out() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink(at("nowhere.jpg"), at("apples/4.jpg")).unwrap();
+    std::os::unix::fs::symlink(at("apples/3.png"), at("apples/5.png")).unwrap();
+    fs::create_dir(at("apples/6.png")).unwrap();
+    let data = ImageFolder::open(folder.path(), 8).unwrap();
+    assert_eq!(data.len(), 7);
+    let found = data.scan();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].path == at("apples/4.jpg") && found[0].reason.contains("4.jpg"), "{found:?}");
+    assert_eq!(data.without(&found).len(), 6);
+}
+
+#[test]
 fn sizes_that_a_header_claims_are_not_believed() {
     let folder = folder();
     // A PPM of 60,000 × 60,000 pixels in 20 bytes.
