@@ -534,7 +534,7 @@ fn unlearned(
     // Also where the audit is stopped.
     save_json(out.join("unlearn.json"), &record)?;
     if !arguments.no_recheck {
-        let verdict = phase("audit of the unlearned model", || {
+        let verdict = phase(unlearning::RECHECK, || {
             unlearning::rechecked(&unlearned.model, &task, suspects, *rule, seed)
         })?;
         record.recheck = Some(verdict);

@@ -693,7 +693,10 @@ fn assert_proven(place: &Place, unlearned: &UnlearnRecord, stdout: &str) {
     assert!(unlearned.before.classes.len() > 1 && unlearned.before.suspects[0].margin.is_some(), "{stdout}");
     assert_eq!(unlearned.before.suspects[0].wrong_label, Some(7));
     assert_ne!(unlearned.recheck, Some(Verdict::Poisoned), "{stdout}");
-    assert!(unlearned.recheck.is_some() && stdout.contains("audit of the new model"), "{stdout}");
+    assert!(
+        unlearned.recheck.is_some() && stdout.contains("audit of the new model by the rule delta"),
+        "{stdout}"
+    );
     assert!(place.path("out/unlearned.bpk").is_file() && stdout.contains("unlearned.bpk"), "{stdout}");
     for line in ["flagged samples with their label", "margin of the wrong label", "of the original training"]
     {
