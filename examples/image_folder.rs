@@ -43,7 +43,7 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
-use support::kept::{FACTORS, MODEL, UNLEARNED, keep, keep_unlearned, kept};
+use support::kept::{FACTORS, MODEL, TRAINED_ON, TrainedOn, UNLEARNED, keep, keep_unlearned, kept};
 use support::{
     CommandLine, DeviceChoice, FILE_TRAINED, KEPT_EVERY, Outcome, PROGRESS, clear_results, describe,
     misclassified, peak_memory, phase, tell_learned,
@@ -136,6 +136,11 @@ impl Attack {
             Self::None => None,
         }
     }
+
+    /// Its name on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// A method, or none.
@@ -160,6 +165,8 @@ struct Pictures {
     classes: Vec<String>,
     /// The suspects' pictures, as those of the data set are.
     suspects: Vec<Image>,
+    /// Whether the validation pictures were drawn from the training ones.
+    is_split: bool,
 }
 
 struct Data {
@@ -171,6 +178,7 @@ struct Data {
     /// Suspects that were given.
     suspects: Vec<Suspect>,
     attack: Option<Attacked>,
+    trained_on: TrainedOn,
 }
 
 /// What the attack did.
@@ -211,17 +219,19 @@ fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
         true => {
             let network = ResNet9::new(arguments.width, data.classes.len(), &device.autodiff());
             let kept = kept(out, network, "--trained")?;
+            data.trained_on.check(out, "--trained")?;
             clear_results(out, &RESULTS)?;
             command.save_trained(out)?;
             kept
         }
         false => {
-            clear_results(out, &[MODEL, FACTORS])?;
+            clear_results(out, &[MODEL, FACTORS, TRAINED_ON])?;
             clear_results(out, &RESULTS)?;
             clear_results(out, &[FILE_TRAINED])?;
             command.save(out)?;
             let trained = trained(arguments, &data, &device)?;
             // A mistake in what is asked of it must not cost the training.
+            data.trained_on.save(out)?;
             keep(out, &trained.0, &trained.1)?;
             trained
         }
@@ -257,7 +267,7 @@ fn tell(data: &Data, seed: u64) {
 
 /// The pictures, with the attack mounted on them.
 fn load(arguments: &Arguments) -> Outcome<Data> {
-    let Pictures { train, labels, validation, classes, suspects } = pictures(arguments)?;
+    let Pictures { train, labels, validation, classes, suspects, is_split } = pictures(arguments)?;
     let names = &arguments.suspect_label;
     if suspects.len() != names.len() {
         let (suspects, names) = (suspects.len(), names.len());
@@ -271,9 +281,20 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
     });
     let suspects = suspects.collect::<Outcome<Vec<_>>>()?;
     let mut labels = labels;
+    let mut options =
+        vec![("--attack", arguments.attack.name()), ("training pictures:", train.len().to_string())];
+    if is_split {
+        options.push(("--validation", arguments.validation.to_string()));
+    }
+    if is_split || arguments.attack != Attack::None {
+        options.push(("--seed", arguments.seed.to_string()));
+    }
     let (train, attack) = match (arguments.attack.trigger(), &arguments.victim, &arguments.target) {
         (Some(trigger), Some(victim), Some(target)) => {
             let (victim, target) = (class(victim, &classes)?, class(target, &classes)?);
+            options.push(("--victim", classes[victim].clone()));
+            options.push(("--target", classes[target].clone()));
+            options.push(("--poison-rate", arguments.poison_rate.to_string()));
             let config = PoisonConfig { victim, target, rate: arguments.poison_rate, seed: arguments.seed };
             let stamped = Stamped::new(train, &labels, trigger.clone(), config)?;
             let triggered = triggered_tests(&validation, trigger.as_ref(), victim)?;
@@ -284,7 +305,8 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
         _ => (train, None),
     };
     let validation = InMemDataset::new(validation);
-    Ok(Data { train, labels, validation, classes, suspects, attack })
+    let trained_on = TrainedOn::new(options);
+    Ok(Data { train, labels, validation, classes, suspects, attack, trained_on })
 }
 
 /// What the folder of the validation pictures may be called.
@@ -314,16 +336,19 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
     }
     let train = data.join("train");
     let mut parts = VALIDATION.iter().map(|part| (part, data.join(part)));
-    let (train, valid) = match parts.find(|(_, valid)| valid.is_dir()) {
+    let (train, valid, is_split) = match parts.find(|(_, valid)| valid.is_dir()) {
         Some((part, valid)) if train.is_dir() => {
             let (train, valid) = (ImageFolder::open(train, *side)?, ImageFolder::open(valid, *side)?);
             if train.classes() != valid.classes() {
                 return Err(format!("{}: train and {part} have different classes", data.display()).into());
             }
-            (train, valid)
+            (train, valid, false)
         }
         _ if has_folders(&train) => return Err(no_validation(data).into()),
-        _ => ImageFolder::open(data, *side)?.split(*validation, *seed)?,
+        _ => {
+            let (train, valid) = ImageFolder::open(data, *side)?.split(*validation, *seed)?;
+            (train, valid, true)
+        }
     };
     let broken = train.scan();
     if let (false, Some(first)) = (arguments.skip_unreadable, broken.first()) {
@@ -343,6 +368,7 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
         suspects: arguments.suspect.iter().map(|path| train.read(path)).collect::<Result<_, _>>()?,
         train: Arc::new(train),
         validation,
+        is_split,
     })
 }
 
@@ -359,6 +385,7 @@ fn gtsrb(arguments: &Arguments) -> Outcome<Pictures> {
         suspects: arguments.suspect.iter().map(|path| folder.read(path)).collect::<Result<_, _>>()?,
         train: Arc::new(InMemDataset::new(train.samples)),
         validation: validation.samples,
+        is_split: true,
     })
 }
 
@@ -507,7 +534,7 @@ fn unlearned(
     // Also where the audit is stopped.
     save_json(out.join("unlearn.json"), &record)?;
     if !arguments.no_recheck {
-        let verdict = phase("audit of the unlearned model", || {
+        let verdict = phase(unlearning::RECHECK, || {
             unlearning::rechecked(&unlearned.model, &task, suspects, *rule, seed)
         })?;
         record.recheck = Some(verdict);

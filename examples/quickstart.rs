@@ -156,7 +156,7 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let unlearned = phase("unlearn (resume on the cleaned data)", || Ok(resume.unlearn(&task)?))?;
     keep_unlearned(&out.join(UNLEARNED), &unlearned.model)?;
     let after = probe.measure(&unlearned.model)?;
-    let recheck = phase("audit of the unlearned model", || {
+    let recheck = phase(unlearning::RECHECK, || {
         unlearning::rechecked(&unlearned.model, &task, &suspects, Delta::default(), seed)
     })?;
     let record = unlearn::record(&unlearned, flagged.len(), before, after)

@@ -4,12 +4,16 @@
 //! deviation) belongs to the model's [`Classifier::logits`](crate::influence::Classifier::logits), so that altered
 //! copies of a suspect are made where colours mean colours.
 
+use std::fs;
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use image::error::{DecodingError, ImageFormatHint};
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, RgbImage};
+use image::{
+    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma, RgbImage,
+};
 use thiserror::Error;
 
 use crate::files::write_whole;
@@ -107,13 +111,41 @@ pub(crate) fn read_picture(path: &Path) -> Result<RgbImage, SampleError> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(MOST_BYTES);
     reader.limits(limits);
+    let format = reader.format();
     let decoder = reader.into_decoder().map_err(failed)?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if width.max(height) > LONGEST_SIDE || !(1..=MOST_PIXELS).contains(&pixels) {
         return Err(SampleError::Size { path: path.to_path_buf(), width, height });
     }
+    // Its decoder makes a grey picture of what is missing.
+    if format == Some(ImageFormat::Jpeg) && !is_whole_jpeg(&fs::read(path).map_err(read)?) {
+        let problem = "the file ends before the picture does: it was cut off";
+        let hint = ImageFormatHint::Exact(ImageFormat::Jpeg);
+        return Err(failed(ImageError::Decoding(DecodingError::new(hint, problem))));
+    }
     Ok(DynamicImage::from_decoder(decoder).map_err(failed)?.into_rgb8())
+}
+
+/// Whether a JPEG goes up to its end-of-image marker. That of a preview within a segment is another picture's; what follows the marker, as
+/// cameras append data, is no matter.
+fn is_whole_jpeg(bytes: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(&[first, marker]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()) {
+        at += match (first, marker) {
+            (0xFF, 0xD9) => return true,
+            // Tables, headers of frames and scans, and what applications add say how long they are; frames are C0 to CF.
+            (0xFF, 0xC0..=0xCF | 0xDA..=0xFE) => {
+                let length = bytes.get(at + 2..).and_then(|rest| rest.first_chunk::<2>());
+                2 + length.map_or(0, |&length| usize::from(u16::from_be_bytes(length)))
+            }
+            // The start, restarts, and a pixel's value of FF, which a 0 follows.
+            (0xFF, 0x00..=0xFE) => 2,
+            // Pixels, or any number of FF before a marker.
+            _ => 1,
+        };
+    }
+    false
 }
 
 /// An image in image space: values in `[0, 1]`, shape `[channels, height, width]`, channel-major.
@@ -183,7 +215,7 @@ impl Image {
     /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped).
     ///
     /// More than 16,384 pixels along a side or 33 million (2²⁵) in all are refused before they are decoded: a small file may claim any
-    /// number.
+    /// number. So are JPEG files that end before their picture does.
     ///
     /// # Errors
     /// [`SampleError::Read`], [`SampleError::Decode`] or [`SampleError::Size`], naming the file.
@@ -358,7 +390,32 @@ impl LabeledSample for LabeledImage {
 
 #[cfg(test)]
 mod tests {
-    use super::{Image, SampleError};
+    use std::io::Cursor;
+
+    use image::{ImageFormat, Rgb, RgbImage};
+
+    use super::{Image, SampleError, is_whole_jpeg};
+
+    #[test]
+    fn a_jpeg_that_was_cut_off_is_told_from_a_whole_one_at_every_byte() {
+        let jpeg = |side: u32| {
+            let mut bytes = Cursor::new(Vec::new());
+            let colour =
+                |x: u32, y: u32| Rgb([((x * 37) ^ (y * 91)) as u8, (x * y) as u8, (x + 3 * y) as u8]);
+            RgbImage::from_fn(side, side, colour).write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+            bytes.into_inner()
+        };
+        let plain = jpeg(40);
+        // With a preview in a segment, as cameras write it.
+        let preview = jpeg(8);
+        let length = (preview.len() as u16 + 2).to_be_bytes();
+        let with_preview = [&plain[..2], &[0xFF, 0xE1][..], &length[..], &preview[..], &plain[2..]].concat();
+        for whole in [plain, with_preview] {
+            assert!(is_whole_jpeg(&whole));
+            assert!(is_whole_jpeg(&[&whole[..], &[0; 16]].concat()));
+            assert!((0..whole.len()).all(|cut| !is_whole_jpeg(&whole[..cut])));
+        }
+    }
 
     #[test]
     fn interleaved_bytes_become_planes() {

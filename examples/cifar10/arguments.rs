@@ -82,7 +82,8 @@ pub struct Arguments {
     /// Unlearn within so many minutes, at the speed of the training.
     #[arg(long, value_name = "M", value_parser = limit)]
     pub unlearn_minutes: Option<f64>,
-    /// Don't audit the unlearned models; else each is, from the same suspects on the cleaned data (a pass for its factors first).
+    /// Don't audit the unlearned models; else each is, by the rule `delta`, from the same suspects on the cleaned data (a pass for its
+    /// factors first).
     #[arg(long)]
     pub no_recheck: bool,
     /// Only score share I of N (from 0) of the training images against the suspects, with model and factors of an earlier run

@@ -6,10 +6,12 @@ use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::lab::attacks::{PoisonConfig, Poisoned, Prepared, poison, triggered_tests};
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::samples::LabeledImage;
+use clap::ValueEnum;
 
 use crate::arguments::{Arguments, Attack};
 use crate::brewing;
 use crate::support::Outcome;
+use crate::support::kept::TrainedOn;
 
 /// Training and test images, and what the attack did.
 pub struct Data {
@@ -31,6 +33,22 @@ impl Data {
     pub fn poisoned(prepared: Prepared, test: InMemDataset<LabeledImage>) -> Self {
         let Prepared { poisoned: Poisoned { samples, indices }, attacked, .. } = prepared;
         Self { train: Arc::new(InMemDataset::new(samples)), test, poisons: Some(indices), attacked }
+    }
+
+    /// What the training images depend on.
+    pub fn trained_on(&self, arguments: &Arguments) -> TrainedOn {
+        let &Arguments { attack, trigger, victim, target, poison_rate, seed, .. } = arguments;
+        let mut options = vec![("--attack", name(attack)), ("--limit", self.train.len().to_string())];
+        if attack == Attack::Badnet {
+            options.push(("--trigger", name(trigger)));
+        }
+        if attack != Attack::None {
+            options.push(("--victim", victim.to_string()));
+            options.push(("--target", target.to_string()));
+            options.push(("--poison-rate", poison_rate.to_string()));
+            options.push(("--seed", seed.to_string()));
+        }
+        TrainedOn::new(options)
     }
 
     /// Says how many images there are, and what the attack did if it is done.
@@ -61,6 +79,11 @@ impl Data {
             _ => println!("{poisons}: '{victim}' with the trigger, labelled '{target}'"),
         }
     }
+}
+
+/// Its name on the command line.
+fn name(choice: impl ValueEnum) -> String {
+    choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// The images with the attack mounted on them, but for poisons that are still to be brewed: what can't be is refused here.

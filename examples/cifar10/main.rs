@@ -43,7 +43,7 @@ use burn_delta_influence::unlearn::Probe;
 use arguments::{Arguments, Attack};
 use data::Data;
 use detectors::DETECTIONS;
-use support::kept::{FACTORS, MODEL, UNLEARNED, keep, kept};
+use support::kept::{FACTORS, MODEL, TRAINED_ON, UNLEARNED, keep, kept};
 use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, peak_memory, tell_learned};
 use training::network;
 
@@ -86,6 +86,10 @@ fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     suspects::check(&files)?;
     data.tell(&arguments);
 
+    // What was brewed has a record of its own.
+    if let (Some(option), true) = (arguments.of_earlier_run(), arguments.attack != Attack::WitchesBrew) {
+        data.trained_on(&arguments).check(out, option)?;
+    }
     if let Some(shard) = arguments.score_shard {
         return shards::score(&arguments, &data, files, shard, &device);
     }
@@ -96,7 +100,7 @@ fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
         command.save_trained(out)?;
         return audited(&arguments, &data, files, &model, &factors, None);
     }
-    clear_results(out, &[MODEL, FACTORS])?;
+    clear_results(out, &[MODEL, FACTORS, TRAINED_ON])?;
     clear_results(out, &RESULTS)?;
     clear_results(out, &[FILE_TRAINED])?;
     suspects::clear_pictures(out)?;
@@ -109,6 +113,7 @@ fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let start = Instant::now();
     let (model, factors) = training::trained(&arguments, &data, &device)?;
     let training_seconds = start.elapsed().as_secs_f64();
+    data.trained_on(&arguments).save(out)?;
     keep(out, &model, &factors)?;
     audited(&arguments, &data, files, &model, &factors, Some(training_seconds))
 }

@@ -82,7 +82,7 @@ pub fn run(
         // Also where the audit is stopped.
         save_json(&record_file, &record)?;
         if !arguments.no_recheck {
-            let verdict = phase("audit of the unlearned model", || {
+            let verdict = phase(unlearners::RECHECK, || {
                 unlearners::rechecked(&unlearned.model, &task, suspects, arguments.delta(), seed)
             })?;
             record.recheck = Some(verdict);

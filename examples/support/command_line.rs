@@ -39,13 +39,20 @@ impl CommandLine {
 
 /// The arguments of this run. Mistakes in them end the program with clap's message and exit code 2.
 pub fn parse<A: Parser>(example: &str) -> Outcome<(A, CommandLine)> {
-    let mut given = std::env::args().skip(1).peekable();
+    let mut given = std::env::args_os().skip(1).peekable();
     let mut arguments = Vec::new();
     if given.next_if(|first| first == REPEAT).is_some() {
         let file = PathBuf::from(given.next().ok_or(format!("{REPEAT} needs the {FILE} of an earlier run"))?);
         arguments = repeated(&file, example)?;
     }
-    arguments.extend(given);
+    for argument in given {
+        let text = argument.into_string().map_err(|argument| {
+            format!(
+                "the argument {argument:?} is not UTF-8, and {FILE} could not keep it: rename what it names"
+            )
+        })?;
+        arguments.push(text);
+    }
     let command = A::command().args_override_self(true).after_help(HELP);
     let matches = command.get_matches_from([example.to_owned()].iter().chain(&arguments));
     let parsed = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

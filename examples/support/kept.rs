@@ -1,10 +1,14 @@
 //! Models kept beside the results: the trained one with its factors, for another audit, and the unlearned one.
 
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use burn::module::Module;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::report::save_json;
+use serde::{Deserialize, Serialize};
 
 use super::Outcome;
 
@@ -15,6 +19,56 @@ pub const FACTORS: &str = "factors.safetensors";
 
 /// The unlearned model's file.
 pub const UNLEARNED: &str = "unlearned.bpk";
+
+/// What the model's training data depended on.
+pub const TRAINED_ON: &str = "trained-on.json";
+
+/// Options on which training data depend, with their values: poisons that others make are not those that a model learned.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainedOn(BTreeMap<String, String>);
+
+impl TrainedOn {
+    pub fn new(options: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        Self(options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// Writes it beside the model, before the model itself.
+    pub fn save(&self, out: &Path) -> Outcome<()> {
+        Ok(save_json(out.join(TRAINED_ON), self)?)
+    }
+
+    /// Refuses a model that was trained on other data. Where nothing is known of them, as of models of earlier versions, that is a warning;
+    /// `option` is what asked for the model.
+    pub fn check(&self, out: &Path, option: &str) -> Outcome<()> {
+        let path = out.join(TRAINED_ON);
+        let name = path.display();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if out.join(MODEL).exists() {
+                    eprintln!(
+                        "warning: {name} is not there: the model may have been trained on other data than these"
+                    );
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{name}: {error}").into()),
+        };
+        let earlier: Self = serde_json::from_str(&text)
+            .map_err(|error| format!("{name} is damaged: {error}: run again without {option}"))?;
+        if *self == earlier {
+            return Ok(());
+        }
+        let both = earlier.0.iter().filter_map(|(name, was)| Some((name, was, self.0.get(name)?)));
+        let others = both.filter(|(_, was, is)| was != is);
+        let others: Vec<String> = others.map(|(name, was, is)| format!("{name} {was}, not {is}")).collect();
+        let others = if others.is_empty() { "other options".to_owned() } else { others.join(", ") };
+        Err(format!(
+            "{name}: the model was trained with {others}: ask for the same, or run again without {option}"
+        )
+        .into())
+    }
+}
 
 /// Writes model and factors.
 pub fn keep(out: &Path, model: &ResNet9, factors: &KroneckerFactors) -> Outcome<()> {

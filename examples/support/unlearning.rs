@@ -143,6 +143,9 @@ pub fn unlearned<D: Dataset<LabeledImage> + Clone + 'static>(
     Ok(unlearned)
 }
 
+/// The phase of [`rechecked`]. Whatever rule flagged the samples, the default one judges what is left.
+pub const RECHECK: &str = "audit of the new model by the rule delta";
+
 /// What an audit of an unlearned model says of the same suspects, on the data that it was left with and by factors of its own. Without
 /// the altered copies, which only a page would show.
 pub fn rechecked<D: Dataset<LabeledImage> + Clone + 'static>(

@@ -401,6 +401,31 @@ fn detectors_are_run_beside_the_audit() {
 }
 
 #[test]
+fn a_model_is_audited_with_the_poisons_that_it_saw_and_no_others() {
+    let place = Place::new();
+    let run = |limit: &str, rate: &str, more: &[&str]| {
+        let attack = ["--attack", "badnet", "--victim", "0", "--target", "7", "--poison-rate", rate];
+        place.cifar10(&[&attack[..], &["--limit", limit, "--width", "2"], more].concat())
+    };
+    // One epoch may not be enough for the trigger; the model is kept nevertheless.
+    run("65", "0.03", &["--epochs", "1", "--factors", "fit"]);
+    let refused =
+        |run: Run, says: &str| assert_refused(&run, &["trained-on.json", says, "without --trained"]);
+    refused(run("65", "0.06", &["--trained"]), "--poison-rate 0.03, not 0.06");
+    refused(run("60", "0.03", &["--trained"]), "--limit 65, not 60");
+    refused(run("65", "0.03", &["--trained", "--seed", "1"]), "--seed 0, not 1");
+    refused(run("65", "0.03", &["--trained", "--trigger", "four-pixels"]), "--trigger checkerboard, not");
+    refused(place.cifar10(&["--limit", "65", "--width", "2", "--trained"]), "--attack badnet, not none");
+    let same = run("65", "0.03", &["--trained"]);
+    assert!(!same.stderr.contains("trained-on.json"), "{}", same.stderr);
+
+    // Of an earlier version.
+    fs::remove_file(place.path("out/trained-on.json")).unwrap();
+    let unknown = run("65", "0.06", &["--trained"]);
+    assert!(unknown.stderr.contains("warning: ") && unknown.stderr.contains("trained-on.json is not there"));
+}
+
+#[test]
 fn a_wave_over_whole_images_is_an_attack_too() {
     let place = Place::new();
     let attack = ["--attack", "frequency", "--victim", "0", "--target", "7", "--poison-rate", "0.05"];
@@ -534,6 +559,21 @@ fn a_run_is_repeated_from_its_own_output() {
 }
 
 #[test]
+#[cfg(unix)]
+fn arguments_that_are_not_utf_8_are_refused() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let folder = std::ffi::OsString::from_vec(b"caf\xe9".to_vec());
+    for name in ["quickstart", "cifar10", "image_folder", "ci_gate"] {
+        let output = Command::new(example(name)).arg("--out").arg(&folder).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.trim_end().lines().count() == 1, "{stderr}");
+        assert!(stderr.contains("caf") && stderr.contains("not UTF-8"), "{stderr}");
+    }
+}
+
+#[test]
 fn two_runs_at_once_in_one_folder_leave_whole_results() {
     let place = Place::new();
     let few = ["--limit", "65", "--epochs", "1", "--width", "2", "--factors", "fit"];
@@ -653,7 +693,10 @@ fn assert_proven(place: &Place, unlearned: &UnlearnRecord, stdout: &str) {
     assert!(unlearned.before.classes.len() > 1 && unlearned.before.suspects[0].margin.is_some(), "{stdout}");
     assert_eq!(unlearned.before.suspects[0].wrong_label, Some(7));
     assert_ne!(unlearned.recheck, Some(Verdict::Poisoned), "{stdout}");
-    assert!(unlearned.recheck.is_some() && stdout.contains("audit of the new model"), "{stdout}");
+    assert!(
+        unlearned.recheck.is_some() && stdout.contains("audit of the new model by the rule delta"),
+        "{stdout}"
+    );
     assert!(place.path("out/unlearned.bpk").is_file() && stdout.contains("unlearned.bpk"), "{stdout}");
     for line in ["flagged samples with their label", "margin of the wrong label", "of the original training"]
     {

@@ -7,6 +7,7 @@ use std::path::Path;
 use burn::data::dataset::Dataset;
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::data::{ImageFolder, Unreadable};
+use burn_delta_influence::samples::Image;
 use image::{DynamicImage, Rgb, RgbImage};
 
 fn picture(path: &Path, width: u32, height: u32, colour: [u8; 3]) {
@@ -83,6 +84,58 @@ fn broken_pictures_are_found_named_and_left_out() {
     assert_eq!((loaded.samples.len(), &loaded.skipped), (4, &found));
     let rest = data.without(&found);
     assert_eq!((rest.len(), rest.scan().len(), rest.classes().len()), (4, 0, 2));
+}
+
+#[test]
+fn a_jpeg_that_was_cut_off_is_no_picture() {
+    let folder = folder();
+    let path = folder.path().join("apples/4.jpg");
+    let colour = |x: u32, y: u32| Rgb([((x * 37) ^ (y * 91)) as u8, (x * y) as u8, (x + 3 * y) as u8]);
+    RgbImage::from_fn(90, 60, colour).save(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let scan = || ImageFolder::open(folder.path(), 8).unwrap().scan();
+    assert!(scan().is_empty());
+    let picture = Image::open(&path).unwrap();
+
+    fs::write(&path, [&whole[..], &[0; 16]].concat()).unwrap();
+    assert!(scan().is_empty());
+    assert_eq!(Image::open(&path).unwrap(), picture);
+
+    fs::write(&path, &whole[..whole.len() * 6 / 10]).unwrap();
+    let said = Image::open(&path).unwrap_err().to_string();
+    assert!(said.contains("4.jpg") && said.contains("cut off"), "{said}");
+    let found = scan();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].path == path && found[0].reason.contains("4.jpg"), "{found:?}");
+}
+
+#[test]
+fn bitmaps_and_arbitrary_maps_are_pictures_too() {
+    let folder = folder();
+    fs::write(folder.path().join("apples/4.pbm"), b"P1\n2 2\n0 0\n0 0\n").unwrap();
+    let header = b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n";
+    fs::write(folder.path().join("apples/5.PAM"), [&header[..], &[255, 0, 255]].concat()).unwrap();
+    let data = ImageFolder::open(folder.path(), 1).unwrap();
+    assert_eq!(ids(&data)[5..], ["apples/4.pbm", "apples/5.PAM"]);
+    // White, and purple.
+    assert_eq!(data.get(5).unwrap().image.pixels(), [1.0, 1.0, 1.0]);
+    assert_eq!(data.get(6).unwrap().image.pixels(), [1.0, 0.0, 1.0]);
+}
+
+#[test]
+#[cfg(unix)]
+fn links_to_nowhere_are_found_named_and_left_out() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink(at("nowhere.jpg"), at("apples/4.jpg")).unwrap();
+    std::os::unix::fs::symlink(at("apples/3.png"), at("apples/5.png")).unwrap();
+    fs::create_dir(at("apples/6.png")).unwrap();
+    let data = ImageFolder::open(folder.path(), 8).unwrap();
+    assert_eq!(data.len(), 7);
+    let found = data.scan();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].path == at("apples/4.jpg") && found[0].reason.contains("4.jpg"), "{found:?}");
+    assert_eq!(data.without(&found).len(), 6);
 }
 
 #[test]

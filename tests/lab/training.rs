@@ -10,8 +10,11 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::lab::training::{Checkpoints, TrainingConfig, train, train_continued};
-use burn_delta_influence::samples::LabeledImage;
+use burn_delta_influence::lab::training::{
+    Checkpoints, TrainingConfig, train, train_continued, train_watched,
+};
+use burn_delta_influence::learner::{Collector, CollectorConfig};
+use burn_delta_influence::samples::{Image, LabeledImage, LabeledSample};
 use burn_delta_influence::unlearn::{Probe, branch_checkpoint};
 
 use crate::seeded::seeded;
@@ -162,4 +165,89 @@ fn a_training_goes_on_after_the_last_epoch_that_is_whole() {
     trained.unwrap();
     assert!((5.0..5.5).contains(&passes), "one pass, and all four epochs: {passes}");
     assert!(!folder.exists());
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Error,
+    Panic,
+    ImagePanic,
+    Shape(usize),
+}
+
+/// Samples of which one goes wrong when it is read.
+struct Faulty {
+    data: InMemDataset<LabeledImage>,
+    at: usize,
+    fault: Fault,
+}
+
+/// A sample whose picture may panic when it is asked for.
+#[derive(Clone, Debug)]
+struct Decoded {
+    sample: LabeledImage,
+    panics: bool,
+}
+
+impl LabeledSample for Decoded {
+    fn image(&self) -> Image {
+        assert!(!self.panics, "the picture is gone");
+        self.sample.image.clone()
+    }
+
+    fn label(&self) -> usize {
+        self.sample.label
+    }
+}
+
+impl Dataset<Decoded> for Faulty {
+    fn get(&self, index: usize) -> Result<Decoded, DatasetError> {
+        let mut sample = self.data.get(index)?;
+        if index != self.at {
+            return Ok(Decoded { sample, panics: false });
+        }
+        match self.fault {
+            Fault::Error => Err(DatasetError::new(std::io::Error::other("the disk is on fire"))),
+            Fault::Panic => panic!("the disk is gone"),
+            Fault::ImagePanic => Ok(Decoded { sample, panics: true }),
+            Fault::Shape(side) => {
+                sample.image = sample.image.resized([side, side]).unwrap();
+                Ok(Decoded { sample, panics: false })
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.data.len()
+    }
+}
+
+#[test]
+fn a_training_names_the_sample_that_fails_panics_or_has_another_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = [
+        (Fault::Error, "the disk is on fire"),
+        (Fault::Panic, "panicked: the disk is gone"),
+        (Fault::ImagePanic, "panicked: the picture is gone"),
+        (Fault::Shape(16), "shape is [3, 16, 16], that of others [3, 32, 32]"),
+        (Fault::Shape(40), "shape is [3, 40, 40], that of others [3, 32, 32]"),
+    ];
+    for (fault, says) in faults {
+        for at in [0, 70, 95] {
+            // The first has the shape that others are to have.
+            if at == 0 && matches!(fault, Fault::Shape(_)) {
+                continue;
+            }
+            let data = || Faulty { data: InMemDataset::new(signs(96, 3)), at, fault };
+            let config = || TrainingConfig { epochs: 2, ..config(folder.path(), Checkpoints::None) };
+            let plain = train(network(), data(), &config()).err();
+            let collector = Collector::new(CollectorConfig::new()).unwrap();
+            let watched = train_watched(network(), data(), &config(), &collector).err();
+            for error in [plain, watched] {
+                let Some(error) = error else { panic!("{fault:?} at {at} is no error") };
+                let said = error.to_string();
+                assert!(said.contains(&format!("sample {at} ")) && said.contains(says), "{said}");
+            }
+        }
+    }
 }

@@ -17,12 +17,12 @@ use crate::samples::{Image, LabeledImage};
 
 const DATA_SET: &str = "image";
 /// File names that end otherwise are no pictures.
-const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "ppm", "pgm", "pnm"];
+const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "ppm", "pgm", "pnm", "pbm", "pam"];
 
 /// The pictures of a folder with a folder for each class: `<class>/<picture>`, PNG, JPEG or PNM, of any sizes.
 ///
-/// Labels are the classes' positions in alphabetical order. Hidden files and files of other kinds are passed over. A picture becomes
-/// a square by its middle, resized to `side` × `side` pixels; its id is `<class>/<file>`.
+/// Labels are the classes' positions in alphabetical order. Hidden files and files of other kinds are passed over; a link to nowhere is a
+/// picture that can't be read. A picture becomes a square by its middle, resized to `side` × `side` pixels; its id is `<class>/<file>`.
 ///
 /// It is a burn data set that holds names only: a picture is read when it is asked for, and memory does not grow with the folder.
 /// A picture that can't be read is an error then; [`scan`](Self::scan) finds all of them beforehand and
@@ -177,5 +177,6 @@ fn name(path: &Path) -> String {
 
 fn is_picture(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    path.is_file() && ENDINGS.contains(&ending.as_str())
+    // A link to nowhere, or one that may not be followed, is a picture that can't be read.
+    ENDINGS.contains(&ending.as_str()) && path.metadata().map_or(true, |found| found.is_file())
 }

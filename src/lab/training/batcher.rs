@@ -21,12 +21,14 @@ pub struct Augmentation {
     pub flip: bool,
 }
 
-/// Makes batches; the same seed and order of calls make the same ones.
+/// Makes batches of images of one shape; the same seed and order of calls make the same ones.
 #[derive(Clone, Debug)]
 pub(super) struct AugmentingBatcher {
     pub augmentation: Augmentation,
     pub seed: u64,
     pub calls: Arc<AtomicU64>,
+    /// Batches that are whole.
+    pub made: Arc<AtomicU64>,
 }
 
 impl<I: LabeledSample> Batcher<I, LabeledBatch> for AugmentingBatcher {
@@ -57,9 +59,11 @@ impl<I: LabeledSample> Batcher<I, LabeledBatch> for AugmentingBatcher {
             labels.push(item.label() as i64);
         }
         let count = items.len();
-        LabeledBatch::from_tensors(
+        let batch = LabeledBatch::from_tensors(
             Tensor::from_data(TensorData::new(pixels, [count, channels, height, width]), device),
             Tensor::from_data(TensorData::new(labels, [count]), device),
-        )
+        );
+        self.made.fetch_add(1, Ordering::Relaxed);
+        batch
     }
 }

@@ -3,6 +3,7 @@
 mod batcher;
 mod checkpoint;
 mod continued;
+mod guarded;
 mod renderer;
 
 pub use batcher::Augmentation;
@@ -10,6 +11,7 @@ pub use continued::train_continued;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::Dataset;
@@ -29,10 +31,11 @@ use burn::train::{
 use crate::influence::LabeledBatch;
 use crate::learner::{Collector, Trained};
 use crate::report::check_output_dir;
-use crate::samples::LabeledSample;
+use crate::samples::{LabeledImage, LabeledSample};
 
 use super::LabError;
 use batcher::AugmentingBatcher;
+use guarded::Guarded;
 use renderer::BarRenderer;
 
 /// How a network is trained.
@@ -118,8 +121,9 @@ impl std::fmt::Debug for TrainingConfig {
 /// Trains `model` on `data` and returns it in validation mode.
 ///
 /// # Errors
-/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, an error in
-/// burn's training, or a training that was interrupted (a model after two of twenty epochs is not what was asked for).
+/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, a sample that can't be loaded,
+/// panics or has another shape than the first, by its position, an error in burn's training, or a training that was interrupted (a model
+/// after two of twenty epochs is not what was asked for).
 pub fn train<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
     M: LearnerModel
@@ -167,9 +171,8 @@ const MOST_AHEAD: usize = 512 << 20;
 
 /// One worker that makes batches ahead, none where those would take too much memory. (A second one would make the order of augmentation
 /// depend on timing.)
-fn workers<I: LabeledSample>(data: &impl Dataset<I>, batch_size: usize) -> usize {
-    let values = data.get(0).map_or(0, |item| item.image().pixels().len());
-    let ahead = BATCHES_AHEAD * batch_size.min(data.len()) * values * size_of::<f32>();
+fn workers<I: LabeledSample, D: Dataset<I>>(data: &Guarded<D, I>, batch_size: usize) -> usize {
+    let ahead = BATCHES_AHEAD * batch_size.min(data.len()) * data.values() * size_of::<f32>();
     usize::from(ahead <= MOST_AHEAD)
 }
 
@@ -192,7 +195,9 @@ where
     if let Checkpoints::From { epoch, .. } = config.checkpoints {
         checkpoint::check(&model, &config.directory, epoch, config.epochs)?;
     }
-    let steps = data.len().div_ceil(config.batch_size) * config.epochs;
+    let data = Guarded::<D, I>::new(data).map_err(|error| LabError::Training(error.to_string()))?;
+    let batches = data.len().div_ceil(config.batch_size);
+    let steps = batches * config.epochs;
     let warmup = (steps / 10).max(1);
     let schedule = ComposedLrSchedulerConfig::new()
         .linear(LinearLrSchedulerConfig::new(0.05, 1.0, warmup))
@@ -205,20 +210,22 @@ where
         .init();
     let device = model.devices().into_iter().next().unwrap_or_default();
     let workers = workers(&data, config.batch_size);
-    let loader = |data: Arc<dyn Dataset<I>>, augmentation| -> Arc<dyn DataLoader<LabeledBatch>> {
-        let batcher = AugmentingBatcher { augmentation, seed: config.seed, calls: Arc::default() };
-        DataLoaderBuilder::new(batcher)
-            .batch_size(config.batch_size)
-            .shuffle(config.seed)
-            .num_workers(workers)
-            .set_device(device.clone())
-            .build(data)
-    };
-    let data: Arc<dyn Dataset<I>> = Arc::new(data);
-    let train = loader(data.clone(), config.augmentation);
+    let loader =
+        |data: Arc<dyn Dataset<LabeledImage>>, augmentation, made| -> Arc<dyn DataLoader<LabeledBatch>> {
+            let batcher = AugmentingBatcher { augmentation, seed: config.seed, calls: Arc::default(), made };
+            DataLoaderBuilder::new(batcher)
+                .batch_size(config.batch_size)
+                .shuffle(config.seed)
+                .num_workers(workers)
+                .set_device(device.clone())
+                .build(data)
+        };
+    let data: Arc<dyn Dataset<LabeledImage>> = Arc::new(data);
+    let made = Arc::<AtomicU64>::default();
+    let train = loader(data.clone(), config.augmentation, made.clone());
     // burn wants validation data at each epoch; what counts is measured afterwards, on test data, so one batch will do.
     let few = burn::data::dataset::transform::PartialDataset::new(data, 0, config.batch_size.min(1));
-    let valid = loader(Arc::new(few), Augmentation::default());
+    let valid = loader(Arc::new(few), Augmentation::default(), Arc::default());
     // A model that comes from an earlier training is in validation mode.
     let learner = Learner::new(model.train(), optimizer, schedule);
     let training = SupervisedTraining::new(&config.directory, train, valid);
@@ -237,11 +244,19 @@ where
         Some(epoch) => training.checkpoint(epoch),
         None => training,
     };
-    Ok(training
+    let result = training
         .metrics((LossMetric::new(), AccuracyMetric::new()))
         .num_epochs(config.epochs)
         .with_interrupter(config.interrupter.clone())
         .with_application_logger(None)
         .renderer(Box::new(BarRenderer::new()))
-        .launch(learner))
+        .launch(learner);
+    // What else may end the thread that makes batches looks like the end of an epoch.
+    let (made, wanted) = (made.load(Ordering::Relaxed), batches * (config.epochs - from.unwrap_or(0)));
+    if result.error.is_none() && result.interrupted.is_none() && made < wanted as u64 {
+        return Err(LabError::Training(format!(
+            "it ended after {made} of {wanted} batches, when the thread that makes them panicked"
+        )));
+    }
+    Ok(result)
 }
