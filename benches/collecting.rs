@@ -1,20 +1,23 @@
 //! What collecting costs: epochs of the cifar10 example's training with and without the collector, in turn.
 //!
 //! ```text
-//! cargo bench --bench collecting -- [--images N] [--rounds R] [--width W]
+//! cargo bench --bench collecting -- [--images N] [--rounds R] [--width W] [--device gpu]
 //! ```
 //! Random images of CIFAR-10's size: seconds do not depend on what they show. The first round warms up and is not counted.
+
+#[path = "peer/device.rs"]
+mod device;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::data::dataset::InMemDataset;
-use burn::tensor::Device;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{TrainingConfig, train};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use clap::Parser;
+use device::On;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -39,13 +42,16 @@ struct Arguments {
     /// Steps between eigenbases; unset: no eigenvalues in training.
     #[arg(long)]
     basis_every: Option<usize>,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: On,
     /// What `cargo bench` passes.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { images, rounds, width, every, samples, basis_every, .. } = Arguments::parse();
+    let Arguments { images, rounds, width, every, samples, basis_every, device: on, .. } = Arguments::parse();
     let mut rng = StdRng::seed_from_u64(0);
     let drawn = (0..images).map(|index| {
         let pixels = (0..3 * 32 * 32).map(|_| rng.random::<f32>()).collect();
@@ -55,11 +61,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Arc::new(InMemDataset::new(drawn.collect::<Result<_, Box<dyn std::error::Error>>>()?));
     let folder = tempfile::tempdir()?;
     let config = TrainingConfig { epochs: 1, ..TrainingConfig::new(folder.path()) };
-    let device = Device::flex().autodiff();
+    let device = on.device()?.autodiff();
     device.seed(0);
     let mut model = ResNet9::new(width, 10, &device);
 
-    println!("{images} images, batch {}, width {width}, flex", config.batch_size);
+    println!("{images} images, batch {}, width {width}, {on:?}", config.batch_size);
     let (mut plain, mut watched, mut shares, mut finish) = (vec![], vec![], vec![], vec![]);
     for round in 0..=rounds {
         let start = Instant::now();

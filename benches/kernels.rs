@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! cargo bench --bench kernels
-//! DELTA_INFLUENCE_BENCH_DEVICE=gpu cargo bench --features wgpu --bench kernels
+//! DELTA_INFLUENCE_BENCH_DEVICE=gpu cargo bench --features wgpu --bench kernels # or vulkan, cuda
 //! ```
 //! Throughput counts multiplications and additions by the formulas of `capture`: divide it by the rate of the first group, a plain
 //! product of large matrices.
+
+#[path = "peer/device.rs"]
+mod device;
 
 use std::hint::black_box;
 
@@ -16,7 +19,9 @@ use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::nn::LinearConfig;
 use burn_delta_influence::nn::conv::{Conv2d, Conv2dConfig};
+use clap::ValueEnum;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use device::On;
 
 const BATCH: usize = 16;
 const QUERIES: usize = 51;
@@ -26,15 +31,11 @@ const RANK: usize = 4;
 const LAYERS: [([usize; 2], usize, usize, usize); 4] =
     [([64, 128], 5, 2, 32), ([128, 128], 3, 1, 16), ([256, 256], 3, 1, 8), ([512, 512], 3, 1, 4)];
 
-/// flex, or the GPU of a build that has one.
+/// flex, or what the environment asks for.
 fn device() -> Device {
-    match std::env::var("DELTA_INFLUENCE_BENCH_DEVICE").as_deref() {
-        #[cfg(feature = "cuda")]
-        Ok("gpu") => Device::cuda(0),
-        #[cfg(all(feature = "wgpu-plain", not(feature = "cuda")))]
-        Ok("gpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-        _ => Device::flex(),
-    }
+    let wanted = std::env::var("DELTA_INFLUENCE_BENCH_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device = On::from_str(&wanted, true).and_then(On::device);
+    device.unwrap_or_else(|error| panic!("DELTA_INFLUENCE_BENCH_DEVICE={wanted}: {error}"))
 }
 
 /// One batch's inputs and output gradients of a convolution.

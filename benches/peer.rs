@@ -7,8 +7,8 @@
 //! Random images: seconds do not depend on what they show. RAYON_NUM_THREADS sets the threads. With `--floor` it also measures the
 //! device's matrix rate and says how far each phase is from the operations that it must cost at that rate.
 
-#![cfg_attr(feature = "tch", allow(deprecated))]
-
+#[path = "peer/device.rs"]
+mod device;
 #[path = "peer/images.rs"]
 mod images;
 #[path = "peer/machine.rs"]
@@ -32,6 +32,7 @@ use burn_delta_influence::influence::{
 };
 use burn_delta_influence::lab::networks::{ResNet9, ResNet18};
 use clap::{Parser, ValueEnum};
+use device::On;
 use images::{CLASSES, RandomImages};
 use machine::{Cost, bandwidth, matrix_rate, timed};
 use networks::PeerResNet9;
@@ -67,6 +68,9 @@ struct Arguments {
     /// Fit factors on so many of the images; all unless set.
     #[arg(long)]
     fit_images: Option<usize>,
+    /// Score by the factors of the warm-up, of two batches: no phases of their own for covariances, eigenproblems and eigenvalues.
+    #[arg(long)]
+    only_scores: bool,
     /// Measure the device's matrix rate and bandwidth, and say how far from them each phase is.
     #[arg(long)]
     floor: bool,
@@ -88,41 +92,16 @@ enum Network {
     Small,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum On {
-    /// flex.
-    Cpu,
-    /// LibTorch on the CPU: the matrix products that the reference runs on.
-    #[cfg(feature = "tch")]
-    Torch,
-    /// wgpu or CUDA, whichever is built in.
-    Gpu,
-}
-
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
     let arguments = Arguments::parse();
-    let device = device(arguments.device)?;
+    let device = arguments.device.device()?;
     device.seed(0);
     match arguments.network {
         Network::Resnet9 => run(&arguments, PeerResNet9::new(CLASSES, &device)),
         Network::Resnet18 => run(&arguments, ResNet18::new(CLASSES, &device)),
         Network::Small => run(&arguments, ResNet9::new(16, CLASSES, &device)),
-    }
-}
-
-fn device(on: On) -> Outcome<Device> {
-    match on {
-        On::Cpu => Ok(Device::flex()),
-        #[cfg(feature = "tch")]
-        On::Torch => Ok(Device::libtorch()),
-        #[cfg(feature = "cuda")]
-        On::Gpu => Ok(Device::cuda(0)),
-        #[cfg(all(feature = "wgpu-plain", not(feature = "cuda")))]
-        On::Gpu => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        #[cfg(not(any(feature = "wgpu-plain", feature = "cuda")))]
-        On::Gpu => Err("built without a GPU backend: add `--features wgpu` or `--features cuda`".into()),
     }
 }
 
@@ -142,32 +121,38 @@ fn run<M: Module + Classifier>(arguments: &Arguments, model: M) -> Outcome<()> {
     let base = count_operations(1, None)?;
     let mut phases = Map::new();
     // Kernels of a GPU are compiled, and memory is asked for, when they are first used.
-    if !matches!(arguments.device, On::Cpu) {
+    let mut warm = None;
+    if !matches!(arguments.device, On::Cpu) || arguments.only_scores {
         let few = &indices[..count.min(2 * batch)];
         let (mut factors, first) = timed(&device, || {
             KroneckerFactors::fit(&frozen, &train, few, &SampledCrossEntropy::new(0), &config)
         })?;
-        factors.correct_eigenvalues(&frozen, &train, few, &SampledCrossEntropy::new(0), &config)?;
-        eprintln!("warm-up: {:.1} s for the first covariances", first.seconds);
+        let ((), second) = timed(&device, || {
+            factors.correct_eigenvalues(&frozen, &train, few, &SampledCrossEntropy::new(0), &config)
+        })?;
+        let (first, second) = (first.seconds, second.seconds);
+        eprintln!("warm-up: {first:.1} s for the first factors, {second:.1} s for the first eigenvalues");
+        warm = Some(factors);
     }
 
-    // A fit is the covariances and their decomposition; the second alone is timed by merging one set of factors.
-    let (mut factors, both) =
-        timed(&device, || KroneckerFactors::fit(&frozen, &train, fitted, &loss, &config))?;
-    let (_, decomposition) = timed(&device, || KroneckerFactors::merge([factors.clone()]))?;
+    let factors = match warm.filter(|_| arguments.only_scores) {
+        Some(factors) => factors,
+        None => {
+            // A fit is the covariances and their decomposition; the second alone is timed by merging one set of factors.
+            let (mut factors, both) =
+                timed(&device, || KroneckerFactors::fit(&frozen, &train, fitted, &loss, &config))?;
+            let (_, decomposition) = timed(&device, || KroneckerFactors::merge([factors.clone()]))?;
+            let fits = fitted.len();
+            let expected = floor.of(base.passes + base.covariance, fits);
+            record(&mut phases, "covariance", both.minus(&decomposition), fits, expected);
+            record(&mut phases, "eigendecomposition", decomposition, 0, None);
+            let ((), lambda) =
+                timed(&device, || factors.correct_eigenvalues(&frozen, &train, fitted, &loss, &config))?;
+            record(&mut phases, "lambda", lambda, fits, floor.of(base.passes + base.rotated, fits));
+            factors
+        }
+    };
     let parameters: usize = factors.layers().map(|(_, layer)| layer.shape().parameters()).sum();
-    let fits = fitted.len();
-    record(
-        &mut phases,
-        "covariance",
-        both.minus(&decomposition),
-        fits,
-        floor.of(base.passes + base.covariance, fits),
-    );
-    record(&mut phases, "eigendecomposition", decomposition, 0, None);
-    let ((), lambda) =
-        timed(&device, || factors.correct_eigenvalues(&frozen, &train, fitted, &loss, &config))?;
-    record(&mut phases, "lambda", lambda, fits, floor.of(base.passes + base.rotated, fits));
 
     let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default())?;
     let options = ScoreOptions { per_layer: false, self_influence: arguments.self_influence };

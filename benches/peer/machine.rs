@@ -52,7 +52,7 @@ pub fn timed<T, E>(device: &Device, work: impl FnOnce() -> Result<T, E>) -> Resu
 pub fn matrix_rate(device: &Device) -> f64 {
     // Large enough to fill a GPU, not to bore a CPU.
     let mut best: f64 = 0.0;
-    for size in [1024, 2048, 4096] {
+    for size in [1024, 2048, 4096, 8192] {
         let a = Tensor::<2>::random([size, size], Distribution::Default, device);
         let b = Tensor::<2>::random([size, size], Distribution::Default, device);
         for _ in 0..3 {

@@ -139,6 +139,15 @@ pub fn audit(
     Ok(())
 }
 
+fn quiet() -> PassConfig {
+    PassConfig { progress: false, ..PassConfig::default() }
+}
+
+/// An audit without altered copies.
+pub fn config(cell: &ModelCell, rule: Rule) -> AuditConfig {
+    AuditConfig { copies: 0, pass: quiet(), ..AuditConfig::new().with_seed(cell.seed).with_rule(rule) }
+}
+
 /// What all detectors of a model share.
 pub struct Bench<'a> {
     pub cell: &'a TrainedCell,
@@ -150,11 +159,11 @@ pub struct Bench<'a> {
 impl<'a> Bench<'a> {
     pub fn new(cell: &'a TrainedCell) -> Outcome<Self> {
         let frozen = FrozenModel::new(&cell.model);
-        let pass = PassConfig { progress: false, ..PassConfig::default() };
+        let pass = quiet();
         let source = ImageSource::new(&cell.train);
         let seed = cell.record.cell.seed;
         // Once for all suspects, where each audit would do it again.
-        let mut factors = cell.factors.clone();
+        let mut factors = cell.factors()?;
         if !factors.is_corrected() {
             let (all, loss) = (cell.train.len(), SampledCrossEntropy::new(seed));
             let mut some =
@@ -167,12 +176,7 @@ impl<'a> Bench<'a> {
 
     /// An audit without altered copies.
     pub fn config(&self, rule: Rule) -> AuditConfig {
-        let seed = self.cell.record.cell.seed;
-        AuditConfig {
-            copies: 0,
-            pass: self.pass.clone(),
-            ..AuditConfig::new().with_seed(seed).with_rule(rule)
-        }
+        config(&self.cell.record.cell, rule)
     }
 
     /// F1 of what was flagged from an attacked suspect.

@@ -172,7 +172,7 @@ fn unlearn(cells: &[ModelCell], plan: unlearning::Plan, arguments: &Arguments) -
     let records = unlearning::read(out, cells, plan)?;
     println!("{}", unlearning::markdown(&records));
     match plan {
-        unlearning::Plan::Methods => Ok(()),
+        unlearning::Plan::Methods | unlearning::Plan::Flags => Ok(()),
         unlearning::Plan::Parts => unlearning::write_parts(out, &records),
     }
 }

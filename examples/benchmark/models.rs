@@ -60,12 +60,12 @@ struct Further {
 pub struct TrainedCell {
     pub record: ModelRecord,
     pub model: ResNet9,
-    pub factors: KroneckerFactors,
     pub train: Arc<InMemDataset<LabeledImage>>,
     pub test: Vec<LabeledImage>,
     pub attacked: Vec<LabeledImage>,
     pub classes: usize,
     further: Vec<Further>,
+    folder: PathBuf,
 }
 
 impl TrainedCell {
@@ -83,15 +83,20 @@ impl TrainedCell {
             Ok(Self {
                 record,
                 model: self.model.clone(),
-                factors: self.factors.clone(),
                 train: self.train.clone(),
                 test: self.test.clone(),
                 attacked: attacked.clone(),
                 classes: self.classes,
                 further: Vec::new(),
+                folder: self.folder.clone(),
             })
         });
         sides.collect()
+    }
+
+    /// The factors that were collected in its training.
+    pub fn factors(&self) -> Outcome<KroneckerFactors> {
+        Ok(KroneckerFactors::load(self.folder.join(FACTORS))?)
     }
 
     /// Training images.
@@ -165,9 +170,9 @@ impl Models<'_> {
         };
         let further = attack_further(cell, &mut poisoned, &test)?;
         let model = self.network(classes).try_load_file(folder.join(MODEL))?.valid();
-        let factors = KroneckerFactors::load(folder.join(FACTORS))?;
         let train = Arc::new(InMemDataset::new(poisoned.samples));
-        Ok(TrainedCell { record, model, factors, train, test, attacked, classes, further })
+        let folder = folder.to_owned();
+        Ok(TrainedCell { record, model, train, test, attacked, classes, further, folder })
     }
 
     fn train(
@@ -211,8 +216,8 @@ impl Models<'_> {
         };
         save_json(folder.join(RECORD), &record)?;
         let train = Arc::new(InMemDataset::new(poisoned.samples));
-        let factors = trained.factors;
-        Ok(TrainedCell { record, model, factors, train, test, attacked, classes, further })
+        let folder = folder.to_owned();
+        Ok(TrainedCell { record, model, train, test, attacked, classes, further, folder })
     }
 
     /// Witches' Brew against the surrogate.

@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::audits::{Bench, attacked_suspects};
+use crate::audits::{Bench, attacked_suspects, config};
 use crate::grid::ModelCell;
 use crate::models::{Models, TrainedCell, training_config};
 use crate::plots::{Line, chart};
@@ -85,12 +85,14 @@ pub enum Plan {
     Methods,
     /// `resume` from parts of the truth.
     Parts,
+    /// No method: what the two rules flag, kept for a later run, which then needs no factors.
+    Flags,
 }
 
 impl Plan {
     fn flags(self) -> Vec<Flags> {
         match self {
-            Self::Methods => vec![Flags::Delta, Flags::Paper],
+            Self::Methods | Self::Flags => vec![Flags::Delta, Flags::Paper],
             Self::Parts => {
                 let mut parts: Vec<Flags> =
                     FOUND.iter().map(|&found| Flags::Part { found, wrong: 0.0 }).collect();
@@ -104,12 +106,19 @@ impl Plan {
         match self {
             Self::Methods => &MethodChoice::ALL,
             Self::Parts => &[MethodChoice::Resume],
+            Self::Flags => &[],
         }
     }
 }
 
 fn path(out: &Path, cell: &ModelCell, flags: Flags, method: MethodChoice) -> PathBuf {
     out.join("unlearning").join(format!("{cell}-{flags}-{}.json", method.name()))
+}
+
+/// Samples that a rule flagged: kept, since an audit by the published rule takes longer than some of the methods. To flag them anew,
+/// remove the file.
+fn flagged_path(out: &Path, cell: &ModelCell, flags: Flags) -> PathBuf {
+    out.join("unlearning").join(format!("{cell}-{flags}.flagged.json"))
 }
 
 /// Runs what is not there yet, for one model.
@@ -122,7 +131,11 @@ pub fn run(cell: &ModelCell, models: &Models<'_>, plan: Plan, methods: &[MethodC
         .flat_map(|flags| methods.iter().map(move |&method| (flags, method)))
         .collect();
     let missing = |(flags, method): &(Flags, MethodChoice)| !path(models.out, cell, *flags, *method).exists();
-    if !jobs.iter().any(missing) {
+    let is_flagged = |flags: Flags| flagged_path(models.out, cell, flags).exists();
+    if match plan {
+        Plan::Flags => plan.flags().into_iter().all(is_flagged),
+        Plan::Methods | Plan::Parts => !jobs.iter().any(missing),
+    } {
         return Ok(());
     }
     let trained = models.get(cell)?;
@@ -131,14 +144,14 @@ pub fn run(cell: &ModelCell, models: &Models<'_>, plan: Plan, methods: &[MethodC
         return Ok(());
     }
     std::fs::create_dir_all(models.out.join("unlearning"))?;
-    let bench = Case::new(&trained, models)?;
-    let mut flagged: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (flags, method) in jobs.into_iter().filter(missing) {
-        let key = flags.to_string();
-        if !flagged.contains_key(&key) {
-            flagged.insert(key.clone(), bench.flagged(flags)?);
+    let case = Case::new(&trained, models)?;
+    if plan == Plan::Flags {
+        for flags in plan.flags() {
+            eprintln!("  {cell}, {flags}: {} samples", case.flagged(flags)?.len());
         }
-        let done = bench.unlearn(flags, &flagged[&key], method)?;
+    }
+    for (flags, method) in jobs.into_iter().filter(missing) {
+        let done = case.unlearn(flags, &case.flagged(flags)?, method)?;
         eprintln!("  {cell}, {flags}, {}: {}", method.name(), line(&done));
         save_json(path(models.out, cell, flags, method), &done)?;
     }
@@ -164,7 +177,6 @@ struct Case<'a> {
     suspects: Vec<Suspect>,
     data: Arc<InMemDataset<LabeledImage>>,
     test: InMemDataset<LabeledImage>,
-    bench: Bench<'a>,
 }
 
 impl<'a> Case<'a> {
@@ -176,7 +188,6 @@ impl<'a> Case<'a> {
             suspects,
             data: trained.train.clone(),
             test: InMemDataset::new(trained.test.clone()),
-            bench: Bench::new(trained)?,
         })
     }
 
@@ -197,21 +208,25 @@ impl<'a> Case<'a> {
                 return Ok([&truth[..part], &clean[..mistaken.min(clean.len())]].concat());
             }
         };
-        let config = AuditConfig { copies, ..self.bench.config(rule) };
+        let path = flagged_path(self.models.out, &self.trained.record.cell, flags);
+        if path.exists() {
+            let text = std::fs::read_to_string(&path)?;
+            return Ok(serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?);
+        }
+        let bench = Bench::new(self.trained)?;
+        let config = AuditConfig { copies, ..bench.config(rule) };
         let suspect = self.suspects.get(..1).ok_or("the attack succeeds on no test image")?;
-        let audit = DeltaAudit::new(config).run(
-            &self.trained.model,
-            &self.bench.factors,
-            &self.trained.train,
-            suspect,
-        )?;
-        Ok(audit.flagged())
+        let audit =
+            DeltaAudit::new(config).run(&self.trained.model, &bench.factors, &self.trained.train, suspect)?;
+        let flagged = audit.flagged();
+        save_json(path, &flagged)?;
+        Ok(flagged)
     }
 
     /// What an audit of the unlearned model says of the suspect from which the samples were flagged.
     fn recheck(&self, model: &ResNet9, cleaned: &Cleaned) -> Outcome<Verdict> {
         let factors = fitted(model, cleaned, self.trained.record.cell.seed)?;
-        let config = self.bench.config(Rule::Delta(Delta::default()));
+        let config = config(&self.trained.record.cell, Rule::Delta(Delta::default()));
         let audit = DeltaAudit::new(config).recheck(model, &factors, cleaned, &self.suspects[..1])?;
         Ok(audit.verdict())
     }

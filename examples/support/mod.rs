@@ -43,8 +43,11 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU (flex).
     Cpu,
-    /// A GPU; needs `--features wgpu`, `vulkan`, `metal` or `cuda`.
+    /// A GPU; needs `--features wgpu`, `vulkan`, `metal` or `cuda`. CUDA where it is built in.
     Gpu,
+    /// A GPU by wgpu, where CUDA is built in as well.
+    #[cfg(all(feature = "wgpu-plain", feature = "cuda"))]
+    Wgpu,
     /// The CPU by LibTorch, for comparisons.
     #[cfg(feature = "tch")]
     Torch,
@@ -66,6 +69,8 @@ impl DeviceChoice {
                 }
             },
             (Self::Auto | Self::Cpu, _) => Ok(Device::flex()),
+            #[cfg(all(feature = "wgpu-plain", feature = "cuda"))]
+            (Self::Wgpu, _) => Ok(wgpu()),
             #[cfg(feature = "tch")]
             #[allow(deprecated)]
             (Self::Torch, _) => Ok(Device::libtorch()),
@@ -83,7 +88,17 @@ fn gpu() -> Option<Device> {
 
 #[cfg(all(feature = "wgpu-plain", not(feature = "cuda")))]
 fn gpu() -> Option<Device> {
-    Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+    Some(wgpu())
+}
+
+/// By SPIR-V where the build has it.
+#[cfg(feature = "wgpu-plain")]
+fn wgpu() -> Device {
+    let kind = burn::tensor::DeviceKind::DefaultDevice;
+    #[cfg(feature = "vulkan")]
+    return Device::vulkan(kind);
+    #[cfg(not(feature = "vulkan"))]
+    return Device::wgpu(kind);
 }
 
 #[cfg(not(any(feature = "wgpu-plain", feature = "cuda")))]

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device};
 
-/// The CPU; a GPU with `DELTA_INFLUENCE_DEVICE=wgpu` and the feature of that name.
+/// The CPU; a GPU with `DELTA_INFLUENCE_DEVICE` at `wgpu`, `vulkan` or `cuda` and the feature of that name.
 ///
 /// # Panics
 /// If the environment asks for a device that this build does not have.
@@ -11,6 +11,10 @@ pub fn device() -> Device {
         Err(_) | Ok("" | "flex") => Device::flex(),
         #[cfg(feature = "wgpu-plain")]
         Ok("wgpu") => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "vulkan")]
+        Ok("vulkan") => Device::vulkan(burn::tensor::DeviceKind::DefaultDevice),
+        #[cfg(feature = "cuda")]
+        Ok("cuda") => Device::cuda(0),
         Ok(other) => panic!("DELTA_INFLUENCE_DEVICE={other}: not in this build (wgpu needs --features wgpu)"),
     }
 }

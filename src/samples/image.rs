@@ -1,152 +1,15 @@
-//! What the audit is given: images in image space with their labels.
-//!
-//! Every image that enters the crate is in *image space*: floats in `[0, 1]`, channel-major. Normalisation (mean and
-//! deviation) belongs to the model's [`Classifier::logits`](crate::influence::Classifier::logits), so that altered
-//! copies of a suspect are made where colours mean colours.
+//! Images in image space.
 
-use std::fs;
-use std::io::{self, Cursor};
-use std::path::{Path, PathBuf};
+use std::io::Cursor;
+use std::path::Path;
 use std::sync::Arc;
 
-use image::error::{DecodingError, ImageFormatHint};
 use image::imageops::{self, FilterType};
-use image::{
-    DynamicImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma, RgbImage,
-};
-use thiserror::Error;
+use image::{ImageBuffer, ImageFormat, Luma, RgbImage};
 
+use super::SampleError;
+use super::picture::{LONGEST_SIDE, MOST_PIXELS, read_picture};
 use crate::files::write_whole;
-
-/// Why an image could not be taken.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum SampleError {
-    /// The file is missing or could not be read.
-    #[error("cannot read image {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file is there but is no image of a supported format.
-    #[error("{path} is not a readable PNG, JPEG or PNM image: {source}")]
-    Decode {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        source: image::ImageError,
-    },
-    /// The picture has no pixels, or more than are taken.
-    #[error(
-        "{path} has {width} × {height} pixels: at least 1 and at most 16,384 along a side and 33,554,432 in all are taken, scale it"
-    )]
-    Size {
-        /// The file.
-        path: PathBuf,
-        /// Its width in pixels.
-        width: u32,
-        /// Its height in pixels.
-        height: u32,
-    },
-    /// The file could not be written.
-    #[error("cannot write image {path}: {source}")]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the encoder said.
-        source: image::ImageError,
-    },
-    /// The number of values is not channels × height × width.
-    #[error("an image of shape {shape:?} needs {expected} values, got {got}")]
-    Shape {
-        /// Channels, height, width.
-        shape: [usize; 3],
-        /// Their product.
-        expected: usize,
-        /// The number of values given.
-        got: usize,
-    },
-    /// An image was to be resized to no pixels, or to more than are taken.
-    #[error(
-        "an image can't be resized to a height of {height} and a width of {width} pixels: give 1 to 16,384 each, and at most 33,554,432 in all"
-    )]
-    Resize {
-        /// The height asked for.
-        height: usize,
-        /// The width asked for.
-        width: usize,
-    },
-    /// A value is not finite or lies outside `[0, 1]`.
-    #[error(
-        "value {value} at position {position} is not in [0, 1]: give images in image space (divide bytes by 255, normalise inside the model)"
-    )]
-    Range {
-        /// The value.
-        value: f32,
-        /// Its position in the flattened image.
-        position: usize,
-    },
-}
-
-/// The longest side of a picture that is read.
-const LONGEST_SIDE: u32 = 16_384;
-/// The most pixels of a picture that is read: 96 MiB as bytes, 384 MiB as floats. The decoders' own limit is in bytes, of which a grey
-/// picture has a third and one of floats four times as many.
-const MOST_PIXELS: u64 = 1 << 25;
-/// The longest file that is read, and the most that a decoder may take: twice what the largest picture needs.
-const MOST_BYTES: u64 = 512 << 20;
-
-/// A picture from a file. What it claims to hold is looked at before it is decoded: a small file may claim any size.
-pub(crate) fn read_picture(path: &Path) -> Result<RgbImage, SampleError> {
-    let read = |source| SampleError::Read { path: path.to_path_buf(), source };
-    let failed = |source| SampleError::Decode { path: path.to_path_buf(), source };
-    let mut reader = ImageReader::open(path).map_err(read)?.with_guessed_format().map_err(read)?;
-    // Some decoders begin with reading all of it.
-    if path.metadata().map_err(read)?.len() > MOST_BYTES {
-        let problem = "it is longer than 512 MiB, which no picture needs to be that can be taken";
-        return Err(read(io::Error::new(io::ErrorKind::FileTooLarge, problem)));
-    }
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MOST_BYTES);
-    reader.limits(limits);
-    let format = reader.format();
-    let decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if width.max(height) > LONGEST_SIDE || !(1..=MOST_PIXELS).contains(&pixels) {
-        return Err(SampleError::Size { path: path.to_path_buf(), width, height });
-    }
-    // Its decoder makes a grey picture of what is missing.
-    if format == Some(ImageFormat::Jpeg) && !is_whole_jpeg(&fs::read(path).map_err(read)?) {
-        let problem = "the file ends before the picture does: it was cut off";
-        let hint = ImageFormatHint::Exact(ImageFormat::Jpeg);
-        return Err(failed(ImageError::Decoding(DecodingError::new(hint, problem))));
-    }
-    Ok(DynamicImage::from_decoder(decoder).map_err(failed)?.into_rgb8())
-}
-
-/// Whether a JPEG goes up to its end-of-image marker. That of a preview within a segment is another picture's; what follows the marker, as
-/// cameras append data, is no matter.
-fn is_whole_jpeg(bytes: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(&[first, marker]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()) {
-        at += match (first, marker) {
-            (0xFF, 0xD9) => return true,
-            // Tables, headers of frames and scans, and what applications add say how long they are; frames are C0 to CF.
-            (0xFF, 0xC0..=0xCF | 0xDA..=0xFE) => {
-                let length = bytes.get(at + 2..).and_then(|rest| rest.first_chunk::<2>());
-                2 + length.map_or(0, |&length| usize::from(u16::from_be_bytes(length)))
-            }
-            // The start, restarts, and a pixel's value of FF, which a 0 follows.
-            (0xFF, 0x00..=0xFE) => 2,
-            // Pixels, or any number of FF before a marker.
-            _ => 1,
-        };
-    }
-    false
-}
 
 /// An image in image space: values in `[0, 1]`, shape `[channels, height, width]`, channel-major.
 ///
@@ -344,78 +207,9 @@ fn check_length(got: usize, shape: [usize; 3]) -> Result<(), SampleError> {
     Ok(())
 }
 
-/// A training sample as the audit sees it. Implement it for the item type of your own burn dataset.
-pub trait LabeledSample: Clone + Send + Sync {
-    /// The image, in image space, without augmentation.
-    fn image(&self) -> Image;
-    /// The label that the model was trained with.
-    fn label(&self) -> usize;
-    /// A name to print (a file name, a database key). Positions in the data set serve where there is none.
-    fn id(&self) -> Option<String> {
-        None
-    }
-}
-
-/// An image with its label: the item type of this crate's own data sets.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LabeledImage {
-    /// The image, in image space.
-    pub image: Image,
-    /// The label that the model was trained with.
-    pub label: usize,
-    /// A name to print, if there is one.
-    pub id: Option<Arc<str>>,
-}
-
-impl LabeledImage {
-    /// A nameless labelled image.
-    pub fn new(image: Image, label: usize) -> Self {
-        Self { image, label, id: None }
-    }
-}
-
-impl LabeledSample for LabeledImage {
-    fn image(&self) -> Image {
-        self.image.clone()
-    }
-
-    fn label(&self) -> usize {
-        self.label
-    }
-
-    fn id(&self) -> Option<String> {
-        self.id.as_deref().map(str::to_owned)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
-    use image::{ImageFormat, Rgb, RgbImage};
-
-    use super::{Image, SampleError, is_whole_jpeg};
-
-    #[test]
-    fn a_jpeg_that_was_cut_off_is_told_from_a_whole_one_at_every_byte() {
-        let jpeg = |side: u32| {
-            let mut bytes = Cursor::new(Vec::new());
-            let colour =
-                |x: u32, y: u32| Rgb([((x * 37) ^ (y * 91)) as u8, (x * y) as u8, (x + 3 * y) as u8]);
-            RgbImage::from_fn(side, side, colour).write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
-            bytes.into_inner()
-        };
-        let plain = jpeg(40);
-        // With a preview in a segment, as cameras write it.
-        let preview = jpeg(8);
-        let length = (preview.len() as u16 + 2).to_be_bytes();
-        let with_preview = [&plain[..2], &[0xFF, 0xE1][..], &length[..], &preview[..], &plain[2..]].concat();
-        for whole in [plain, with_preview] {
-            assert!(is_whole_jpeg(&whole));
-            assert!(is_whole_jpeg(&[&whole[..], &[0; 16]].concat()));
-            assert!((0..whole.len()).all(|cut| !is_whole_jpeg(&whole[..cut])));
-        }
-    }
+    use super::{Image, SampleError};
 
     #[test]
     fn interleaved_bytes_become_planes() {
