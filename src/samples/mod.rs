@@ -7,9 +7,8 @@
 mod error;
 mod image;
 mod labeled;
-mod picture;
+pub(crate) mod picture;
 
 pub use error::SampleError;
 pub use image::Image;
 pub use labeled::{LabeledImage, LabeledSample};
-pub(crate) use picture::read_picture;

@@ -7,7 +7,8 @@ use image::imageops::FilterType;
 use rayon::prelude::*;
 
 use crate::lab::LabError;
-use crate::samples::{Image, LabeledImage, SampleError, read_picture};
+use crate::samples::picture::read_picture;
+use crate::samples::{Image, LabeledImage, SampleError};
 
 /// What is done about a file that is no readable picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
