@@ -5,7 +5,7 @@
 //! ```
 //! Random images of CIFAR-10's size: seconds do not depend on what they show. The first round warms up and is not counted.
 
-#[path = "peer/device.rs"]
+#[path = "support/device.rs"]
 mod device;
 
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //! Throughput counts multiplications and additions by the formulas of `capture`: divide it by the rate of the first group, a plain
 //! product of large matrices.
 
-#[path = "peer/device.rs"]
+#[path = "support/device.rs"]
 mod device;
 
 use std::hint::black_box;

@@ -7,7 +7,7 @@
 //! Random images: seconds do not depend on what they show. RAYON_NUM_THREADS sets the threads. With `--floor` it also measures the
 //! device's matrix rate and says how far each phase is from the operations that it must cost at that rate.
 
-#[path = "peer/device.rs"]
+#[path = "support/device.rs"]
 mod device;
 #[path = "peer/images.rs"]
 mod images;

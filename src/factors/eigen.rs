@@ -1,17 +1,25 @@
 //! Eigendecompositions of covariances, in f64 (faer).
 
+use std::cmp::Reverse;
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use faer::{Col, Mat, Par};
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::MatrixStack;
 
-/// Problems below this size are solved side by side, one core each; larger ones one after the other with all cores.
+/// Problems below this size are solved by one core each.
 const LARGE: usize = 1024;
+/// Cores that share a larger one. Most of its time reads the matrix again and again: two of 2,304 take 3.8 s side by side on a core each, and 5.0 s
+/// one after the other on both.
+const CORES_TOGETHER: usize = 4;
 
 /// How covariances are decomposed.
 ///
@@ -46,13 +54,15 @@ pub(crate) struct Task<'a> {
     pub unit: usize,
 }
 
-/// A diagonal block of one matrix.
-struct Block<'a> {
+/// One matrix to decompose, and where its eigenvalues and eigenvectors go.
+struct Problem<'a> {
     task: usize,
-    group: usize,
     matrix: &'a [f64],
     size: usize,
-    rows: Vec<usize>,
+    /// The rows of each diagonal block.
+    blocks: Vec<Vec<usize>>,
+    values: &'a mut [f64],
+    vectors: &'a mut [f64],
 }
 
 /// The eigenvalues of a block, ascending, and its eigenvectors in columns.
@@ -60,89 +70,106 @@ type Solved = (Vec<f64>, Mat<f64>);
 
 /// Decomposes every matrix of every stack, symmetrised first. `None` for a stack with one that does not converge.
 ///
-/// About 9 n³ operations and 3 n² f64 values of memory for a matrix of size n.
+/// About 9 n³ operations and 3 n² f64 values of working memory for a matrix of size n, of which [several](side_by_side) are solved at a time.
 pub(crate) fn decompose(tasks: &[Task<'_>], config: &EigenConfig) -> Vec<Option<Eigen>> {
-    let blocks: Vec<Block<'_>> =
-        tasks
-            .iter()
-            .enumerate()
-            .flat_map(|(task, Task { covariance, unit })| {
-                let [groups, size, _] = covariance.shape();
-                (0..groups).flat_map(move |group| {
-                    let matrix = covariance.matrix(group);
-                    let cuts = cuts(size, *unit, config.max_size.unwrap_or(size));
-                    cuts.into_iter()
-                        .flat_map(move |cut| components(matrix, size, cut))
-                        .map(move |rows| Block { task, group, matrix, size, rows })
-                })
-            })
-            .collect();
-    let is_small = |block: &Block<'_>| block.rows.len() < LARGE;
-    let small: Vec<Option<Solved>> =
-        blocks.par_iter().filter(|block| is_small(block)).map(|block| block.solve(Par::Seq)).collect();
-    let mut small = small.into_iter();
-    let mut blocks = blocks.into_iter().peekable();
-    let results = tasks.iter().enumerate().map(|(task, Task { covariance, .. })| {
+    let empty = |Task { covariance, .. }: &Task<'_>| {
         let [groups, size, _] = covariance.shape();
-        let (mut values, mut vectors) = (Vec::new(), MatrixStack::zeros([groups, size, size]));
-        let mut converged = true;
-        for group in 0..groups {
-            let mut pairs = Vec::with_capacity(size);
-            while let Some(block) = blocks.next_if(|block| (block.task, block.group) == (task, group)) {
-                // Large ones only now: two copies of one large basis are held at a time.
-                let solution = match is_small(&block) {
-                    true => small.next().flatten(),
-                    false => block.solve(Par::rayon(0)),
-                };
-                match solution {
-                    Some(solution) => pairs.push((block.rows, solution)),
-                    None => converged = false,
-                }
-            }
-            values.extend(assemble(&pairs, size, vectors.matrix_mut(group)));
+        Eigen {
+            values: MatrixStack::zeros([groups, 1, size]),
+            vectors: MatrixStack::zeros([groups, size, size]),
         }
-        let values = converged.then(|| MatrixStack::new([groups, 1, size], values))??;
-        Some(Eigen { values, vectors })
-    });
-    results.collect()
+    };
+    let mut solved: Vec<Eigen> = tasks.iter().map(empty).collect();
+    let problems =
+        tasks.iter().zip(&mut solved).enumerate().flat_map(|(task, (Task { covariance, unit }, eigen))| {
+            let [_, size, _] = covariance.shape();
+            let values = eigen.values.values_mut().chunks_mut(size.max(1));
+            let vectors = eigen.vectors.values_mut().chunks_mut((size * size).max(1));
+            let cuts = cuts(size, *unit, config.max_size.unwrap_or(size));
+            values.zip(vectors).enumerate().map(move |(group, (values, vectors))| {
+                let matrix = covariance.matrix(group);
+                let blocks = cuts.iter().cloned().flat_map(|cut| components(matrix, size, cut)).collect();
+                Problem { task, matrix, size, blocks, values, vectors }
+            })
+        });
+    let (large, small): (Vec<_>, Vec<_>) = problems.partition(|problem| problem.largest() >= LARGE);
+    let task_if_failed = |problem: Problem<'_>| {
+        let task = problem.task;
+        (!problem.solve(Par::Seq)).then_some(task)
+    };
+    let mut failed: Vec<usize> = small.into_par_iter().filter_map(task_if_failed).collect();
+    failed.extend(side_by_side(large));
+    let result = |(task, eigen)| (!failed.contains(&task)).then_some(eigen);
+    solved.into_iter().enumerate().map(result).collect()
+}
+
+/// Solves large problems, the largest first: two at a time, or one for every [`CORES_TOGETHER`] cores, which share it. Returns the tasks of those that
+/// do not converge.
+fn side_by_side(mut problems: Vec<Problem<'_>>) -> Vec<usize> {
+    problems.sort_by_key(|problem| Reverse(problem.largest()));
+    let cores = rayon::current_num_threads();
+    let workers = (cores / CORES_TOGETHER).max(2).min(cores).min(problems.len());
+    let queue = Mutex::new(problems.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        // A pool of its own: a core that waits for the others' part of one problem must not begin with another one.
+        let own = cores / workers;
+        let pool = (own > 1).then(|| ThreadPoolBuilder::new().num_threads(own).build().ok()).flatten();
+        let mut failed = Vec::new();
+        while let Some(problem) = next() {
+            let (task, size, start) = (problem.task, problem.size, Instant::now());
+            let converged = match &pool {
+                Some(pool) => pool.install(|| problem.solve(Par::rayon(own))),
+                None => problem.solve(Par::Seq),
+            };
+            tracing::debug!(size, seconds = start.elapsed().as_secs_f64(), "eigenproblem");
+            if !converged {
+                failed.push(task);
+            }
+        }
+        failed
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let results =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        results.flatten().collect()
+    })
 }
 
 /// Eigenvalues (ascending) and eigenvectors (row-major, in columns) of one small symmetric matrix. One that does not converge
 /// (it holds NaN) gives zeros.
 pub(crate) fn small_eigen(matrix: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
-    let block = Block { task: 0, group: 0, matrix, size, rows: (0..size).collect() };
-    let zeros = || (vec![0.0; size], Mat::zeros(size, size));
-    let (values, vectors) = block.solve(Par::Seq).unwrap_or_else(zeros);
-    (values, (0..size * size).map(|k| vectors[(k / size, k % size)]).collect())
+    let (mut values, mut vectors) = (vec![0.0; size], vec![0.0; size * size]);
+    let blocks = vec![(0..size).collect()];
+    Problem { task: 0, matrix, size, blocks, values: &mut values, vectors: &mut vectors }.solve(Par::Seq);
+    (values, vectors)
 }
 
-/// Writes the blocks' eigenvectors into a matrix of zeros, sorted by eigenvalue, and returns the eigenvalues.
-fn assemble(blocks: &[(Vec<usize>, Solved)], size: usize, vectors: &mut [f64]) -> Vec<f64> {
-    let mut order: Vec<(f64, usize, usize)> = Vec::with_capacity(size);
-    for (block, (_, (values, _))) in blocks.iter().enumerate() {
-        order.extend(values.iter().enumerate().map(|(column, &value)| (value, block, column)));
+impl Problem<'_> {
+    /// Size of the largest block.
+    fn largest(&self) -> usize {
+        self.blocks.iter().map(Vec::len).max().unwrap_or(0)
     }
-    order.sort_by(|a, b| a.0.total_cmp(&b.0));
-    // Places of each block's columns: eigenvectors are then written row by row, as they lie in memory.
-    let mut places: Vec<Vec<usize>> = blocks.iter().map(|(rows, _)| vec![0; rows.len()]).collect();
-    for (place, &(_, block, column)) in order.iter().enumerate() {
-        places[block][column] = place;
-    }
-    for ((rows, (_, basis)), places) in blocks.iter().zip(&places) {
-        for (i, &row) in rows.iter().enumerate() {
-            for (column, &place) in places.iter().enumerate() {
-                vectors[row * size + place] = basis[(i, column)];
-            }
+
+    /// Whether all blocks converge; where one does not, values and vectors stay zero.
+    fn solve(self, par: Par) -> bool {
+        let solve = |rows: &Vec<usize>| self.solve_block(rows, par);
+        let solved: Option<Vec<Solved>> = match par {
+            // Many small blocks.
+            Par::Seq if self.largest() < LARGE => self.blocks.par_iter().map(solve).collect(),
+            _ => self.blocks.iter().map(solve).collect(),
+        };
+        match solved {
+            Some(solved) => self.assemble(&solved),
+            None => return false,
         }
+        true
     }
-    order.into_iter().map(|(value, ..)| value).collect()
-}
 
-impl Block<'_> {
-    fn solve(&self, par: Par) -> Option<Solved> {
-        let (rows, size) = (&self.rows, self.size);
+    fn solve_block(&self, rows: &[usize], par: Par) -> Option<Solved> {
         let n = rows.len();
-        let at = |i: usize, j: usize| self.matrix[rows[i] * size + rows[j]];
+        let at = |i: usize, j: usize| self.matrix[rows[i] * self.size + rows[j]];
         let symmetric = Mat::from_fn(n, n, |i, j| 0.5 * (at(i, j) + at(j, i)));
         if n == 1 {
             return Some((vec![symmetric[(0, 0)]], Mat::identity(1, 1)));
@@ -154,6 +181,28 @@ impl Block<'_> {
         self_adjoint_evd(symmetric.as_ref(), values.as_diagonal_mut(), basis, par, stack, Default::default())
             .ok()?;
         Some((values.iter().copied().collect(), vectors))
+    }
+
+    /// Writes the blocks' eigenvalues and eigenvectors, which are zero elsewhere, in the order of the eigenvalues.
+    fn assemble(self, solved: &[Solved]) {
+        let mut order: Vec<(f64, usize, usize)> = Vec::with_capacity(self.size);
+        for (block, (values, _)) in solved.iter().enumerate() {
+            order.extend(values.iter().enumerate().map(|(column, &value)| (value, block, column)));
+        }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // Places of each block's columns: eigenvectors are then written row by row, as they lie in memory.
+        let mut places: Vec<Vec<usize>> = self.blocks.iter().map(|rows| vec![0; rows.len()]).collect();
+        for (place, &(value, block, column)) in order.iter().enumerate() {
+            self.values[place] = value;
+            places[block][column] = place;
+        }
+        for ((rows, (_, basis)), places) in self.blocks.iter().zip(solved).zip(&places) {
+            for (i, &row) in rows.iter().enumerate() {
+                for (column, &place) in places.iter().enumerate() {
+                    self.vectors[row * self.size + place] = basis[(i, column)];
+                }
+            }
+        }
     }
 }
 
@@ -320,5 +369,19 @@ mod tests {
         assert_eq!(eigen.values.values(), [first.values.values(), second.values.values()].concat());
         assert_eq!(eigen.vectors.values(), [first.vectors.values(), second.vectors.values()].concat());
         assert_eq!(solved[1].as_ref(), Some(&solve(&other, 1, None)));
+    }
+
+    #[test]
+    fn large_problems_side_by_side_come_back_in_their_places_and_name_the_one_that_fails() {
+        let sizes = [LARGE, LARGE + 2, LARGE + 1];
+        let mut covariances = sizes.map(|size| covariance(size, 6));
+        covariances[2].values_mut()[5] = f64::NAN;
+        let tasks = covariances.each_ref().map(|covariance| Task { covariance, unit: 1 });
+        let solved = decompose(&tasks, &EigenConfig::default());
+        for (covariance, eigen) in covariances.iter().zip(&solved).take(2) {
+            let (rebuilt, gram) = errors(eigen.as_ref().unwrap(), covariance);
+            assert!(rebuilt < 1e-12 && gram < 1e-12, "{rebuilt:.1e}, {gram:.1e}");
+        }
+        assert_eq!(solved[2], None);
     }
 }

@@ -40,11 +40,6 @@ impl MatrixStack {
         &self.values[group * size..(group + 1) * size]
     }
 
-    pub(crate) fn matrix_mut(&mut self, group: usize) -> &mut [f64] {
-        let size = self.shape[1] * self.shape[2];
-        &mut self.values[group * size..(group + 1) * size]
-    }
-
     /// Every value times `factor`.
     pub fn scale(&mut self, factor: f64) {
         self.map(|value| value * factor);
