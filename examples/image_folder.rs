@@ -43,7 +43,9 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Parser, ValueEnum};
-use support::kept::{FACTORS, MODEL, TRAINED_ON, TrainedOn, UNLEARNED, keep, keep_unlearned, kept};
+use support::kept::{
+    EPOCHS, FACTORS, MODEL, TRAINED_ON, TrainedOn, UNLEARNED, keep, keep_unlearned, kept, trained_epochs,
+};
 use support::{
     CommandLine, DeviceChoice, FILE_TRAINED, KEPT_EVERY, Outcome, PROGRESS, clear_results, describe,
     misclassified, peak_memory, phase, tell_learned,
@@ -90,9 +92,9 @@ struct Arguments {
     /// Seed of split, poison, training and audit.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Passes over the training pictures.
-    #[arg(long, default_value_t = 15, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    epochs: usize,
+    /// Passes over the training pictures, 15 if not given; with `--trained` those that the training had, a quarter of which unlearning gets.
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    epochs: Option<usize>,
     /// Training pictures are shifted at random by up to so many pixels.
     #[arg(long, default_value_t = 2)]
     shift: usize,
@@ -283,6 +285,9 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
     let mut labels = labels;
     let mut options =
         vec![("--attack", arguments.attack.name()), ("training pictures:", train.len().to_string())];
+    // The network takes pictures of any size.
+    options.push(("--side", arguments.side.to_string()));
+    options.push((EPOCHS, epochs(arguments).to_string()));
     if is_split {
         options.push(("--validation", arguments.validation.to_string()));
     }
@@ -408,9 +413,15 @@ fn class(name: &str, classes: &[String]) -> Outcome<usize> {
     })
 }
 
+/// Passes over the training pictures.
+fn epochs(arguments: &Arguments) -> usize {
+    let of_earlier_run = || trained_epochs(&arguments.out).filter(|_| arguments.trained);
+    arguments.epochs.or_else(of_earlier_run).unwrap_or(15)
+}
+
 fn training_config(arguments: &Arguments) -> TrainingConfig {
     TrainingConfig {
-        epochs: arguments.epochs,
+        epochs: epochs(arguments),
         augmentation: Augmentation { shift: arguments.shift, flip: false },
         seed: arguments.seed,
         ..TrainingConfig::new(arguments.out.join("training"))

@@ -110,7 +110,8 @@ impl ModelCell {
                 Some(Box::new(DirtyLabel::new(BadNet::checkerboard().with_corner(corner), config)))
             }
             AttackChoice::Square => {
-                Some(Box::new(DirtyLabel::new(BadNet::default().with_corner(corner), config)))
+                let sticker = BadNet::sticker(4, [1.0, 0.85, 0.0]);
+                Some(Box::new(DirtyLabel::new(sticker.with_corner(corner), config)))
             }
             AttackChoice::Sinusoid => {
                 let wave = |cycles, direction| Wave::Sinusoid { cycles, direction };

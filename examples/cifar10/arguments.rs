@@ -41,9 +41,9 @@ pub struct Arguments {
     /// Seed of poison, training and audit.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Passes over the training images.
-    #[arg(long, default_value_t = 11, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
-    pub epochs: usize,
+    /// Passes over the training images, 11 if not given; with `--trained` those that the training had, a quarter of which unlearning gets.
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    pub epochs: Option<usize>,
     /// Channels of the network's first layer.
     #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
     pub width: usize,
@@ -174,6 +174,11 @@ impl Arguments {
     /// The default rule.
     pub fn delta(&self) -> Delta {
         Delta { combined: self.combined, ..Delta::default() }
+    }
+
+    /// Passes over the training images.
+    pub fn epochs(&self) -> usize {
+        self.epochs.unwrap_or(11)
     }
 
     /// The option that asks for the model of an earlier run, if one does.

@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::arguments::{Arguments, Attack};
 use crate::brewing;
 use crate::support::Outcome;
-use crate::support::kept::TrainedOn;
+use crate::support::kept::{EPOCHS, TrainedOn};
 
 /// Training and test images, and what the attack did.
 pub struct Data {
@@ -39,6 +39,7 @@ impl Data {
     pub fn trained_on(&self, arguments: &Arguments) -> TrainedOn {
         let &Arguments { attack, trigger, victim, target, poison_rate, seed, .. } = arguments;
         let mut options = vec![("--attack", name(attack)), ("--limit", self.train.len().to_string())];
+        options.push((EPOCHS, arguments.epochs().to_string()));
         if attack == Attack::Badnet {
             options.push(("--trigger", name(trigger)));
         }

@@ -43,7 +43,7 @@ use burn_delta_influence::unlearn::Probe;
 use arguments::{Arguments, Attack};
 use data::Data;
 use detectors::DETECTIONS;
-use support::kept::{FACTORS, MODEL, TRAINED_ON, UNLEARNED, keep, kept};
+use support::kept::{FACTORS, MODEL, TRAINED_ON, UNLEARNED, keep, kept, trained_epochs};
 use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, peak_memory, tell_learned};
 use training::network;
 
@@ -76,7 +76,10 @@ fn main() -> ExitCode {
     })
 }
 
-fn cifar10(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
+fn cifar10(mut arguments: Arguments, command: &CommandLine) -> Outcome<()> {
+    if arguments.trained {
+        arguments.epochs = arguments.epochs.or_else(|| trained_epochs(&arguments.out));
+    }
     let Arguments { out, seed, .. } = &arguments;
     check_output_dir(out)?;
     let device = arguments.device.device()?;

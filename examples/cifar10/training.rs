@@ -16,7 +16,7 @@ use crate::unlearners;
 /// As the audited model is trained; without augmentation.
 pub fn training_config(arguments: &Arguments) -> TrainingConfig {
     TrainingConfig {
-        epochs: arguments.epochs,
+        epochs: arguments.epochs(),
         learning_rate: 0.1,
         seed: arguments.seed,
         ..TrainingConfig::new(arguments.out.join("training"))

@@ -23,6 +23,9 @@ pub const UNLEARNED: &str = "unlearned.bpk";
 /// What the model's training data depended on.
 pub const TRAINED_ON: &str = "trained-on.json";
 
+/// The option with the number of epochs, which the data don't depend on.
+pub const EPOCHS: &str = "--epochs";
+
 /// Options on which training data depend, with their values: poisons that others make are not those that a model learned.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn(BTreeMap<String, String>);
@@ -56,11 +59,15 @@ impl TrainedOn {
         };
         let earlier: Self = serde_json::from_str(&text)
             .map_err(|error| format!("{name} is damaged: {error}: run again without {option}"))?;
-        if *self == earlier {
+        let data = |options: &Self| {
+            let of_data = options.0.clone().into_iter().filter(|(name, _)| name != EPOCHS);
+            of_data.collect::<BTreeMap<_, _>>()
+        };
+        if data(self) == data(&earlier) {
             return Ok(());
         }
         let both = earlier.0.iter().filter_map(|(name, was)| Some((name, was, self.0.get(name)?)));
-        let others = both.filter(|(_, was, is)| was != is);
+        let others = both.filter(|(name, was, is)| *name != EPOCHS && was != is);
         let others: Vec<String> = others.map(|(name, was, is)| format!("{name} {was}, not {is}")).collect();
         let others = if others.is_empty() { "other options".to_owned() } else { others.join(", ") };
         Err(format!(
@@ -68,6 +75,13 @@ impl TrainedOn {
         )
         .into())
     }
+}
+
+/// Epochs that the model of an earlier run was trained for, where that is known: what unlearning is measured by.
+pub fn trained_epochs(out: &Path) -> Option<usize> {
+    let text = std::fs::read_to_string(out.join(TRAINED_ON)).ok()?;
+    let TrainedOn(options) = serde_json::from_str(&text).ok()?;
+    options.get(EPOCHS)?.parse().ok().filter(|epochs| *epochs > 0)
 }
 
 /// Writes model and factors.

@@ -264,7 +264,7 @@ impl DeltaAudit {
             scores: score_start.elapsed().as_secs_f64(),
             total: start.elapsed().as_secs_f64(),
         };
-        let model = model_record(frozen.inventory(), factors);
+        let model = model_record(frozen.inventory(), corrected.as_ref().unwrap_or(factors));
         let mut record = self.record(model, train, &labels, classes, &cases, timings)?;
         let flagged = record.flagged.iter().map(|entry| entry.index).collect();
         record.evidence = EvidenceRecord {

@@ -87,7 +87,7 @@ pub(super) fn suspect_record(case: &Case<'_>) -> SuspectRecord {
         id: case.suspect.id.clone(),
         label: case.suspect.label,
         predicted: case.prediction.label,
-        confidence: f64::from(case.prediction.confidence()),
+        confidence: case.prediction.probabilities.get(case.suspect.label).map_or(0.0, |&p| f64::from(p)),
         verdict: case.finding.verdict(),
         flagged: case.finding.flagged.len(),
         note: case.finding.note.clone(),

@@ -19,6 +19,9 @@ use burn::tensor::{Tensor, TensorData, s};
 
 use super::layer::{ConvGeometry, phase_image};
 
+/// 16 MiB in f32. A kernel of 7 × 7 with a stride of 1 needs 10.
+const MOST_COEFFICIENTS: usize = 4 << 20;
+
 /// Rows and columns of a phase image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Region {
@@ -80,11 +83,17 @@ fn taps(geometry: &ConvGeometry, axis: usize, size: usize, outputs: usize) -> Ve
 
 impl Autocorrelation {
     /// A plan for inputs of `height` × `width` and outputs of `rows` × `columns`, if that takes less than half the operations
-    /// of the product of the patches.
+    /// of the product of the patches, and the matrix that puts the products together is small: a kernel of 11 × 11 with a stride of 4 has
+    /// 14,641 pairs of taps and 9,000 products.
     pub fn plan(geometry: &ConvGeometry, input: [usize; 2], outputs: [usize; 2]) -> Option<Self> {
         let direct = geometry.kernel.iter().product::<usize>().pow(2) * outputs[0] * outputs[1];
         let plan = Self::new(geometry, input, outputs, direct / 2)?;
-        (plan.operations() < direct / 2).then_some(plan)
+        (plan.operations() < direct / 2 && plan.coefficients() <= MOST_COEFFICIENTS).then_some(plan)
+    }
+
+    /// Size of the matrix that puts the products together.
+    fn coefficients(&self) -> usize {
+        self.taps.pow(2) * 2 * self.count
     }
 
     /// Multiplications per sample and C².
@@ -218,21 +227,21 @@ impl Autocorrelation {
         }
         let products = Tensor::cat(products, 1); // [groups, count, C, C]
         let both = Tensor::cat(vec![products.clone(), products.swap_dims(2, 3)], 1);
-        let both = both.reshape([groups, 2 * self.count, inputs * inputs]);
-        let pairs = self.taps * self.taps;
-        let mut coefficients = vec![0.0_f32; pairs * 2 * self.count];
+        // Groups side by side: the coefficients are the same for all.
+        let both = both.permute([1, 0, 2, 3]).reshape([2 * self.count, groups * inputs * inputs]);
+        let mut coefficients = vec![0.0_f32; self.coefficients()];
         for &(pair, product, transposed, coefficient) in &self.terms {
             let column = order[product] + usize::from(transposed) * self.count;
             coefficients[pair * 2 * self.count + column] += coefficient;
         }
-        let coefficients = TensorData::new(coefficients, [1, pairs, 2 * self.count]);
+        let coefficients = TensorData::new(coefficients, [self.taps * self.taps, 2 * self.count]);
         let coefficients =
-            Tensor::<3>::from_data(coefficients.convert_dtype(x.dtype()), (&x.device(), x.dtype()));
-        let blocks = coefficients.repeat_dim(0, groups).matmul(both); // [groups, taps², C²]
+            Tensor::<2>::from_data(coefficients.convert_dtype(x.dtype()), (&x.device(), x.dtype()));
+        let blocks = coefficients.matmul(both); // [taps², groups·C²]
         let width = inputs * self.taps;
         blocks
-            .reshape([groups, self.taps, self.taps, inputs, inputs])
-            .permute([0, 3, 1, 4, 2])
+            .reshape([self.taps, self.taps, groups, inputs, inputs])
+            .permute([2, 3, 0, 4, 1])
             .reshape([groups, width, width])
     }
 }
@@ -295,5 +304,17 @@ mod tests {
         let pointwise =
             ConvGeometry { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], padding: [(0, 0), (0, 0)] };
         assert!(Autocorrelation::plan(&pointwise, [16, 16], [16, 16]).is_none());
+        // Depthwise 7 × 7 as ConvNeXt has it; AlexNet's first layer, whose coefficients would take a gigabyte; a long kernel in one dimension.
+        let square = |kernel, stride, padding| ConvGeometry {
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            padding: [(padding, padding); 2],
+        };
+        let plan = Autocorrelation::plan(&square(7, 1, 3), [14, 14], [14, 14]).unwrap();
+        assert!(plan.coefficients() < MOST_COEFFICIENTS, "{}", plan.coefficients());
+        assert!(Autocorrelation::plan(&square(11, 4, 2), [224, 224], [55, 55]).is_none());
+        let long = ConvGeometry { kernel: [1, 128], padding: [(0, 0); 2], ..square(1, 1, 0) };
+        assert!(Autocorrelation::plan(&long, [1, 4000], [1, 3873]).is_none());
     }
 }

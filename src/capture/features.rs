@@ -53,11 +53,9 @@ impl<M: Module> FrozenModel<M> {
         objective: &O,
     ) -> Result<Tensor<2>, PassError> {
         let samples = indices.len();
-        let scope = CaptureScope::open(ScopeKind::Frozen);
+        // A graph would stay in memory for good: burn frees it in the backward pass alone.
+        let scope = CaptureScope::open(ScopeKind::Inputs);
         drop(objective.try_evaluate(self.model(), batch).map_err(|refused| refused.among(indices))?);
-        if let Some(device) = scope.unsupported() {
-            return Err(PassError::backend(&device));
-        }
         let last = scope.finish().into_iter().rev().find_map(|mut layer| {
             let LayerInput::Features(inputs) = layer.calls.pop()?.input else { return None };
             Some((layer.id, inputs))

@@ -6,6 +6,8 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use sha2::{Digest, Sha256};
 
+use super::layer::type_of_sums;
+
 /// One floating-point parameter of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterInfo {
@@ -17,6 +19,13 @@ pub struct ParameterInfo {
     pub elements: usize,
     /// The lengths of its axes.
     pub shape: Vec<usize>,
+}
+
+impl ParameterInfo {
+    /// The layer whose weight it is: `block1.conv` for `block1.conv.weight`. Where the model is a layer itself, the path as it is.
+    pub(crate) fn layer(&self) -> &str {
+        self.path.strip_suffix(".weight").unwrap_or(&self.path)
+    }
 }
 
 /// The trainable parameters of a model and a fingerprint of everything that its record holds.
@@ -32,7 +41,7 @@ pub struct ModelInventory {
     /// Of each of the parameters the sum of its values with fixed random signs, over their root sum of squares: some ±1, the same for weights
     /// that differ in rounding alone. By path; not of parameters that are next to nothing or not finite.
     pub sketch: BTreeMap<String, f64>,
-    /// The type of the first floating-point value.
+    /// The type in which is computed: that of the first floating-point value, f32 for half precision.
     pub dtype: DType,
 }
 
@@ -61,7 +70,7 @@ impl ModelInventory {
             architecture: hexadecimal(&architecture),
             fingerprint: hexadecimal(&fingerprint),
             sketch: visitor.sketch,
-            dtype: visitor.dtype.unwrap_or(DType::F32),
+            dtype: visitor.dtype.map_or(DType::F32, type_of_sums),
         }
     }
 
@@ -72,20 +81,15 @@ impl ModelInventory {
 
     /// The paths of the layers, by the identity of their weight: `block1.conv` for `block1.conv.weight`.
     pub fn layer_names(&self) -> HashMap<ParamId, String> {
-        self.parameters
-            .iter()
-            .map(|parameter| {
-                let path = parameter.path.strip_suffix(".weight").unwrap_or(&parameter.path);
-                (parameter.id, path.to_owned())
-            })
-            .collect()
+        self.parameters.iter().map(|parameter| (parameter.id, parameter.layer().to_owned())).collect()
     }
 
     /// Inputs of one channel by layer path: kh·kw of a convolution's weight `[out, in, kh, kw]`, 1 for a linear layer.
     pub fn channel_sizes(&self) -> HashMap<String, usize> {
         let layers = self.parameters.iter().filter_map(|parameter| {
-            let layer = parameter.path.strip_suffix(".weight")?;
-            Some((layer.to_owned(), parameter.shape.get(2..).map_or(1, |kernel| kernel.iter().product())))
+            let is_weight = parameter.path.rsplit('.').next() == Some("weight");
+            let channel = parameter.shape.get(2..).map_or(1, |kernel| kernel.iter().product());
+            is_weight.then(|| (parameter.layer().to_owned(), channel))
         });
         layers.collect()
     }

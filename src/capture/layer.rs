@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use burn::module::ParamId;
 use burn::tensor::ops::PadMode;
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{DType, Device, FloatDType, Tensor, s};
 use serde::{Deserialize, Serialize};
 
 use super::autocorrelation::Autocorrelation;
@@ -154,15 +154,32 @@ impl Taken {
     }
 }
 
+/// The type in which values of this one are added up: half precision overflows at 65,504, or has eight bits.
+pub(crate) fn type_of_sums(dtype: DType) -> DType {
+    match dtype {
+        DType::F16 | DType::BF16 => DType::F32,
+        dtype => dtype,
+    }
+}
+
+fn wide<const D: usize>(values: Tensor<D>) -> Tensor<D> {
+    let dtype = type_of_sums(values.dtype());
+    if dtype == values.dtype() { values } else { values.cast(FloatDType::from(dtype)) }
+}
+
 impl LayerCapture {
-    /// Takes the gradients out of the slots. Calls that no backward pass reached are dropped.
+    /// Takes the gradients out of the slots, in f32 where they are in half precision. Calls that no backward pass reached are dropped.
     pub fn into_gradients(self) -> LayerGradients {
         let calls = self
             .calls
             .into_iter()
             .filter_map(|call| {
-                let gradient = collect(&call.like, &call.slot)?;
-                Some(Taken { input: call.input, gradient })
+                let gradient = wide(collect(&call.like, &call.slot)?);
+                let input = match call.input {
+                    LayerInput::Features(x) => LayerInput::Features(wide(x)),
+                    LayerInput::Image(x, geometry) => LayerInput::Image(wide(x), geometry),
+                };
+                Some(Taken { input, gradient })
             })
             .collect();
         LayerGradients { id: self.id, shape: self.shape, calls }

@@ -16,10 +16,13 @@ pub enum ScopeKind {
     /// A training step: the loss will be differentiated with respect to the weights, so every layer that takes part has
     /// a tracked output. A layer that is frozen, or that runs in an inference pass on the side, is left alone.
     Training,
+    /// Inputs alone: no tap and no graph, for forward passes that no backward pass follows.
+    Inputs,
     /// Nothing: a step inside another one that is captured, so that the outer one does not capture it.
     Idle,
     /// A frozen model: no weight requires a gradient, and the graph starts at the output of the first captured layer.
-    /// Backward then computes neither weight gradients nor the gradient of the model's input.
+    /// Backward then computes neither weight gradients nor the gradient of the model's input. Behind that layer tensors are autodiff ones: what a
+    /// model does in training alone must depend on a flag of the module (burn's `Param<Flag>`, as its own layers have), not on the device.
     Frozen,
 }
 
@@ -40,6 +43,15 @@ struct Frame {
     layers: Vec<LayerCapture>,
     refused: Option<Refused>,
     unsupported: Option<Device>,
+}
+
+impl Frame {
+    fn note(&mut self, id: ParamId, shape: LayerShape, call: LayerCall) {
+        match self.layers.iter_mut().find(|layer| layer.id == id) {
+            Some(layer) => layer.calls.push(call),
+            None => self.layers.push(LayerCapture { id, shape, calls: vec![call] }),
+        }
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -121,6 +133,11 @@ pub fn observe<const D: usize>(
     FRAMES.with_borrow_mut(|frames| {
         let Some(frame) = frames.last_mut() else { return output };
         let output = match (output.is_tracked(), frame.kind) {
+            (_, ScopeKind::Inputs) => {
+                let like = Tensor::empty([1, 1, 1], &output.device());
+                frame.note(id, shape, LayerCall { input, like, slot: Slot::default() });
+                return output;
+            }
             (_, ScopeKind::Idle) | (false, ScopeKind::Training) => return output,
             // It may be tracked through its input, but has no gradient of its own.
             (true, ScopeKind::Training) if !weight.is_require_grad() => return output,
@@ -136,11 +153,7 @@ pub fn observe<const D: usize>(
         let output = tap(output, &slot);
         // A value of its own: a clone of the output would keep the forward pass from working in place.
         let like = Tensor::empty([1, 1, 1], &output.device().inner());
-        let call = LayerCall { input, like, slot };
-        match frame.layers.iter_mut().find(|layer| layer.id == id) {
-            Some(layer) => layer.calls.push(call),
-            None => frame.layers.push(LayerCapture { id, shape, calls: vec![call] }),
-        }
+        frame.note(id, shape, LayerCall { input, like, slot });
         output
     })
 }

@@ -87,7 +87,8 @@ impl KroneckerFactors {
     }
 
     /// EK-FAC: replaces λS_i·λA_j by L, the mean over samples of the squared sample gradient in the eigenbasis, from one
-    /// pass over the samples at `indices` (George et al. 2018, arXiv 1806.03884).
+    /// pass over the samples at `indices` (George et al. 2018, arXiv 1806.03884). Layers that take part in training alone, such as a second head
+    /// for an auxiliary loss, are not reached by it, and left out of the factors.
     ///
     /// # Errors
     /// [`FactorError::OtherModel`] if the factors are not the model's; those of the pass; [`FactorError::NotFinite`].
@@ -144,6 +145,7 @@ impl KroneckerFactors {
                 factors.corrected = Some(corrected);
             }
         }
+        self.layers.retain(|_, factors| factors.corrected.is_some());
         self.provenance.eigenvalue_samples = indices.len();
         Ok(())
     }

@@ -217,18 +217,21 @@ impl KroneckerFactors {
         self.layers.values().all(|layer| layer.corrected.is_some())
     }
 
-    /// With these eigenvalues, corrected on so many samples; `None` unless there are some of the right size for every layer and no other.
+    /// With these eigenvalues, corrected on so many samples, and without layers that have none; `None` unless there are some, all of the right size
+    /// and of layers of these factors.
     pub(crate) fn with_corrected(
         &self,
         eigenvalues: BTreeMap<String, MatrixStack>,
         samples: usize,
     ) -> Option<Self> {
-        if !eigenvalues.keys().eq(self.layers.keys()) {
+        let layers = eigenvalues.into_iter().map(|(layer, corrected)| {
+            let factors = LayerFactors { corrected: Some(corrected), ..self.layers.get(&layer)?.clone() };
+            Some((layer, factors))
+        });
+        let layers: BTreeMap<String, LayerFactors> = layers.collect::<Option<_>>()?;
+        if layers.is_empty() {
             return None;
         }
-        let layers = self.layers.iter().zip(eigenvalues).map(|((layer, factors), (_, corrected))| {
-            (layer.clone(), LayerFactors { corrected: Some(corrected), ..factors.clone() })
-        });
         let provenance = Provenance { eigenvalue_samples: samples, ..self.provenance.clone() };
         Self::from_layers(layers, provenance).ok()
     }

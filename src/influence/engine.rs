@@ -152,7 +152,8 @@ impl<'a, M: Module> Influence<'a, M> {
         Ok(Self { workers, ..self })
     }
 
-    /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's.
+    /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's, or in
+    /// some passes ([`QueryStorage`]) those of one layer.
     pub fn with_query_storage(self, storage: QueryStorage) -> Self {
         Self { storage, ..self }
     }

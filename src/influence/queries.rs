@@ -23,9 +23,10 @@ pub enum QueryStorage {
     /// As they are computed.
     #[default]
     Full,
-    /// In bfloat16, see [`Queries::in_bf16`].
+    /// In bfloat16, see [`Queries::in_bf16`]. A pass converts those of one layer at a time back.
     Bf16,
-    /// Each layer's matrix as a product of this rank, see [`Queries::low_rank`].
+    /// Each layer's matrix as a product of this rank, see [`Queries::low_rank`]. Passes for cosines (all of an audit's) and for self-influence
+    /// multiply those of one layer at a time out: queries × its parameters in full, beside the products of all layers.
     LowRank(usize),
 }
 

@@ -156,6 +156,12 @@ pub enum LabError {
         /// The rate given.
         rate: f64,
     },
+    /// The part to keep for validation is not a fraction.
+    #[error("the part for validation, {share}, is not between 0 and 1 (exclusive): give 0.1 for a tenth")]
+    Share {
+        /// The part given.
+        share: f64,
+    },
     /// Victim and target are the same class.
     #[error("victim and target are both class {class}: relabelling would change nothing")]
     SameClass {

@@ -181,7 +181,7 @@ impl Collector {
         let step = state.stats.steps;
         let is_alone = state.is_alone(std::thread::current().id());
         let collects = step
-            .checked_sub(self.config.warmup_steps + 1)
+            .checked_sub(self.config.warmup_steps.saturating_add(1))
             .is_some_and(|past| is_due(past, self.config.every, is_alone));
         let scope = match collects {
             true => StepScope::Collects(CaptureScope::open(ScopeKind::Training)),
@@ -227,6 +227,7 @@ impl Collector {
         let (basis_step, squares) = self.squared_gradients(&layers, samples, scale);
         let (broken, squares_are_finite) = check_finite(&sums, &squares);
         let mut state = self.lock();
+        let mut due = None;
         match broken {
             Some(id) => state.skip(step, &id),
             None => {
@@ -244,8 +245,15 @@ impl Collector {
                 state.latest = state.latest.max(step);
                 state.stats.collected_steps += 1;
                 state.stats.samples += seen.min(samples);
-                self.renew_bases(&mut state, step);
+                due = self.covariances_for_bases(&mut state, step);
             }
+        }
+        if let Some(due) = due {
+            // It takes long, and on rayon's threads it may run other work meanwhile, another step among it.
+            drop(state);
+            let bases = self.fix_bases(due, step);
+            state = self.lock();
+            state.install_bases(bases, step);
         }
         state.stats.elapsed += start.elapsed();
     }

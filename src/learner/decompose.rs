@@ -126,25 +126,42 @@ impl Collector {
         Ok(covariances)
     }
 
-    /// Fixes eigenbases from the covariances so far for the steps that follow, if it is time.
-    pub(super) fn renew_bases(&self, state: &mut State, step: usize) {
+    /// The covariances so far, if it is time to fix eigenbases from them for the steps that follow, and nobody is at it.
+    pub(super) fn covariances_for_bases(&self, state: &mut State, step: usize) -> Option<ForBases> {
         let before = state.bases.as_ref().map_or(self.config.warmup_steps, |bases| bases.step);
-        if self.config.basis_every.is_none_or(|every| step < every + before) {
-            return;
+        let is_due = self.config.basis_every.is_some_and(|every| step >= every.saturating_add(before));
+        if !is_due || state.fixes_bases {
+            return None;
         }
-        match self.fix_bases(state, step) {
-            Ok(bases) => state.earlier_bases = state.bases.replace(bases),
-            Err(error) => tracing::warn!(step, %error, "no new eigenbases: those before are kept"),
-        }
-    }
-
-    fn fix_bases(&self, state: &mut State, step: usize) -> Result<FixedBases, FactorError> {
-        let _span = tracing::debug_span!("fix_bases", step).entered();
+        state.fixes_bases = true;
         let names: Names = state.layers.keys().map(|id| (*id, state.name(id))).collect();
         let channels = channels(state, &names);
-        let mut layers = self.decompose(self.covariances(state, &names)?, &channels)?;
+        Some(ForBases { covariances: self.covariances(state, &names), names, channels })
+    }
+
+    pub(super) fn fix_bases(&self, due: ForBases, step: usize) -> Result<FixedBases, FactorError> {
+        let _span = tracing::debug_span!("fix_bases", step).entered();
+        let ForBases { covariances, names, channels } = due;
+        let mut layers = self.decompose(covariances?, &channels)?;
         let layers = names.into_iter().filter_map(|(id, layer)| Some((id, layers.remove(&layer)?)));
         Ok(FixedBases::new(step, layers))
+    }
+}
+
+/// What eigenbases are fixed from.
+pub(super) struct ForBases {
+    covariances: Result<BTreeMap<String, LayerCovariances>, FactorError>,
+    names: Names,
+    channels: HashMap<String, usize>,
+}
+
+impl State {
+    pub(super) fn install_bases(&mut self, bases: Result<FixedBases, FactorError>, step: usize) {
+        self.fixes_bases = false;
+        match bases {
+            Ok(bases) => self.earlier_bases = self.bases.replace(bases),
+            Err(error) => tracing::warn!(step, %error, "no new eigenbases: those before are kept"),
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct State {
     /// The eigenbases in which squared gradients are summed now, and those before them.
     pub bases: Option<FixedBases>,
     pub earlier_bases: Option<FixedBases>,
+    /// Whether a thread is at new ones.
+    pub fixes_bases: bool,
     /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
     pub origin: usize,
     /// The latest step collected.

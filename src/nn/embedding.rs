@@ -9,7 +9,8 @@ use crate::capture::{self, LayerInput, LayerShape, Refused};
 
 /// The largest number of embedding vectors that is captured.
 ///
-/// Inputs are unfolded to one-hot vectors of this length, and their covariance (diagonal: the tokens' frequencies) is kept as
+/// Inputs are unfolded to one-hot vectors of this length, batch × positions × vectors values at each step that is collected and in each batch of a
+/// pass (512 MiB in f32 for 64 texts of 512 tokens), and their covariance (diagonal: the tokens' frequencies) is kept as
 /// a full matrix: 128 MiB in f64, its eigenvectors as much again.
 pub const MAX_EMBEDDINGS: usize = 4096;
 

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use serde::Deserialize;
 
 use super::caveats::PLAIN_IMAGES;
-use super::table::{counted, one_line, percent};
+use super::table::{counted, grouped, one_line, percent};
 use super::{AuditRecord, Verdict};
 
 /// When a saved audit passes.
@@ -146,7 +146,8 @@ impl Gate {
             if flagged <= limit { &mut kept } else { &mut exceeded }.push(text);
         }
         if let Some(limit) = self.max_flagged_share {
-            let text = format!("max_flagged_share allows up to {} of {samples}", percent(limit));
+            let most = grouped((limit * samples as f64).floor().max(0.0) as usize);
+            let text = format!("max_flagged_share ({limit}) allows up to {most} of {}", grouped(samples));
             let share = flagged as f64 / samples as f64; // NaN, which keeps to no limit, for no samples
             if share <= limit { &mut kept } else { &mut exceeded }.push(text);
         }
@@ -179,7 +180,12 @@ impl Gate {
             ));
         }
         if self.covers_too_little(record) {
-            let (covered, least) = (percent(record.model.coverage()), percent(self.min_coverage));
+            let texts = (percent(record.model.coverage()), percent(self.min_coverage));
+            let (covered, least) = match texts.0 == texts.1 {
+                // Too near each other for a rounded text.
+                true => (record.model.coverage().to_string(), self.min_coverage.to_string()),
+                false => texts,
+            };
             doubt(format!(
                 "{covered} of the parameters are covered, and min_coverage is {least}: capture more of the layers, or lower it \
                  (--min-coverage, min_coverage in the gate's file)"

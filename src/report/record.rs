@@ -163,6 +163,20 @@ pub struct SuspectRecord {
 }
 
 impl SuspectRecord {
+    /// Whether something speaks for the mistake of which the audit can't tell.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.note.is_some() && self.verdict != Verdict::Poisoned
+    }
+
+    /// Its place where not all can be shown: the least first.
+    pub(super) fn interest(&self) -> u8 {
+        match self.verdict {
+            Verdict::Poisoned => 0,
+            _ if self.is_in_doubt() => 1,
+            Verdict::Clean | Verdict::Inconclusive => 2,
+        }
+    }
+
     /// Copies that differ, with their places among all: some changes, such as a flip, have no parameters and are drawn more than once, which
     /// matters to the published rule (each copy has a label of its own) and to nobody who looks at them.
     pub(super) fn distinct_copies(&self) -> Vec<(usize, &CopyRecord)> {

@@ -106,10 +106,22 @@ pub(super) fn number(value: f64) -> String {
 pub(super) fn duration(seconds: f64) -> String {
     // Minutes are made of whole seconds, so that 119.7 s is not "1 min 60 s".
     let whole = seconds.round() as u64;
-    match seconds {
-        s if !s.is_finite() => "n/a".to_owned(),
-        ..60.0 => format!("{seconds:.1} s"),
-        ..3600.0 => format!("{} min {} s", whole / 60, whole % 60),
+    match whole {
+        _ if !seconds.is_finite() => "n/a".to_owned(),
+        _ if seconds < 59.95 => format!("{seconds:.1} s"),
+        0..3600 => format!("{} min {} s", whole / 60, whole % 60),
         _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn no_duration_has_sixty_of_anything() {
+        let told = [59.94, 59.96, 119.7, 3599.4, 3599.7, 7199.6].map(duration);
+        assert_eq!(told, ["59.9 s", "1 min 0 s", "2 min 0 s", "59 min 59 s", "1 h 0 min", "2 h 0 min"]);
+        assert_eq!(duration(f64::NAN), "n/a");
     }
 }

@@ -202,7 +202,9 @@ fn highest(record: &AuditRecord, out: &mut String) {
     if record.verdict == Verdict::Poisoned {
         return;
     }
-    for (suspect, evidence) in record.suspects.iter().zip(&record.evidence.suspects).take(TOP) {
+    let mut all: Vec<_> = record.suspects.iter().zip(&record.evidence.suspects).collect();
+    all.sort_by_key(|(suspect, _)| suspect.interest());
+    for (suspect, evidence) in all.into_iter().take(TOP) {
         let samples: Vec<_> = evidence.highest_clean.iter().map(|sample| printable(&sample.id)).collect();
         let id = printable(&suspect.id);
         let nothing = match (suspect.verdict, &suspect.note) {

@@ -8,6 +8,7 @@ use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Suspect};
 use burn_delta_influence::capture::{FrozenModel, ModelInventory};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{Classifier, CrossEntropy, ImageSource};
+use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::nn::conv::{Conv1d, Conv1dConfig};
 use burn_delta_influence::nn::{Linear, LinearConfig};
 use std::collections::BTreeSet;
@@ -49,6 +50,42 @@ impl Classifier for Mixed {
         let features = self.norm.forward(self.conv.forward(hidden.swap_dims(1, 2))); // [batch, 2, 3]
         self.head.forward(self.plain.forward(features.reshape([batch, 6])))
     }
+}
+
+/// A second head that takes part in training alone.
+#[derive(Module, Debug)]
+struct TwoHeads {
+    tiny: Tiny,
+    aux: Linear,
+}
+
+impl Classifier for TwoHeads {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        self.tiny.logits(images)
+    }
+}
+
+#[test]
+fn a_head_that_takes_part_in_training_alone_is_left_out_and_listed() {
+    let device = Device::flex().autodiff();
+    let model = TwoHeads { tiny: Tiny::new(&device), aux: LinearConfig::new(CLASSES, 3).init(&device) };
+    let data = samples(240);
+    let collector = Collector::new(CollectorConfig::new().with_warmup_steps(0).with_every(1)).unwrap();
+    for batch in data.chunks(24) {
+        let pixels: Vec<f32> = batch.iter().flat_map(|sample| sample.image.pixels().to_vec()).collect();
+        let images = Tensor::<4>::from_data(TensorData::new(pixels, [24, 1, 2, 2]), &device);
+        let _step = collector.step(24);
+        let auxiliary = model.aux.forward(images.clone().reshape([24, CLASSES])).square().mean();
+        let _ = (model.logits(images).square().mean() + auxiliary).backward();
+    }
+    let factors = collector.factors(&model).unwrap();
+    assert_eq!(factors.layers().count(), 2);
+    let data = set(data);
+    // An image whose brightest pixel is not its class; the model takes it for that.
+    let suspect = Suspect::new(image([0.1, 0.9, 0.2, 0.85]), 1);
+    let config = AuditConfig { copies: 4, pass: quiet(), ..AuditConfig::new() };
+    let audit = DeltaAudit::new(config).run(&model, &factors, &data, &[suspect]).unwrap();
+    assert_eq!(audit.record.model.not_covered, ["aux.weight", "aux.bias"]);
 }
 
 #[test]

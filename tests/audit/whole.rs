@@ -228,7 +228,9 @@ fn the_poison_is_forgotten_without_the_flagged_samples() {
     let audit = DeltaAudit::new(config());
     let again = audit.recheck(&unlearned.model, &factors, &cleaned, suspects).unwrap();
     assert_eq!(again.verdict(), Verdict::Clean, "{}", again.summary());
-    assert_ne!(again.record.suspects[0].predicted, TARGET);
+    let told = &again.record.suspects[0];
+    assert_ne!(told.predicted, TARGET);
+    assert!(told.confidence < 0.5, "that in the wrong label, not in the answer: {}", told.confidence);
     let refused = audit.run(&unlearned.model, &factors, &cleaned, suspects).unwrap_err().to_string();
     assert!(refused.contains("give the label that it predicts wrongly"), "{refused}");
     let old = audit.recheck(&case.model, &case.factors, &case.data, suspects).unwrap();

@@ -7,6 +7,7 @@ use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{Damping, Influence, InfluenceError, Preconditioner};
 use burn_delta_influence::learner::{Collector, CollectorConfig, CollectorError};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::training::*;
 
@@ -176,6 +177,45 @@ fn a_hand_written_loop_cuts_no_channel_of_a_convolution() {
         let inside = |block: &std::ops::Range<usize>| nonzero.iter().all(|row| block.contains(row));
         assert!(blocks.iter().any(inside), "column {column} mixes channels: rows {nonzero:?}");
     }
+}
+
+/// Workers on rayon's threads: one that waits for its part of a decomposition may take up another's step meanwhile.
+#[test]
+fn bases_are_fixed_while_others_train_on_the_same_threads() {
+    let (done, waits) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let model = Net::new(7, &device());
+        let collector = Collector::new(config().with_basis_every(Some(1))).unwrap();
+        let data = items(8, 1);
+        pool.install(|| {
+            (0..400).into_par_iter().for_each(|_| {
+                let _step = collector.step(data.len());
+                let _ = loss(&model, &batch(&data, &device())).mean().backward();
+            });
+        });
+        done.send(collector.factors(&model).unwrap().is_corrected()).unwrap();
+    });
+    let corrected = waits.recv_timeout(std::time::Duration::from_secs(120));
+    assert_eq!(corrected, Ok(true), "the threads wait for each other");
+}
+
+#[test]
+fn settings_beyond_any_training_never_come_about() {
+    let never = [config().with_warmup_steps(usize::MAX), config().with_basis_every(Some(usize::MAX))];
+    let data = items(8, 1);
+    let counts = never.map(|config| {
+        let (model, collector) = (Net::new(7, &device()), Collector::new(config).unwrap());
+        for _ in 0..12 {
+            let _step = collector.step(data.len());
+            let _ = loss(&model, &batch(&data, &device())).mean().backward();
+        }
+        (
+            collector.stats().collected_steps > 0,
+            collector.factors(&model).is_ok_and(|factors| factors.is_corrected()),
+        )
+    });
+    assert_eq!(counts, [(false, false), (true, false)]);
 }
 
 #[test]

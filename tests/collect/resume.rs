@@ -298,6 +298,23 @@ fn assert_says(error: &CheckpointError, parts: &[&str]) {
 }
 
 #[test]
+fn a_model_that_is_a_layer_itself_finds_its_file_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collector.safetensors");
+    let model = burn_delta_influence::nn::LinearConfig::new(3, 2).init(&device());
+    let collector = || Collector::new(config().with_warmup_steps(0).with_every(1)).unwrap();
+    let first = collector();
+    {
+        let _step = first.step(4);
+        let _ = model.forward(burn::tensor::Tensor::<2>::ones([4, 3], &device())).square().mean().backward();
+    }
+    first.save(&path, &model).unwrap();
+    let second = collector();
+    second.load(&path, &model).unwrap();
+    assert!(second.factors(&model).unwrap() == first.factors(&model).unwrap());
+}
+
+#[test]
 fn a_file_of_another_model_or_with_other_settings_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     run(config(), folder.path(), None, 2);

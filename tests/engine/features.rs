@@ -45,6 +45,17 @@ fn last_hidden_activations_come_in_order() {
     }
 }
 
+#[test]
+fn no_graph_is_built_that_nothing_would_free() {
+    let (model, items) = (Net::new(1, &Device::default()), Items(items(11, 2)));
+    let untracked = |model: &Net, batch: &Batch| {
+        let logits = model.logits(batch.x.clone());
+        assert!(!logits.is_tracked() && !logits.device().is_autodiff());
+        logits
+    };
+    assert_eq!(features(&model, &items, &[0, 1, 2, 3, 4], untracked).unwrap().0.len(), 5);
+}
+
 #[derive(Module, Debug)]
 struct Other {
     linear: Linear,

@@ -224,6 +224,10 @@ fn an_attack_on_the_folder_is_measured_and_folders_of_its_own_are_for_validation
         let other = ["--poison-rate", "0.1", "--width", "2", "--trained"];
         let output = run(folder.path(), &out, &[&attack[..6], &other].concat());
         assert_refused(&output, &["trained-on.json", "--poison-rate 0.05, not 0.1", "without --trained"]);
+        // The network would take pictures of another size.
+        let other = ["--poison-rate", "0.05", "--side", "24", "--width", "2", "--trained"];
+        let output = run(folder.path(), &out, &[&attack[..6], &other].concat());
+        assert_refused(&output, &["trained-on.json", "--side 32, not 24", "without --trained"]);
         fs::remove_dir_all(folder.path().join(part)).unwrap();
     }
 }

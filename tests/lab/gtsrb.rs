@@ -76,7 +76,7 @@ fn no_track_is_on_both_sides_of_the_split() {
     assert_eq!(reader.split(0.3, 7).unwrap(), (train, valid.clone()));
     assert_ne!(tracks(&reader.split(0.3, 8).unwrap().1.samples), tracks(&valid.samples));
     for share in [0.0, 1.0, f64::NAN] {
-        assert!(matches!(reader.split(share, 0), Err(LabError::Rate { .. })));
+        assert!(matches!(reader.split(share, 0), Err(LabError::Share { .. })));
     }
 }
 

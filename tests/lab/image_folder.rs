@@ -166,7 +166,7 @@ fn the_split_keeps_every_class_on_both_sides() {
     expected.sort();
     assert_eq!(all, expected);
     assert_eq!(ids(&data.split(0.2, 5).unwrap().1), ids(&valid));
-    assert!(matches!(data.split(1.5, 5), Err(LabError::Rate { .. })));
+    assert!(matches!(data.split(1.5, 5), Err(LabError::Share { .. })));
 }
 
 #[test]

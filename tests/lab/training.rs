@@ -13,7 +13,7 @@ use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{
     Checkpoints, TrainingConfig, train, train_continued, train_watched,
 };
-use burn_delta_influence::learner::{Collector, CollectorConfig};
+use burn_delta_influence::learner::{Collector, CollectorConfig, Trained};
 use burn_delta_influence::samples::{Image, LabeledImage, LabeledSample};
 use burn_delta_influence::unlearn::{Probe, branch_checkpoint};
 
@@ -165,6 +165,37 @@ fn a_training_goes_on_after_the_last_epoch_that_is_whole() {
     trained.unwrap();
     assert!((5.0..5.5).contains(&passes), "one pass, and all four epochs: {passes}");
     assert!(!folder.exists());
+}
+
+#[test]
+fn a_folder_that_holds_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    train(network(), data(), &config(folder.path(), Checkpoints::Keep(EPOCHS))).unwrap();
+    let kept = names(&folder.path().join("checkpoint"));
+    let said = train_continued(network(), data(), &config(folder.path(), Checkpoints::None)).unwrap_err();
+    let said = said.to_string();
+    assert!(said.contains(folder.path().to_str().unwrap()) && said.contains("a folder of its own"), "{said}");
+    assert_eq!(names(&folder.path().join("checkpoint")), kept);
+}
+
+#[test]
+fn a_collector_goes_on_from_a_checkpoint_with_what_it_had() {
+    let settings = || CollectorConfig::new().with_every(1).with_warmup_steps(4);
+    let watched = |folder: &Path, checkpoints| {
+        let collector = Collector::new(settings()).unwrap();
+        train_watched(seeded(1, network), data(), &config(folder, checkpoints), &collector)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let once = watched(folder.path(), Checkpoints::Keep(EPOCHS)).unwrap();
+    let resumed = watched(folder.path(), Checkpoints::From { epoch: 2, keep: EPOCHS }).unwrap();
+    let steps = |trained: &Trained<ResNet9>| trained.factors.provenance().collected_steps;
+    assert_eq!(steps(&once), EPOCHS * 10 - 4);
+    assert_eq!(steps(&resumed), steps(&once));
+    // burn's checkpoint alone is not enough.
+    std::fs::remove_file(folder.path().join("checkpoint/collector-2.safetensors")).unwrap();
+    let said =
+        watched(folder.path(), Checkpoints::From { epoch: 2, keep: EPOCHS }).err().unwrap().to_string();
+    assert!(said.contains("collector-2.safetensors"), "{said}");
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -66,6 +66,14 @@ fn every_limit_that_is_given_must_hold() {
     let (outcome, why) = why(&gate(Some(99), Some(0.01)), &record);
     assert_eq!(outcome, Outcome::Poisoned);
     assert!(why.contains("100 flagged samples, and max_flagged allows up to 99"), "{why}");
+    // A share is told as what it allows.
+    let mut few = record.clone();
+    few.data.samples = 50_000;
+    let (_, why) = self::why(&gate(None, Some(0.0005)), &few);
+    assert!(
+        why.contains("100 flagged samples, and max_flagged_share (0.0005) allows up to 25 of 50,000"),
+        "{why}"
+    );
     // No number is no limit that anything keeps to.
     assert_eq!(self::outcome(&gate(None, Some(f64::NAN)), &record), Outcome::Poisoned);
 }

@@ -9,7 +9,7 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, Suspe
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
-    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html, save_json,
+    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html, save_json, summary,
 };
 
 use crate::pages::{HANDLER, SCRIPT, audit, names};
@@ -219,6 +219,22 @@ fn every_verdict_has_its_sentence_and_its_advice() {
         assert_eq!(page.contains("Not flagged, but it speaks for the mistake"), in_doubt, "{verdict}");
         assert!(!in_doubt || !page.contains("stands out behind") && !page.contains("as natural as others"));
     }
+}
+
+#[test]
+fn of_suspects_of_one_label_the_page_shows_what_speaks_for_the_one_in_doubt() {
+    let (mut record, _) = audit(Verdict::Clean, 60, 0);
+    let (mut first, mut in_doubt) = (record.suspects[0].clone(), record.suspects[0].clone());
+    assert!(first.note.take().is_some());
+    (first.id, in_doubt.id) = ("first".into(), "in-doubt".into());
+    // Beyond those that are shown, if they were shown in the record's order.
+    record.suspects = vec![first; 30];
+    record.suspects[29] = in_doubt;
+    record.evidence.suspects = vec![record.evidence.suspects[0].clone(); 30];
+    let page = HtmlReport::new(&record).to_html();
+    assert!(page.contains("Not flagged, but it speaks for the mistake"));
+    assert!(page.contains("with their scores for “in-doubt”") && page.contains("in-doubt: clean"));
+    assert!(summary(&record).contains("nothing is flagged behind in-doubt"), "{}", summary(&record));
 }
 
 #[test]

@@ -104,11 +104,11 @@ impl Gtsrb {
     /// is in both parts, one with a single track in the first only.
     ///
     /// # Errors
-    /// As [`train`](Self::train); [`LabError::Rate`] for a share outside 0 to 1 (exclusive); [`LabError::List`] for an image whose
+    /// As [`train`](Self::train); [`LabError::Share`] for a share outside 0 to 1 (exclusive); [`LabError::List`] for an image whose
     /// name tells no track.
     pub fn split(&self, validation: f64, seed: u64) -> Result<(Loaded, Loaded), LabError> {
         if !(validation > 0.0 && validation < 1.0) {
-            return Err(LabError::Rate { rate: validation });
+            return Err(LabError::Share { share: validation });
         }
         let pictures = self.list(TRAIN_LIST)?;
         let mut tracks: BTreeMap<usize, BTreeSet<String>> = BTreeMap::new();

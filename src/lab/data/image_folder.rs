@@ -115,10 +115,10 @@ impl ImageFolder {
     /// both.
     ///
     /// # Errors
-    /// [`LabError::Rate`] for a share outside 0 to 1 (exclusive).
+    /// [`LabError::Share`] for a share outside 0 to 1 (exclusive).
     pub fn split(&self, validation: f64, seed: u64) -> Result<(Self, Self), LabError> {
         if !(validation > 0.0 && validation < 1.0) {
-            return Err(LabError::Rate { rate: validation });
+            return Err(LabError::Share { share: validation });
         }
         let mut by_class: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, picture) in self.pictures.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! A training that goes on where it was killed.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::data::dataset::Dataset;
@@ -20,7 +21,7 @@ const RUN: &str = "run.txt";
 /// Epochs kept: where a process is killed while it writes the last one, the one before is whole.
 const KEPT: usize = 2;
 
-/// [`train`], with weights, optimizer and learning rates kept after each epoch in the configuration's folder, which is to have nothing else in
+/// [`train`], with weights, optimizer and learning rates kept after each epoch in the configuration's folder, which must have nothing else in
 /// it: the same call goes on after the last epoch that is complete there when the process was killed or the training interrupted.
 /// A run of another model, other samples or other settings begins anew, in place of the one whose files it finds. They are removed in the end.
 /// burn's loaders begin their shuffling anew, so that the weights are those of another order of the samples than without the break.
@@ -28,7 +29,7 @@ const KEPT: usize = 2;
 /// All samples are read once more, to know them again.
 ///
 /// # Errors
-/// As [`train`]; [`LabError::Training`] for a checkpoint that is damaged, by name.
+/// As [`train`]; [`LabError::Training`] for a checkpoint that is damaged, by name, and for a folder that is not of such a training and not empty.
 pub fn train_continued<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
     M: LearnerModel
@@ -40,8 +41,14 @@ where
     let folder = &config.directory;
     let failed = |error: std::io::Error| LabError::Training(format!("{}: {error}", folder.display()));
     let run = run(&model, &data, config)?;
-    let is_ours = std::fs::read_to_string(folder.join(RUN)).is_ok_and(|text| text == run);
-    if !is_ours {
+    let earlier = std::fs::read_to_string(folder.join(RUN)).ok();
+    if earlier.is_none() && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(LabError::Training(format!(
+            "{}: there is something in this folder, from which a training that can go on would remove what it keeps: give it a folder of its own",
+            folder.display()
+        )));
+    }
+    if earlier.as_ref() != Some(&run) {
         clear(folder).map_err(failed)?;
         std::fs::create_dir_all(folder).map_err(failed)?;
         write_whole(&folder.join(RUN), run.as_bytes()).map_err(failed)?;
@@ -85,16 +92,17 @@ fn is_complete(folder: &Path, epoch: usize) -> bool {
     files(folder, epoch).iter().all(|file| file.is_file())
 }
 
-/// Removes what a training left in its folder, and the folder where nothing else is in it. The file that names the run is the first to go.
+/// Removes what a training left in its folder, and the folder where nothing else is in it. The file that names the run is the last to go: while
+/// it is there, the rest is known to be a training's.
 fn clear(folder: &Path) -> std::io::Result<()> {
     let there = |result: std::io::Result<()>| match result {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,
     };
-    there(std::fs::remove_file(folder.join(RUN)))?;
     for name in ["checkpoint", "train", "valid"] {
         there(std::fs::remove_dir_all(folder.join(name)))?;
     }
+    there(std::fs::remove_file(folder.join(RUN)))?;
     let _ = std::fs::remove_dir(folder);
     Ok(())
 }

@@ -132,7 +132,13 @@ where
     I: LabeledSample + std::fmt::Debug + 'static,
     D: Dataset<I> + 'static,
 {
-    let result = launch(model, data, config)?;
+    let result = launch(model, data, config, |training, keep, from| {
+        let training = training.with_default_checkpointers().with_checkpointing_strategy(keep);
+        Ok(match from {
+            Some(epoch) => training.checkpoint(epoch),
+            None => training,
+        })
+    })?;
     match (result.error, result.interrupted) {
         (Some(error), _) => Err(LabError::Training(error.to_string())),
         (None, Some(stop)) => {
@@ -143,7 +149,7 @@ where
     }
 }
 
-/// Trains `model` on `data` while `collector` gathers its factors.
+/// Trains `model` on `data` while `collector` gathers its factors. What it gathered is kept with each checkpoint, and gone on from.
 ///
 /// # Errors
 /// As [`train`]; those of [`Collector::finish`].
@@ -160,7 +166,17 @@ where
     I: LabeledSample + std::fmt::Debug + 'static,
     D: Dataset<I> + 'static,
 {
-    let result = launch(collector.watch(model), data, config)?;
+    let (like, folder) = (model.clone(), &config.directory);
+    let result = launch(collector.watch(model), data, config, |training, keep, from| {
+        let strategy = collector.checkpoints(folder).with_strategy(keep);
+        let training = training.with_default_checkpointers().with_checkpointing_strategy(strategy);
+        match from {
+            Some(epoch) => collector
+                .resume(training, folder, epoch, &like)
+                .map_err(|error| LabError::Training(error.to_string())),
+            None => Ok(training),
+        }
+    })?;
     collector.finish(result).map_err(|unfinished| LabError::Training(unfinished.reason.to_string()))
 }
 
@@ -176,7 +192,17 @@ fn workers<I: LabeledSample, D: Dataset<I>>(data: &Guarded<D, I>, batch_size: us
     usize::from(ahead <= MOST_AHEAD)
 }
 
-fn launch<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<LearningResult<M>, LabError>
+/// `checkpoint` has a training keep some, and go on from one of an epoch.
+fn launch<M, I, D>(
+    model: M,
+    data: D,
+    config: &TrainingConfig,
+    checkpoint: impl FnOnce(
+        SupervisedTraining<M>,
+        KeepLastNCheckpoints,
+        Option<usize>,
+    ) -> Result<SupervisedTraining<M>, LabError>,
+) -> Result<LearningResult<M>, LabError>
 where
     M: LearnerModel
         + TrainStep<Input = LabeledBatch, Output = ClassificationOutput>
@@ -235,13 +261,7 @@ where
         Checkpoints::From { epoch, keep } => (Some(epoch), Some(keep)),
     };
     let training = match keep {
-        Some(keep) => training
-            .with_default_checkpointers()
-            .with_checkpointing_strategy(KeepLastNCheckpoints::new(keep.max(1))),
-        None => training,
-    };
-    let training = match from {
-        Some(epoch) => training.checkpoint(epoch),
+        Some(keep) => checkpoint(training, KeepLastNCheckpoints::new(keep.max(1)), from)?,
         None => training,
     };
     let result = training

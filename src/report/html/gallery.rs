@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
+use super::HtmlReport;
 use super::escape::{Attributes, Html};
 use super::picture::Picture;
 use super::words::{p_value, score};
-use super::{HtmlReport, MOST_SUSPECTS};
 use crate::report::table::{grouped, printable};
-use crate::report::{FlaggedRecord, NeighbourRecord, Verdict};
+use crate::report::{FlaggedRecord, NeighbourRecord};
 
 /// Flagged images that are shown at once; the script's page has the same size.
 const PAGE: usize = 200;
@@ -169,13 +169,13 @@ fn flagged_item<'a>(report: &'a HtmlReport<'_>, rank: usize, entry: &FlaggedReco
     Item { picture, title: format!("Training image {}", entry.index), caption, values, data }
 }
 
-/// Suspects by whose labels others are shown: one for each label.
+/// Suspects by whose labels others are shown: the first of each label.
 fn contrasted<'a>(report: &'a HtmlReport<'_>) -> impl Iterator<Item = usize> + 'a {
     let record = report.record;
     let mut seen = BTreeSet::new();
-    let evidence = record.evidence.suspects.iter().zip(&record.suspects).take(MOST_SUSPECTS).enumerate();
-    evidence.filter_map(move |(number, (evidence, suspect))| {
-        (!evidence.highest_clean.is_empty() && seen.insert(suspect.label)).then_some(number)
+    report.shown.iter().copied().filter(move |&number| {
+        let has_some = record.evidence.suspects.get(number).is_some_and(|of| !of.highest_clean.is_empty());
+        has_some && seen.insert(record.suspects[number].label)
     })
 }
 
@@ -199,8 +199,7 @@ pub(super) fn neighbours(report: &HtmlReport<'_>, html: &mut Html) {
             ),
         );
         // Where the audit can't tell, these are what to look at.
-        let in_doubt = suspect.note.is_some() && suspect.verdict != Verdict::Poisoned;
-        let highest = match in_doubt {
+        let highest = match suspect.is_in_doubt() {
             true => {
                 "Not flagged, but it speaks for the mistake: is there something on it that does not belong to its label?"
             }

@@ -78,13 +78,19 @@ pub struct HtmlReport<'a> {
     names: ClassNames<'a>,
     /// Of flagged samples and their neighbours, by index.
     training: Option<BTreeMap<usize, Picture>>,
-    suspects: Vec<Shown>,
+    /// Positions of the suspects that are shown: those behind which something was flagged, those of which the audit can't tell, the others.
+    shown: Vec<usize>,
+    /// By position.
+    suspects: BTreeMap<usize, Shown>,
 }
 
 impl<'a> HtmlReport<'a> {
     /// The page without pictures. It has the record's names of the classes.
     pub fn new(record: &'a AuditRecord) -> Self {
-        Self { record, names: record.names(), training: None, suspects: Vec::new() }
+        let mut shown: Vec<usize> = (0..record.suspects.len()).collect();
+        shown.sort_by_key(|&number| record.suspects[number].interest());
+        shown.truncate(MOST_SUSPECTS);
+        Self { record, names: record.names(), training: None, shown, suspects: BTreeMap::new() }
     }
 
     /// The same with pictures of the training images that the audit names, of which it reads no others.
@@ -100,7 +106,7 @@ impl<'a> HtmlReport<'a> {
         if expected != got {
             return Err(ReportError::OtherData { expected, got });
         }
-        let neighbours = self.record.evidence.suspects.iter().take(MOST_SUSPECTS);
+        let neighbours = self.shown.iter().filter_map(|&number| self.record.evidence.suspects.get(number));
         let neighbours =
             neighbours.flat_map(|suspect| suspect.highest_clean.iter().chain(&suspect.typical_clean));
         let flagged = self.record.flagged.iter().take(MOST_PICTURES).map(|entry| entry.index);
@@ -130,16 +136,15 @@ impl<'a> HtmlReport<'a> {
         suspects: impl IntoIterator<Item = SuspectPictures>,
     ) -> Result<Self, ReportError> {
         // As many as are shown are made.
-        let shown = suspects.into_iter().take(MOST_SUSPECTS).enumerate().map(|(number, images)| {
+        let numbered = suspects.into_iter().enumerate().filter(|(number, _)| self.shown.contains(number));
+        let shown = numbered.map(|(number, images)| {
             let suspect = || format!("suspect {number}");
             let small = |images: &[Image]| -> Result<Vec<Picture>, ReportError> {
                 images.iter().map(|image| Picture::new(image, COPY_SIDE, suspect)).collect()
             };
-            Ok(Shown {
-                suspect: Picture::new(&images.suspect, SUSPECT_SIDE, suspect)?,
-                copies: small(&images.copies)?,
-                null_images: small(&images.null_images)?,
-            })
+            let suspect = Picture::new(&images.suspect, SUSPECT_SIDE, suspect)?;
+            let (copies, null_images) = (small(&images.copies)?, small(&images.null_images)?);
+            Ok((number, Shown { suspect, copies, null_images }))
         });
         self.suspects = shown.collect::<Result<_, ReportError>>()?;
         Ok(self)

@@ -3,7 +3,7 @@
 use super::escape::Html;
 use super::gallery::{Item, image, pictures, reduction, values};
 use super::words::{p_value, score};
-use super::{HtmlReport, MOST_SUSPECTS, Shown};
+use super::{HtmlReport, Shown};
 use crate::report::caveats::PLAIN_IMAGES;
 use crate::report::table::{counted, grouped, percent, printable};
 use crate::report::{CopyRecord, SuspectRecord};
@@ -15,7 +15,8 @@ const COPIES: usize = 12;
 
 pub(super) fn suspects(report: &HtmlReport<'_>, html: &mut Html) {
     let all = &report.record.suspects;
-    for (number, suspect) in all.iter().take(MOST_SUSPECTS).enumerate() {
+    for (place, &number) in report.shown.iter().enumerate() {
+        let suspect = &all[number];
         let title = format!("{}: {}", printable(&suspect.id), suspect.verdict);
         if all.len() == 1 {
             html.within("article", &[], |html| one(report, number, suspect, html));
@@ -25,19 +26,19 @@ pub(super) fn suspects(report: &HtmlReport<'_>, html: &mut Html) {
             html.element("summary", &[], &title);
             one(report, number, suspect, html);
         };
-        match number < UNFOLDED {
+        match place < UNFOLDED {
             true => html.within("details", &[("class", &"suspect"), ("open", &"")], content),
             false => html.within("details", &[("class", &"suspect")], content),
         };
     }
-    if all.len() > MOST_SUSPECTS {
-        let rest = counted(all.len() - MOST_SUSPECTS, "more suspect");
+    if all.len() > report.shown.len() {
+        let rest = counted(all.len() - report.shown.len(), "more suspect");
         html.element("p", &[], format_args!("The record has {rest}, which are not shown here."));
     }
 }
 
 fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &mut Html) {
-    let (names, shown) = (&report.names, report.suspects.get(number));
+    let (names, shown) = (&report.names, report.suspects.get(&number));
     let plain = report.record.has_plain_null_images(number);
     let predicted = format!("{}, {}", names.full(suspect.predicted), percent(suspect.confidence));
     let mut told = vec![("name", suspect.id.clone()), ("wrong label", names.full(suspect.label))];
