@@ -48,7 +48,7 @@ use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, 
 use training::network;
 
 /// Files of an earlier run that this one may not write.
-const RESULTS: [&str; 18] = [
+const RESULTS: [&str; 20] = [
     "audit.json",
     "audit.html",
     "audit-delta.json",
@@ -58,12 +58,14 @@ const RESULTS: [&str; 18] = [
     "unlearn.json",
     "unlearn-resume.json",
     "unlearn-retrain.json",
+    "unlearn-relabel.json",
     "unlearn-scrub.json",
     "unlearn-bad-teacher.json",
     "unlearn-ssd.json",
     UNLEARNED,
     "unlearned-resume.bpk",
     "unlearned-retrain.bpk",
+    "unlearned-relabel.bpk",
     "unlearned-scrub.bpk",
     "unlearned-bad-teacher.bpk",
     "unlearned-ssd.bpk",

@@ -18,8 +18,8 @@ use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train, t
 use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
-    BadTeacher, Resume, Retrain, SHARE, Scrub, Ssd, StepConfig, UnlearnError, UnlearnTask, Unlearned,
-    Unlearner,
+    BadTeacher, Relabel, Relabelled, Resume, Retrain, SHARE, Scrub, Ssd, StepConfig, UnlearnError,
+    UnlearnTask, Unlearned, Unlearner,
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,8 @@ pub enum MethodChoice {
     Retrain,
     /// Train on without them (CF), for a quarter of the epochs.
     Resume,
+    /// Train on with random other labels for them, for a quarter of the epochs.
+    Relabel,
     /// Move away from the old model on them, for a quarter of the epochs.
     Scrub,
     /// Learn them from an untrained model, for a quarter of the epochs.
@@ -56,10 +58,11 @@ pub enum MethodChoice {
 
 impl MethodChoice {
     /// From the most trusted on.
-    pub const ALL: [Self; 5] = [Self::Retrain, Self::Resume, Self::Scrub, Self::BadTeacher, Self::Ssd];
+    pub const ALL: [Self; 6] =
+        [Self::Retrain, Self::Resume, Self::Relabel, Self::Scrub, Self::BadTeacher, Self::Ssd];
 
     /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original epochs, at
-    /// least one, is what training methods but `retrain` get. `resume` shifts images by up to four pixels, and mirrors them where
+    /// least one, is what training methods but `retrain` get. `resume` and `relabel` shift images by up to four pixels, and mirror them where
     /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on. All but `ssd`, whose
     /// run is short, go on where a run that was killed was, if they get the folder of the results; see [`unlearned`].
     pub fn method<D: Dataset<LabeledImage> + Clone + 'static>(
@@ -67,22 +70,20 @@ impl MethodChoice {
         config: &TrainingConfig,
         mirrored: bool,
         out: Option<&Path>,
+        classes: usize,
         network: impl Fn() -> ResNet9 + 'static,
     ) -> Method<D> {
         let epochs = (SHARE * config.epochs as f64).ceil().max(1.0) as usize;
         let mut settings = config.clone();
-        if self == Self::Resume {
+        if matches!(self, Self::Resume | Self::Relabel) {
             settings.augmentation =
                 Augmentation { shift: SHIFT.max(settings.augmentation.shift), flip: mirrored };
         }
         let kept = out.map(|out| checkpoints(out, &self.name()));
-        let trainer = move |model: ResNet9, data: SelectionDataset<D, LabeledImage>, epochs: usize| {
-            let settings = TrainingConfig { epochs, ..settings.clone() };
-            let model = match kept.clone() {
-                Some(directory) => train_continued(model, data, &TrainingConfig { directory, ..settings })?,
-                None => train(model, data, &settings)?,
-            };
-            Ok::<_, LabError>(model.valid())
+        let trainer = Trainer { settings, kept };
+        let on_cleaned = {
+            let trainer = trainer.clone();
+            move |model, data: SelectionDataset<D, LabeledImage>, epochs| trainer.train(model, data, epochs)
         };
         let steps = |learning_rate| StepConfig {
             batch_size: config.batch_size,
@@ -93,8 +94,18 @@ impl MethodChoice {
             ..StepConfig::new(learning_rate)
         };
         match self {
-            Self::Retrain => Box::new(Retrain::new(config.epochs, network, trainer)),
-            Self::Resume => Box::new(Resume::new(epochs, trainer)),
+            Self::Retrain => Box::new(Retrain::new(config.epochs, network, on_cleaned)),
+            Self::Resume => Box::new(Resume::new(epochs, on_cleaned)),
+            Self::Relabel => {
+                let train = move |model, data: Relabelled<D, LabeledImage>, epochs| {
+                    trainer.train(model, data, epochs)
+                };
+                let set_label = |sample: LabeledImage, label| LabeledImage { label, ..sample };
+                Box::new(
+                    Relabel::new(epochs, classes, train, |sample| sample.label, set_label)
+                        .with_seed(config.seed),
+                )
+            }
             // As in the benchmark that the defaults come from: a tenth of the training's learning rate, and all of it.
             Self::Scrub => Box::new(Scrub { steps: steps(0.1 * config.learning_rate), ..Scrub::new(epochs) }),
             Self::BadTeacher => Box::new(BadTeacher {
@@ -111,6 +122,29 @@ impl MethodChoice {
     /// Its name on the command line and in files.
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// The lab's training, kept in a folder where there is one.
+#[derive(Clone)]
+struct Trainer {
+    settings: TrainingConfig,
+    kept: Option<PathBuf>,
+}
+
+impl Trainer {
+    fn train<T: Dataset<LabeledImage> + 'static>(
+        &self,
+        model: ResNet9,
+        data: T,
+        epochs: usize,
+    ) -> Result<ResNet9, LabError> {
+        let settings = TrainingConfig { epochs, ..self.settings.clone() };
+        let model = match self.kept.clone() {
+            Some(directory) => train_continued(model, data, &TrainingConfig { directory, ..settings })?,
+            None => train(model, data, &settings)?,
+        };
+        Ok(model.valid())
     }
 }
 

@@ -4,6 +4,7 @@
 //! | --- | --- | --- | --- |
 //! | [`Retrain`] (EU) | trains a new model without the flagged samples | a training function | the original training's |
 //! | [`Resume`] (CF) | trains on without them, all layers or the last few | a training function | epochs · retained |
+//! | [`Relabel`] (random labels) | trains on with other labels for them, drawn anew each time | a training function | epochs · all |
 //! | [`Scrub`] | moves away from the old model on them, stays with it elsewhere | | 4/3 epochs · retained |
 //! | [`BadTeacher`] | learns them from an untrained model, the others from the old one | an untrained model | 5/3 epochs · retained |
 //! | [`Ssd`] | makes weights smaller that matter to them above all | | some 20,000, whatever the size |
@@ -17,6 +18,7 @@ mod checkpoint;
 mod error;
 mod layers;
 mod probe;
+mod relabel;
 mod resume;
 mod retrain;
 mod scrub;
@@ -29,6 +31,7 @@ pub use bad_teacher::BadTeacher;
 pub use budget::{Budget, Choice, gradients_per_second};
 pub use error::UnlearnError;
 pub use probe::{Probe, record};
+pub use relabel::{Relabel, Relabelled};
 pub use resume::{Resume, SHARE, branch_checkpoint, resume};
 pub use retrain::{Retrain, retrain};
 pub use scrub::Scrub;

@@ -122,7 +122,7 @@ where
 pub struct Unlearned<M> {
     /// The model: in validation mode where this crate trained it, else as the training function returned it.
     pub model: M,
-    /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `ssd`, `scrub`, `bad-teacher`.
+    /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `relabel`, `ssd`, `scrub`, `bad-teacher`.
     pub method: &'static str,
     /// Wall time.
     pub seconds: f64,

@@ -10,8 +10,8 @@ use burn_delta_influence::capture::PassError;
 use burn_delta_influence::influence::Classifier;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
-    BadTeacher, Budget, Cost, Resume, Retrain, Scrub, Ssd, SsdSettings, StepConfig, TaskSize, UnlearnError,
-    UnlearnTask, Unlearned, Unlearner, branch_checkpoint, gradients_per_second,
+    BadTeacher, Budget, Cost, Relabel, Relabelled, Resume, Retrain, Scrub, Ssd, SsdSettings, StepConfig,
+    TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner, branch_checkpoint, gradients_per_second,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -44,6 +44,18 @@ fn bad_teacher(epochs: usize) -> BadTeacher<impl Fn() -> Mlp> {
     BadTeacher { steps: quiet(StepConfig { learning_rate: 0.2, ..method.steps }), ..method }
 }
 
+fn relabelled(sample: LabeledImage, label: usize) -> LabeledImage {
+    LabeledImage { label, ..sample }
+}
+
+/// Of so many epochs and classes.
+fn relabel(epochs: usize, classes: usize) -> impl Unlearner<Mlp, Data, LabeledImage> {
+    let train = |model, data: Relabelled<Data, LabeledImage>, epochs| {
+        Ok::<_, Infallible>(train(model, &data, epochs))
+    };
+    Relabel::new(epochs, classes, train, |sample: &LabeledImage| sample.label, relabelled)
+}
+
 fn ssd() -> Ssd {
     Ssd { progress: false, ..Ssd::new() }
 }
@@ -60,8 +72,15 @@ fn each_method_makes_the_backdoor_go_and_the_accuracy_stay() {
         );
         let retrain = Retrain::new(EPOCHS, || Mlp::new(seed + 10), trainer);
         let (resume, scrub, bad_teacher, ssd) = (Resume::new(6, trainer), scrub(6), bad_teacher(6), ssd());
-        let methods: [(Method<'_>, f64); 5] =
-            [(&retrain, 0.05), (&resume, 0.1), (&scrub, 0.1), (&bad_teacher, 0.3), (&ssd, 0.5)];
+        let relabel = relabel(6, CLASSES);
+        let methods: [(Method<'_>, f64); 6] = [
+            (&retrain, 0.05),
+            (&resume, 0.1),
+            (&relabel, 0.05),
+            (&scrub, 0.1),
+            (&bad_teacher, 0.3),
+            (&ssd, 0.5),
+        ];
         for (method, most) in methods {
             let Unlearned { model, method, cost, note, .. } = method.unlearn(&task).unwrap();
             let (after, kept) = measure(&model);
@@ -88,6 +107,7 @@ fn costs_are_what_the_formulas_say() {
     let cost = |gradients, forwards| Cost { gradients, forwards };
     assert_eq!(of(&Retrain::new(20, || Mlp::new(0), trainer)), ("retrain", cost(18_000.0, 0.0)));
     assert_eq!(of(&Resume::new(5, trainer)), ("resume", cost(4500.0, 0.0)));
+    assert_eq!(of(&relabel(5, CLASSES)), ("relabel", cost(5000.0, 0.0)));
     assert_eq!(of(&Scrub::new(5)), ("scrub", cost(4900.0, 5300.0)));
     let free = Scrub { is_bounded: false, ..Scrub::new(5) };
     assert_eq!(of(&free), ("scrub", cost(4900.0, 4900.0)));
@@ -436,6 +456,40 @@ fn the_last_layers_are_trained_alone() {
 }
 
 #[test]
+fn flagged_samples_get_another_label_at_each_reading_and_the_others_keep_theirs() {
+    let task = task(8);
+    let truth = |index: usize| task.data().get(index).unwrap().label;
+    let seen = std::sync::Mutex::new(Vec::new());
+    let look = |model: Mlp, data: Relabelled<Data, LabeledImage>, epochs: usize| {
+        assert_eq!((data.len(), epochs), (task.data().len(), 40));
+        let epoch = || (0..data.len()).map(|index| data.get(index).unwrap().label).collect::<Vec<_>>();
+        seen.lock().unwrap().extend((0..epochs).map(|_| epoch()));
+        Ok::<_, Infallible>(model.valid())
+    };
+    let method = || Relabel::new(40, CLASSES, look, |sample: &LabeledImage| sample.label, relabelled);
+    let unlearned = method().unlearn(&task).unwrap();
+    assert_eq!(unlearned.method, "relabel");
+    assert_eq!(values(&unlearned.model), values(task.model()), "training begins with the model as it is");
+    let first = std::mem::take(&mut *seen.lock().unwrap());
+    for index in 0..task.data().len() {
+        let labels: Vec<usize> = first.iter().map(|epoch| epoch[index]).collect();
+        let others = labels.iter().filter(|label| **label != truth(index)).count();
+        match task.flagged().binary_search(&index) {
+            Ok(_) => {
+                assert_eq!(others, 40, "sample {index}");
+                let kinds = labels.iter().collect::<std::collections::BTreeSet<_>>().len();
+                assert_eq!(kinds, CLASSES - 1, "sample {index}: {labels:?}");
+            }
+            Err(_) => assert_eq!(others, 0, "sample {index}"),
+        }
+    }
+    method().unlearn(&task).unwrap();
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), first, "the same seed, the same labels");
+    method().with_seed(1).unlearn(&task).unwrap();
+    assert_ne!(std::mem::take(&mut *seen.lock().unwrap()), first);
+}
+
+#[test]
 fn bad_settings_are_named() {
     let task = task(6);
     let bad = |scrub: Scrub| scrub.unlearn(&task).unwrap_err().to_string();
@@ -459,6 +513,9 @@ fn bad_settings_are_named() {
             "retained_share",
         ),
         (Resume::new(0, trainer).unlearn(&task).unwrap_err().to_string(), "epochs"),
+        (relabel(0, CLASSES).unlearn(&task).unwrap_err().to_string(), "epochs"),
+        (relabel(1, 1).unlearn(&task).unwrap_err().to_string(), "no other label"),
+        (relabel(1, 2).unlearn(&task).unwrap_err().to_string(), "the model's number of classes"),
         (Retrain::new(0, || Mlp::new(0), trainer).unlearn(&task).unwrap_err().to_string(), "epochs"),
         (
             ssd()
