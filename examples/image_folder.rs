@@ -515,7 +515,7 @@ fn unlearned(
     let &Arguments { ref out, seed, width, .. } = arguments;
     let config = training_config(arguments);
     let (classes, device) = (data.classes.len(), arguments.device.device()?);
-    let method = choice.method(&config, false, Some(out), classes, move || {
+    let method = choice.method(&config, false, Some(out), move || {
         // Whatever was drawn before, a run that goes on has the same untrained network.
         device.seed(seed.wrapping_add(1));
         ResNet9::new(width, classes, &device.clone().autodiff())

@@ -42,7 +42,7 @@ pub fn run(
         .iter()
         .map(|choice| {
             let device = device.clone();
-            choice.method(&config, true, Some(out), Cifar10::CLASSES.len(), move || {
+            choice.method(&config, true, Some(out), move || {
                 // Whatever was drawn before, a run that goes on has the same untrained network.
                 device.seed(seed.wrapping_add(1));
                 network(width, &device)

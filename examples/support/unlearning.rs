@@ -70,7 +70,6 @@ impl MethodChoice {
         config: &TrainingConfig,
         mirrored: bool,
         out: Option<&Path>,
-        classes: usize,
         network: impl Fn() -> ResNet9 + 'static,
     ) -> Method<D> {
         let epochs = (SHARE * config.epochs as f64).ceil().max(1.0) as usize;
@@ -101,10 +100,7 @@ impl MethodChoice {
                     trainer.train(model, data, epochs)
                 };
                 let set_label = |sample: LabeledImage, label| LabeledImage { label, ..sample };
-                Box::new(
-                    Relabel::new(epochs, classes, train, |sample| sample.label, set_label)
-                        .with_seed(config.seed),
-                )
+                Box::new(Relabel::new(epochs, train, set_label).with_seed(config.seed))
             }
             // As in the benchmark that the defaults come from: a tenth of the training's learning rate, and all of it.
             Self::Scrub => Box::new(Scrub { steps: steps(0.1 * config.learning_rate), ..Scrub::new(epochs) }),

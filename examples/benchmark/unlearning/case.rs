@@ -107,7 +107,7 @@ impl<'a> Case<'a> {
         // As the models of the grid were: from the cell's seed. Another seed for the new weights of each use.
         device.seed(cell.seed + 500);
         let network = move || ResNet9::new(crate::models::WIDTH, classes, &device.clone().autodiff());
-        let method = choice.method(&config, crate::data::is_mirrored(cell.data), None, classes, network);
+        let method = choice.method(&config, crate::data::is_mirrored(cell.data), None, network);
         let original = (config.epochs * self.trained.train_len()) as f64;
         let unlearned = if flagged.is_empty() {
             None
