@@ -106,7 +106,8 @@ fn outcome(record: &UnlearnRecord) -> String {
     let failed = format!("Not unlearned: after {method} without {samples} ({seconds}) the model still gives");
     // A model that never saw the samples owes nothing to them: training it anew once more would change nothing.
     let is_new = record.method == "retrain";
-    let anew = "Train it anew without them (`retrain`), or for longer.";
+    let anew =
+        "Train it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).";
     match (record.still_wrong(), record.wrong_before()) {
         (0, _) if record.trigger_works() => {
             let rate = percent(record.after.poison_success_rate.unwrap_or_default());

@@ -332,7 +332,7 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
     assert_eq!([[4, 4], [1, 4], [1, 2]].map(|after| record(after).still_wrong()), [2, 1, 0]);
     let text = unlearn_summary(&record([1, 4]));
     let expected = "Not unlearned: after resume without 21 training samples (9.0 s) the model still gives the wrong answer on 1 of \
-                    2 suspects.\nTrain it anew without them (`retrain`), or for longer.\n";
+                    2 suspects.\nTrain it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).\n";
     assert!(text.starts_with(expected), "{text}");
     assert!(unlearn_summary(&record([1, 2])).starts_with("Unlearned 21 training samples by resume"));
 
@@ -379,7 +379,7 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
     }
     let text = first(&record(0.257, Some(0.115), 0.668));
     let expected = "Partly unlearned: after bad-teacher without 21 training samples (9.0 s) 25.7 % of the images with the trigger still \
-                    get the wanted label (11.5 % of them without it).\nTrain it anew without them (`retrain`), or for longer.";
+                    get the wanted label (11.5 % of them without it).\nTrain it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).";
     assert_eq!(text, expected);
 
     assert_eq!(
