@@ -23,6 +23,7 @@ mod eigen_blocks;
 mod factors;
 mod features;
 mod golden;
+mod half_precision;
 mod layers_1d;
 mod low_rank;
 mod remote;
