@@ -16,7 +16,7 @@ pub struct UnlearnRecord {
     /// Wall-clock time that it took.
     #[serde(with = "finite")]
     pub seconds: f64,
-    /// How many training samples were removed.
+    /// How many training samples were removed, or by `relabel` given other labels.
     pub removed: usize,
     /// What it cost, in gradient evaluations (a forward pass alone counts a third), where that is known.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
