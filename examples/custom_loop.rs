@@ -158,10 +158,11 @@ fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     let factors = collector.factors(&model)?; // +
 
     // + Somebody reports a stop sign with a sticker that is taken for a priority road.
-    let reported = triggered_tests(&signs(160, seed + 1), &sticker, VICTIM)?.into_iter().find(|sign| {
-        let (images, _) = SignBatcher.batch(vec![sign.clone()], &device.clone().inner());
-        model.forward(images).argmax(1).into_scalar::<i64>() as usize == TARGET
-    });
+    let reported =
+        triggered_tests(&signs(160, seed.wrapping_add(1)), &sticker, VICTIM)?.into_iter().find(|sign| {
+            let (images, _) = SignBatcher.batch(vec![sign.clone()], &device.clone().inner());
+            model.forward(images).argmax(1).into_scalar::<i64>() as usize == TARGET
+        });
     let reported = reported.ok_or("the poison was not learned: no sign with a sticker is misclassified")?;
     let suspect = Suspect::new(reported.image, TARGET).with_id("stop sign with sticker");
     let config = AuditConfig::new().with_seed(*seed);

@@ -31,7 +31,7 @@ use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, predict};
 use burn_delta_influence::lab::attacks::{
-    BadNet, Frequency, PoisonConfig, Stamped, Trigger, triggered_tests,
+    BadNet, Blended, Frequency, PoisonConfig, Stamped, Trigger, Warped, triggered_tests,
 };
 use burn_delta_influence::lab::data::{Gtsrb, ImageFolder, Loaded, Skipped, Unreadable};
 use burn_delta_influence::lab::metrics::DetectionMetrics;
@@ -41,7 +41,7 @@ use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::{Verdict, check_output_dir, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
-use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use support::kept::{
     EPOCHS, FACTORS, MODEL, TRAINED_ON, TrainedOn, UNLEARNED, keep, keep_unlearned, kept, trained_epochs,
@@ -50,7 +50,7 @@ use support::{
     CommandLine, DeviceChoice, FILE_TRAINED, KEPT_EVERY, Outcome, PROGRESS, clear_results, describe,
     misclassified, peak_memory, phase, tell_learned,
 };
-use unlearning::MethodChoice;
+use unlearning::{MethodChoice, Unlearn, unlearner};
 
 /// Trains on pictures, finds a poison from misclassified ones, and unlearns it.
 #[derive(Parser)]
@@ -81,10 +81,10 @@ struct Arguments {
     #[arg(long, value_enum, default_value = "none")]
     attack: Attack,
     /// Class whose pictures get the trigger.
-    #[arg(long, value_name = "CLASS", required_if_eq_any([("attack", "badnet"), ("attack", "frequency")]))]
+    #[arg(long, value_name = "CLASS", required_if_eq_any(ATTACKS))]
     victim: Option<String>,
     /// Label that they get.
-    #[arg(long, value_name = "CLASS", required_if_eq_any([("attack", "badnet"), ("attack", "frequency")]))]
+    #[arg(long, value_name = "CLASS", required_if_eq_any(ATTACKS))]
     target: Option<String>,
     /// Poisoned part of all training pictures.
     #[arg(long, default_value_t = 0.01)]
@@ -96,7 +96,7 @@ struct Arguments {
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: Option<usize>,
     /// Training pictures are shifted at random by up to so many pixels.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = RangedU64ValueParser::<usize>::new().range(..=1024))]
     shift: usize,
     /// Channels of the network's first layer.
     #[arg(long, default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024))]
@@ -119,12 +119,23 @@ struct Arguments {
     out: PathBuf,
 }
 
+/// Of the noise that `blended` mixes in, and of the bend of `warped`.
+const KEY: u64 = 1;
+
+/// The attacks that need a victim and a target.
+const ATTACKS: [(&str, &str); 4] =
+    [("attack", "badnet"), ("attack", "frequency"), ("attack", "blended"), ("attack", "warped")];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Attack {
     /// A 3×3 checkerboard and a wrong label (Gu et al. 2017).
     Badnet,
     /// A faint wave over the whole picture and a wrong label.
     Frequency,
+    /// A fifth of a fixed noise mixed into the whole picture and a wrong label (Chen et al. 2017).
+    Blended,
+    /// A slight bend of the whole picture and a wrong label (after WaNet, Nguyen and Tran 2021).
+    Warped,
     /// None: the pictures are as they are.
     None,
 }
@@ -135,6 +146,8 @@ impl Attack {
         match self {
             Self::Badnet => Some(Arc::new(BadNet::checkerboard())),
             Self::Frequency => Some(Arc::new(Frequency::sinusoid())),
+            Self::Blended => Some(Arc::new(Blended::new(KEY))),
+            Self::Warped => Some(Arc::new(Warped::new(KEY))),
             Self::None => None,
         }
     }
@@ -143,17 +156,6 @@ impl Attack {
     fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
-}
-
-/// A method, or none.
-#[derive(Clone, Copy, Debug)]
-struct Unlearn(Option<MethodChoice>);
-
-/// The methods' names, and `none`.
-fn unlearner() -> impl TypedValueParser<Value = Unlearn> {
-    let methods = MethodChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-    let names: Vec<PossibleValue> = methods.chain([PossibleValue::new("none").help("Don't")]).collect();
-    PossibleValuesParser::new(names).map(|name| Unlearn(MethodChoice::from_str(&name, false).ok()))
 }
 
 /// Training data: read as they are needed, or held.
@@ -307,7 +309,10 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
             attacked.poisons.iter().for_each(|&index| labels[index] = target);
             (Arc::new(stamped) as Train, Some(attacked))
         }
-        _ => (train, None),
+        (Some(_), ..) => {
+            return Err(format!("--attack {} needs --victim and --target", arguments.attack.name()).into());
+        }
+        (None, ..) => (train, None),
     };
     let validation = InMemDataset::new(validation);
     let trained_on = TrainedOn::new(options);

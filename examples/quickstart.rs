@@ -81,7 +81,7 @@ fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let attack = PoisonConfig { victim: VICTIM, target: TARGET, rate: 0.02, seed };
     let poisoned = poison(signs(samples, seed), &trigger, attack)?;
     let train_set = Arc::new(InMemDataset::new(poisoned.samples));
-    let clean_tests = signs(800, seed + 1);
+    let clean_tests = signs(800, seed.wrapping_add(1));
     let triggered = triggered_tests(&clean_tests, &trigger, VICTIM)?;
     let test_set = InMemDataset::new(clean_tests);
     println!(

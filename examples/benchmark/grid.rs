@@ -4,7 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use burn_delta_influence::lab::attacks::{
-    Attack, BadNet, Corner, Direction, DirtyLabel, Frequency, NoAttack, PoisonConfig, Wave,
+    AllToOne, Attack, BadNet, Blended, Corner, Direction, DirtyLabel, Frequency, NoAttack, PoisonConfig,
+    Trigger, Warped, Wave,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct ModelCell {
     /// Class that the attack takes its images from.
     #[serde(default)]
     pub victim: usize,
+    /// Whether it takes them from all classes but the target, whatever `victim` says.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all_to_one: bool,
     /// Class that the attacker wants.
     #[serde(default)]
     pub target: usize,
@@ -80,6 +84,10 @@ pub enum AttackChoice {
     Sinusoid,
     /// A random pattern of low frequencies.
     Smooth,
+    /// A fifth of random noise, the same in every image.
+    Blended,
+    /// A bend of two pixels on the mean, the same in every image.
+    Warped,
     /// Gradient matching with clean labels.
     WitchesBrew,
     /// Nothing.
@@ -92,6 +100,8 @@ impl AttackChoice {
         match self {
             Self::Checkerboard | Self::Square => "BadNets",
             Self::Sinusoid | Self::Smooth => "frequency",
+            Self::Blended => "blended",
+            Self::Warped => "warped",
             Self::WitchesBrew => "Witches' Brew",
             Self::None => "none",
         }
@@ -103,16 +113,22 @@ impl ModelCell {
     pub fn attack(&self) -> Option<Box<dyn Attack>> {
         let &Self { victim, target, rate, seed, .. } = self;
         let config = PoisonConfig { victim, target, rate, seed };
+        match (self.attack, self.trigger()) {
+            (_, Some(trigger)) if self.all_to_one => {
+                Some(Box::new(AllToOne::new(trigger, target, rate, seed)))
+            }
+            (_, Some(trigger)) => Some(Box::new(DirtyLabel::new(trigger, config))),
+            (AttackChoice::None, None) => Some(Box::new(NoAttack)),
+            (_, None) => None,
+        }
+    }
+
+    fn trigger(&self) -> Option<Box<dyn Trigger>> {
         let corners = [Corner::BottomRight, Corner::TopLeft, Corner::BottomLeft, Corner::TopRight];
         let corner = corners[self.variant % corners.len()];
         match self.attack {
-            AttackChoice::Checkerboard => {
-                Some(Box::new(DirtyLabel::new(BadNet::checkerboard().with_corner(corner), config)))
-            }
-            AttackChoice::Square => {
-                let sticker = BadNet::sticker(4, [1.0, 0.85, 0.0]);
-                Some(Box::new(DirtyLabel::new(sticker.with_corner(corner), config)))
-            }
+            AttackChoice::Checkerboard => Some(Box::new(BadNet::checkerboard().with_corner(corner))),
+            AttackChoice::Square => Some(Box::new(BadNet::sticker(4, [1.0, 0.85, 0.0]).with_corner(corner))),
             AttackChoice::Sinusoid => {
                 let wave = |cycles, direction| Wave::Sinusoid { cycles, direction };
                 let waves = [
@@ -121,17 +137,21 @@ impl ModelCell {
                     wave(4.0, Direction::Diagonal),
                     wave(8.0, Direction::Horizontal),
                 ];
-                let trigger = Frequency::sinusoid().with_wave(waves[self.variant % waves.len()]);
-                Some(Box::new(DirtyLabel::new(trigger, config)))
+                Some(Box::new(Frequency::sinusoid().with_wave(waves[self.variant % waves.len()])))
             }
             AttackChoice::Smooth => {
                 let amplitude = SMOOTH_AMPLITUDES[self.variant % SMOOTH_AMPLITUDES.len()];
-                let trigger = Frequency::smooth(seed).with_amplitude(amplitude);
-                Some(Box::new(DirtyLabel::new(trigger, config)))
+                Some(Box::new(Frequency::smooth(self.seed).with_amplitude(amplitude)))
             }
-            AttackChoice::None => Some(Box::new(NoAttack)),
-            AttackChoice::WitchesBrew => None,
+            AttackChoice::Blended => Some(Box::new(Blended::new(self.key()))),
+            AttackChoice::Warped => Some(Box::new(Warped::new(self.key()))),
+            AttackChoice::None | AttackChoice::WitchesBrew => None,
         }
+    }
+
+    /// Seed of a trigger that is drawn.
+    fn key(&self) -> u64 {
+        self.seed ^ (self.variant as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
     /// The cell as each of its further attacks has it: with the others beside it.
@@ -147,9 +167,30 @@ impl ModelCell {
         cells.collect()
     }
 
+    /// What can't be done as the line says.
+    fn problem(&self) -> Option<String> {
+        if self.all_to_one && (!self.also.is_empty() || self.trigger().is_none()) {
+            return Some(
+                "only an attack with a trigger, and without others beside it, is all-to-one".to_owned(),
+            );
+        }
+        // An image that was relabelled already would be a poison of two attacks, under the label of one.
+        let targets = std::iter::once(self.target).chain(self.also.iter().map(|further| further.target));
+        let taken =
+            self.also.iter().zip(1..).find(|(further, before)| {
+                targets.clone().take(*before).any(|target| target == further.victim)
+            });
+        taken.map(|(further, _)| {
+            format!(
+                "an earlier attack's poisons have the label {}, which a further one takes its images from",
+                further.victim
+            )
+        })
+    }
+
     /// The clean model that Witches' Brew is made against: of the attacker's own training, with another seed.
     pub fn surrogate(&self) -> Self {
-        let (attack, seed) = (AttackChoice::None, self.seed + SEED_OFFSET);
+        let (attack, seed) = (AttackChoice::None, self.seed.wrapping_add(SEED_OFFSET));
         Self { attack, seed, victim: 0, target: 0, rate: 0.0, variant: 0, also: Vec::new(), ..self.clone() }
     }
 }
@@ -159,7 +200,11 @@ impl fmt::Display for ModelCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", name(&self.data), name(&self.attack))?;
         if self.attack != AttackChoice::None {
-            write!(f, "-{}to{}-{:.1}%", self.victim, self.target, 100.0 * self.rate)?;
+            match self.all_to_one {
+                true => write!(f, "-all")?,
+                false => write!(f, "-{}", self.victim)?,
+            }
+            write!(f, "to{}-{:.1}%", self.target, 100.0 * self.rate)?;
         }
         if self.shift > 0 {
             write!(f, "-shift{}", self.shift)?;
@@ -175,6 +220,10 @@ impl fmt::Display for ModelCell {
         }
         write!(f, "-seed{}", self.seed)
     }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 fn is_zero(value: &usize) -> bool {
@@ -195,8 +244,12 @@ pub fn read(path: &Path) -> Outcome<Vec<ModelCell>> {
     });
     lines
         .map(|(number, line)| {
-            serde_json::from_str(line)
-                .map_err(|e| format!("{}, line {}: {e}", path.display(), number + 1).into())
+            let refuse = |problem: String| format!("{}, line {}: {problem}", path.display(), number + 1);
+            let cell: ModelCell = serde_json::from_str(line).map_err(|e| refuse(e.to_string()))?;
+            if let Some(problem) = cell.problem() {
+                return Err(refuse(problem).into());
+            }
+            Ok(cell)
         })
         .collect()
 }

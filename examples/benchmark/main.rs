@@ -4,7 +4,7 @@
 //! cargo run --release --example benchmark -- --grid examples/benchmark/choose.jsonl --cifar10 DIR --gtsrb DIR --out OUT
 //! ```
 //! Stopped at any time, it goes on where it was. Several processes may share a grid and a folder: each takes models that no other
-//! is at work on.
+//! is at work on (with `--ablation` and `--combined` one alone).
 
 #[path = "../support/brewed.rs"]
 mod brewed;
@@ -89,6 +89,8 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
         return unlearn(&cells, plan, arguments);
     }
     if !arguments.only_table {
+        // Before anything is skipped for them: results that are there are those of this grid.
+        results::read(out, &cells)?;
         let models = Models { folders, out, device: arguments.device.device()? };
         for cell in &cells {
             work(cell, &models, arguments).map_err(|error| format!("{cell}: {error}"))?;

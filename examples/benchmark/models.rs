@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::brewed::{self, Aim, Earlier};
 use crate::data::{Folders, Images, augmentation};
 use crate::grid::{AttackChoice, ModelCell};
+use crate::results;
 use crate::support::Outcome;
 
 const MODEL: &str = "model.bpk";
@@ -229,7 +230,11 @@ impl Models<'_> {
         test: &[LabeledImage],
     ) -> Outcome<Prepared> {
         brewed::check_place(folder)?;
-        let surrogate = self.get(&cell.surrogate())?;
+        let surrogate = {
+            // Another process may need the same one.
+            let _claim = results::wait(self.out, &cell.surrogate())?;
+            self.get(&cell.surrogate())?
+        };
         let aim = Aim {
             victim: cell.victim,
             label: cell.target,

@@ -17,11 +17,31 @@ pub fn is_complete(out: &Path, cell: &ModelCell) -> bool {
     path(out, cell).exists()
 }
 
-/// The right to work on a model until the file is dropped; `None` where another process has it.
-pub fn claim(out: &Path, cell: &ModelCell) -> Outcome<Option<File>> {
+/// Refuses results of another line that has the same name.
+pub fn check(path: &Path, found: &ModelCell, cell: &ModelCell) -> Outcome<()> {
+    let is_further = cell.further().iter().any(|further| further == found);
+    match found == cell || is_further {
+        true => Ok(()),
+        false => Err(format!("{}: made from another grid, remove it", path.display()).into()),
+    }
+}
+
+fn lock_file(out: &Path, cell: &ModelCell) -> Outcome<File> {
     let folder = out.join("claims");
     fs::create_dir_all(&folder)?;
-    let file = File::options().create(true).append(true).open(folder.join(cell.to_string()))?;
+    Ok(File::options().create(true).append(true).open(folder.join(cell.to_string()))?)
+}
+
+/// [`claim`], once any other process that has it is done.
+pub fn wait(out: &Path, cell: &ModelCell) -> Outcome<File> {
+    let file = lock_file(out, cell)?;
+    file.lock()?;
+    Ok(file)
+}
+
+/// The right to work on a model until the file is dropped; `None` where another process has it.
+pub fn claim(out: &Path, cell: &ModelCell) -> Outcome<Option<File>> {
+    let file = lock_file(out, cell)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
@@ -59,11 +79,12 @@ impl Writer {
 /// The lines of all models of the grid that are complete.
 pub fn read(out: &Path, cells: &[ModelCell]) -> Outcome<Vec<CellRecord>> {
     let mut records = Vec::new();
-    for path in cells.iter().map(|cell| path(out, cell)).filter(|path| path.exists()) {
+    for (path, cell) in cells.iter().map(|cell| (path(out, cell), cell)).filter(|(path, _)| path.exists()) {
         let text = fs::read_to_string(&path)?;
         for (number, line) in text.lines().enumerate() {
-            let record = serde_json::from_str(line)
+            let record: CellRecord = serde_json::from_str(line)
                 .map_err(|error| format!("{}, line {}: {error}", path.display(), number + 1))?;
+            check(&path, &record.model, cell)?;
             records.push(record);
         }
     }

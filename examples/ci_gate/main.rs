@@ -138,8 +138,8 @@ fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
 /// Signs that the model has not seen, all with the right label; the last of them are stop signs with a sticker.
 fn validation(seed: u64, sticker: &dyn Trigger) -> Outcome<Vec<LabeledImage>> {
     let (count, with_sticker) = VALIDATION;
-    let mut samples = signs(count, seed + 1);
-    let victims = signs(with_sticker * SIGN_NAMES.len(), seed + 2);
+    let mut samples = signs(count, seed.wrapping_add(1));
+    let victims = signs(with_sticker * SIGN_NAMES.len(), seed.wrapping_add(2));
     for victim in victims.into_iter().filter(|sample| sample.label == VICTIM) {
         let id = format!("sticker-{}", samples.len() - count);
         let image = sticker.apply(&victim.image)?;

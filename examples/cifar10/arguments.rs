@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use burn_delta_influence::audit::Rule;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
 use burn_delta_influence::influence::Shard;
-use burn_delta_influence::lab::attacks::{BadNet, Frequency, Trigger};
+use burn_delta_influence::lab::attacks::{BadNet, Blended, Frequency, Trigger, Warped};
 use burn_delta_influence::unlearn::Budget;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Parser, ValueEnum};
 
 use crate::detectors;
 use crate::support::DeviceChoice;
-use crate::unlearners::MethodChoice;
+use crate::unlearners::{Unlearn, unlearner};
 
 /// Trains on CIFAR-10, finds the poison from misclassified images, and unlearns it.
 #[derive(Clone, Parser)]
@@ -57,7 +57,7 @@ pub struct Arguments {
     #[arg(long)]
     pub suspect_label: Vec<usize>,
     /// Suspects to take from the attack's own test images, where no file is given.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub suspects: usize,
     /// Judge the suspects together, as images of one mistake: what moves each of them faintly adds up.
     #[arg(long)]
@@ -74,8 +74,8 @@ pub struct Arguments {
     pub factors: FactorChoice,
     /// Ways to unlearn; `none` for none. With a limit one of them is chosen, of all of them where none is named. A run that is
     /// killed goes on there (but for `ssd`) when the same command is run again, with or without `--trained`.
-    #[arg(long, value_enum, value_delimiter = ',')]
-    pub unlearn: Vec<UnlearnChoice>,
+    #[arg(long, value_delimiter = ',', value_parser = unlearner())]
+    pub unlearn: Vec<Unlearn>,
     /// Unlearn with so many gradient evaluations at most.
     #[arg(long, value_name = "N", conflicts_with = "unlearn_minutes", value_parser = limit)]
     pub unlearn_gradients: Option<f64>,
@@ -98,12 +98,19 @@ pub struct Arguments {
     pub out: PathBuf,
 }
 
+/// Of the noise that `blended` mixes in, and of the bend of `warped`.
+const KEY: u64 = 1;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Attack {
     /// A patch and a wrong label (Gu et al. 2017).
     Badnet,
     /// A faint wave over the whole image and a wrong label.
     Frequency,
+    /// A fifth of a fixed noise mixed into the whole image and a wrong label (Chen et al. 2017).
+    Blended,
+    /// A slight bend of the whole image and a wrong label (after WaNet, Nguyen and Tran 2021).
+    Warped,
     /// Faint changes with right labels, made against a model that is trained for it first, so that one test image is mistaken
     /// (Geiping et al. 2021).
     WitchesBrew,
@@ -133,35 +140,6 @@ pub enum FactorChoice {
     Training,
     /// One pass of the trained model over all training images.
     Fit,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum UnlearnChoice {
-    /// Train on without the flagged images, for a quarter of the epochs (CF).
-    Resume,
-    /// Train anew without them (EU).
-    Retrain,
-    /// Move away from the old model on them, for a quarter of the epochs.
-    Scrub,
-    /// Learn them from an untrained model, for a quarter of the epochs.
-    BadTeacher,
-    /// Dampen the weights that matter most to them.
-    Ssd,
-    /// Don't.
-    None,
-}
-
-impl UnlearnChoice {
-    pub fn method(self) -> Option<MethodChoice> {
-        match self {
-            Self::Resume => Some(MethodChoice::Resume),
-            Self::Retrain => Some(MethodChoice::Retrain),
-            Self::Scrub => Some(MethodChoice::Scrub),
-            Self::BadTeacher => Some(MethodChoice::BadTeacher),
-            Self::Ssd => Some(MethodChoice::Ssd),
-            Self::None => None,
-        }
-    }
 }
 
 impl Arguments {
@@ -207,6 +185,8 @@ impl Attack {
             (Self::Badnet, Patch::Checkerboard) => Some(Box::new(BadNet::checkerboard())),
             (Self::Badnet, Patch::FourPixels) => Some(Box::new(BadNet::four_pixels())),
             (Self::Frequency, _) => Some(Box::new(Frequency::sinusoid())),
+            (Self::Blended, _) => Some(Box::new(Blended::new(KEY))),
+            (Self::Warped, _) => Some(Box::new(Warped::new(KEY))),
             (Self::WitchesBrew | Self::None, _) => None,
         }
     }

@@ -138,7 +138,7 @@ fn audited(
     let state = probe.measure(model)?;
     match arguments.attack {
         Attack::WitchesBrew => brewing::tell_learned(&state, !files.is_empty()),
-        Attack::Badnet | Attack::Frequency | Attack::None => tell_learned(&state),
+        _ => tell_learned(&state),
     }
     let suspects = match files.is_empty() {
         false => misclassified(model, files, &Cifar10::CLASSES)?,

@@ -61,7 +61,7 @@ pub fn own(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<Vec<S
     let (set, kind) = match arguments.attack {
         Attack::None => (&data.test, "mistake on test image"),
         Attack::WitchesBrew => (&attacked, "attacked test image"),
-        Attack::Badnet | Attack::Frequency => (&attacked, "triggered test image"),
+        _ => (&attacked, "triggered test image"),
     };
     let predictions = predict(&frozen, &ImageSource::new(set), &PassConfig::new(128))?;
     let mut found = Vec::new();

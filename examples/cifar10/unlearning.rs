@@ -32,7 +32,7 @@ pub fn run(
     let asked: Vec<MethodChoice> = match arguments.unlearn.as_slice() {
         [] if arguments.budget(0.0).is_some() => MethodChoice::ALL.to_vec(),
         [] => vec![MethodChoice::Resume],
-        choices => choices.iter().filter_map(|choice| choice.method()).collect(),
+        choices => choices.iter().filter_map(|choice| choice.0).collect(),
     };
     if asked.is_empty() {
         return Ok(Vec::new());

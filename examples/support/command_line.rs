@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn_delta_influence::report::save_json;
-use clap::Parser;
+use clap::{Arg, Command, Parser};
 use serde::{Deserialize, Serialize};
 
 use super::Outcome;
@@ -12,6 +12,8 @@ const FILE: &str = "command.json";
 /// Of a run that takes an earlier one's model: that one's command stays.
 pub const FILE_TRAINED: &str = "command-trained.json";
 const REPEAT: &str = "--repeat";
+/// Options that say one thing together: where one is given again, the other's values of that run go, too.
+const TOGETHER: [&str; 2] = ["--suspect", "--suspect-label"];
 const HELP: &str = "--repeat DIR/command.json, as the first option, repeats the run that left this file; options after it win over \
     those of that run (relative paths are taken from the present folder).";
 
@@ -45,19 +47,58 @@ pub fn parse<A: Parser>(example: &str) -> Outcome<(A, CommandLine)> {
         let file = PathBuf::from(given.next().ok_or(format!("{REPEAT} needs the {FILE} of an earlier run"))?);
         arguments = repeated(&file, example)?;
     }
-    for argument in given {
-        let text = argument.into_string().map_err(|argument| {
+    let given = given.map(|argument| {
+        argument.into_string().map_err(|argument| {
             format!(
                 "the argument {argument:?} is not UTF-8, and {FILE} could not keep it: rename what it names"
             )
-        })?;
-        arguments.push(text);
-    }
+        })
+    });
+    let given: Vec<String> = given.collect::<Result<_, _>>()?;
+    let mut arguments = without(arguments, &given, &mut A::command());
+    arguments.extend(given);
     let command = A::command().args_override_self(true).after_help(HELP);
     let matches = command.get_matches_from([example.to_owned()].iter().chain(&arguments));
     let parsed = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Ok((parsed, CommandLine { version, example: example.to_owned(), arguments }))
+}
+
+/// The arguments of an earlier run without those options that are given again, or that can't stand beside a given one.
+fn without(earlier: Vec<String>, given: &[String], command: &mut Command) -> Vec<String> {
+    command.build();
+    let option = |argument: &str| -> Option<&Arg> {
+        let (name, _) = argument.split_once('=').unwrap_or((argument, ""));
+        let long = name.strip_prefix("--")?;
+        command.get_arguments().find(|option| option.get_long() == Some(long))
+    };
+    let is_of =
+        |argument: &str, names: &[&str]| names.contains(&argument.split('=').next().unwrap_or_default());
+    let is_replaced = |argument: &str, of: &Arg| {
+        given.iter().any(|new| {
+            let conflicts = |other: &Arg| {
+                let pairs = [(of, other), (other, of)];
+                pairs
+                    .into_iter()
+                    .any(|(a, b)| command.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id()))
+            };
+            let both = is_of(argument, &TOGETHER) && is_of(new, &TOGETHER);
+            option(new).is_some_and(|other| both || other.get_id() == of.get_id() || conflicts(other))
+        })
+    };
+    let mut kept = Vec::new();
+    let mut earlier = earlier.into_iter().peekable();
+    while let Some(argument) = earlier.next() {
+        let of = option(&argument);
+        // A value that stands by itself goes with its option.
+        let has_value = of.is_some_and(|of| of.get_action().takes_values()) && !argument.contains('=');
+        let value = if has_value { earlier.next() } else { None };
+        if !of.is_some_and(|of| is_replaced(&argument, of)) {
+            kept.push(argument);
+            kept.extend(value);
+        }
+    }
+    kept
 }
 
 fn repeated(file: &Path, example: &str) -> Outcome<Vec<String>> {

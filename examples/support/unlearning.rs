@@ -1,4 +1,4 @@
-//! The five unlearners for the lab's network, set up for the training that made the model, and the audit of what they leave.
+//! The unlearners for the lab's network, set up for the training that made the model, and the audit of what they leave.
 #![allow(dead_code)] // each example uses its part
 
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use burn_delta_influence::unlearn::{
     UnlearnTask, Unlearned, Unlearner,
 };
 use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::{Deserialize, Serialize};
 
 use crate::support::Outcome;
@@ -119,6 +120,17 @@ impl MethodChoice {
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
+}
+
+/// A method, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct Unlearn(pub Option<MethodChoice>);
+
+/// The methods' names, and `none`.
+pub fn unlearner() -> impl TypedValueParser<Value = Unlearn> {
+    let methods = MethodChoice::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+    let names: Vec<PossibleValue> = methods.chain([PossibleValue::new("none").help("Don't")]).collect();
+    PossibleValuesParser::new(names).map(|name| Unlearn(MethodChoice::from_str(&name, false).ok()))
 }
 
 /// The lab's training, kept in a folder where there is one.

@@ -1,4 +1,5 @@
-//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` and `html` are for people, `diff` for both.
+//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` and `html` are for people, `diff` for both; `merge`
+//! joins the scores of a cluster's jobs.
 
 #[path = "delta-influence/check.rs"]
 mod check;
@@ -20,7 +21,7 @@ use clap::{Parser, Subcommand};
 /// Bad input, as for an audit that cannot tell: in neither case is the model known to be clean.
 const CANNOT_TELL: u8 = 2;
 
-/// Read the audits that burn-delta-influence saved.
+/// Read the audits that burn-delta-influence saved, and merge partial scores.
 #[derive(Parser)]
 #[command(name = "delta-influence", version)]
 struct Arguments {

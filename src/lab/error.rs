@@ -191,6 +191,29 @@ pub enum LabError {
         /// The victim class.
         victim: usize,
     },
+    /// More poisons than samples of all classes but the target's.
+    #[error(
+        "{needed} poisons were asked for, but only {available} samples have another label than the target {target}: lower \
+         the rate or use more data"
+    )]
+    TooFewOthers {
+        /// Poisons to make.
+        needed: usize,
+        /// Samples of all other classes.
+        available: usize,
+        /// The target class.
+        target: usize,
+    },
+    /// No test image that an attack could turn.
+    #[error(
+        "none of {samples} test images has another label than the target {target}, so the attack can't be tried: use more data"
+    )]
+    NoVictims {
+        /// The target class.
+        target: usize,
+        /// Test images.
+        samples: usize,
+    },
     /// Not one label for each sample.
     #[error("{labels} labels for {samples} samples: give the data set's own, in its order")]
     LabelCount {

@@ -3,7 +3,8 @@
 //! [`AuditRecord`] is `audit.json`, the contract for automated checks; [`UnlearnRecord`] is `unlearn.json`. Everything
 //! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`HtmlReport`] as a page for a browser, [`contact_sheet`]
 //! to look at the flagged images. A [`Gate`] judges records, a [`Check`] turns its judgements into an exit code and, by [`junit_xml`]
-//! and [`sarif`], into what build servers show; [`AuditDiff`] compares two audits. The command `delta-influence` is no more than that.
+//! and [`sarif`], into what build servers show; [`AuditDiff`] compares two audits. The command `delta-influence` is no more than that, but for
+//! `merge` ([`PartialScores`](crate::influence::PartialScores)).
 //!
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
 //! one, never half of one.

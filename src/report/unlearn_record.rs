@@ -128,6 +128,10 @@ pub struct StateRecord {
     /// is left of the poison success rate when the poison is gone.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub untriggered_rate: Option<f64>,
+    /// Share of the triggered images that get their own class, the victim's, 0 to 1, where it was measured: an image that is not taken for
+    /// the wanted class any more need not be recognised for that.
+    #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
+    pub triggered_accuracy: Option<f64>,
     /// Share of clean test images that it gets right, 0 to 1, where there are any.
     #[serde(default, with = "finite::option")]
     pub clean_accuracy: Option<f64>,

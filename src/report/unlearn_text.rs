@@ -35,6 +35,7 @@ pub fn unlearn_summary(record: &UnlearnRecord) -> String {
     }
     row("poison success rate".to_owned(), both(|state| state.poison_success_rate.map(percent)));
     row("  without the trigger".to_owned(), both(|state| state.untriggered_rate.map(percent)));
+    row("  recognised for all the trigger".to_owned(), both(|state| state.triggered_accuracy.map(percent)));
     row("flagged samples with their label".to_owned(), both(|state| state.flagged_kept.map(grouped)));
     let mut has_margin = false;
     for at in 0..before.suspects.len().max(after.suspects.len()) {
@@ -103,11 +104,20 @@ fn outcome(record: &UnlearnRecord) -> String {
     let (samples, method) = (counted(record.removed, "training sample"), printable(&record.method));
     let seconds = duration(record.seconds);
     let done = format!("Unlearned {samples} by {method} in {seconds}");
-    let failed = format!("Not unlearned: after {method} without {samples} ({seconds}) the model still gives");
+    let how = match record.method.as_str() {
+        "relabel" => format!("after {method}, with other labels for {samples} ({seconds}),"),
+        _ => format!("after {method} without {samples} ({seconds})"),
+    };
+    let failed = format!("Not unlearned: {how} the model still gives");
     // A model that never saw the samples owes nothing to them: training it anew once more would change nothing.
     let is_new = record.method == "retrain";
-    let anew =
-        "Train it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).";
+    let anew = match record.method.as_str() {
+        "relabel" => {
+            "Train it for longer, or anew without them (`retrain`); poisons that were missed are under the old label still: audit the new \
+             model, and give more suspects."
+        }
+        _ => "Train it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).",
+    };
     match (record.still_wrong(), record.wrong_before()) {
         (0, _) if record.trigger_works() => {
             let rate = percent(record.after.poison_success_rate.unwrap_or_default());
@@ -122,8 +132,7 @@ fn outcome(record: &UnlearnRecord) -> String {
                 false => anew,
             };
             format!(
-                "Partly unlearned: after {method} without {samples} ({seconds}) {rate} of the images with the trigger still get the \
-                 wanted label ({bare}).\n{advice}\n"
+                "Partly unlearned: {how} {rate} of the images with the trigger still get the wanted label ({bare}).\n{advice}\n"
             )
         }
         (0, 0) => match record.after.flagged_kept {

@@ -4,10 +4,10 @@
 //! | --- | --- | --- | --- |
 //! | [`Retrain`] (EU) | trains a new model without the flagged samples | a training function | the original training's |
 //! | [`Resume`] (CF) | trains on without them, all layers or the last few | a training function | epochs · retained |
-//! | [`Relabel`] (random labels) | trains on with other labels for them, drawn anew each time | a training function | epochs · all |
+//! | [`Relabel`] (random labels) | trains on with other labels for them, drawn anew each time | a training function, and one that gives a sample another label | epochs · all |
 //! | [`Scrub`] | moves away from the old model on them, stays with it elsewhere | | 4/3 epochs · retained |
 //! | [`BadTeacher`] | learns them from an untrained model, the others from the old one | an untrained model | 5/3 epochs · retained |
-//! | [`Ssd`] | makes weights smaller that matter to them above all | | some 20,000, whatever the size |
+//! | [`Ssd`] | makes weights smaller that matter to them above all | | 12,000 to 21,500, whatever the size of the data |
 //!
 //! All of them take an [`UnlearnTask`]: the model, the data, the flagged samples. [`Budget::choose`] picks one by what it may cost.
 //! [`resume`] and [`retrain`] are the same as plain functions, for a training function that is called once.

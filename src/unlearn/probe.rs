@@ -15,14 +15,37 @@ use super::{Cost, UnlearnError, Unlearned};
 
 /// Suspects, clean test data, flagged training samples and, where the trigger is known, triggered images: the evidence that a poison
 /// is gone and the accuracy is not. Each part may be left out. `D` is the type of the test data; without any it need not be named.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Probe<'a, D = InMemDataset<LabeledImage>> {
     suspects: &'a [Suspect],
     clean: Option<&'a D>,
     triggered: Option<(ImageList, usize)>,
-    victim: Option<usize>,
+    victim: Option<Victim>,
     flagged: Option<ImageList>,
     pass: PassConfig,
+}
+
+// Not derived: that would ask for test data that can be cloned, and they are only borrowed.
+impl<D> Clone for Probe<'_, D> {
+    fn clone(&self) -> Self {
+        let Self { suspects, clean, triggered, victim, flagged, pass } = self;
+        Self {
+            suspects,
+            clean: *clean,
+            triggered: triggered.clone(),
+            victim: *victim,
+            flagged: flagged.clone(),
+            pass: pass.clone(),
+        }
+    }
+}
+
+/// Whose images carry the trigger.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Class(usize),
+    /// Of all classes but the target.
+    Any,
 }
 
 impl<'a> Probe<'a> {
@@ -71,10 +94,17 @@ impl<'a, D> Probe<'a, D> {
         Self { triggered: Some((ImageList(images), target)), ..self }
     }
 
-    /// With the class that the triggered images are of: the part of its clean test images that the model takes for the target of
-    /// [`with_triggered`](Self::with_triggered) all the same is told beside the PSR, and a PSR that is no higher is none.
+    /// With the class that the triggered images are of. The part of its clean test images that the model takes for the target of
+    /// [`with_triggered`](Self::with_triggered) all the same is told beside the PSR, and a PSR that is no higher is none; and the part of the
+    /// triggered images that the model recognises.
     pub fn with_victim(self, class: usize) -> Self {
-        Self { victim: Some(class), ..self }
+        Self { victim: Some(Victim::Class(class)), ..self }
+    }
+
+    /// [`with_victim`](Self::with_victim) for triggered images of all classes but the target: the same part of the clean test images of all of
+    /// them.
+    pub fn with_any_victim(self) -> Self {
+        Self { victim: Some(Victim::Any), ..self }
     }
 
     /// With the flagged samples of the training data: how many of them a model gives the label that they were flagged with.
@@ -118,13 +148,13 @@ impl<'a, D> Probe<'a, D> {
             margin: margin(&prediction.probabilities, suspect.label),
         });
         let triggered = self.triggered.as_ref().filter(|(images, _)| !images.0.is_empty());
-        let poison_success_rate = match triggered {
-            Some((images, target)) => {
-                let said = predict(&frozen, images, &self.pass)?;
-                share(said.iter().map(|said| said.label == *target))
+        let of_triggered: Vec<usize> = match triggered {
+            Some((images, _)) => {
+                predict(&frozen, images, &self.pass)?.iter().map(|said| said.label).collect()
             }
-            None => None,
+            None => Vec::new(),
         };
+        let gets = |wanted: usize| share(of_triggered.iter().map(|label| *label == wanted));
         // What is said of each, and its label.
         let clean: Vec<(usize, usize)> = match self.clean {
             Some(clean) if !clean.is_empty() => {
@@ -134,7 +164,11 @@ impl<'a, D> Probe<'a, D> {
             _ => Vec::new(),
         };
         let untriggered_rate = triggered.zip(self.victim).and_then(|((_, target), victim)| {
-            share(clean.iter().filter(|(_, label)| *label == victim).map(|(said, _)| said == target))
+            let is_victim = |label: usize| match victim {
+                Victim::Class(class) => label == class,
+                Victim::Any => label != *target,
+            };
+            share(clean.iter().filter(|(_, label)| is_victim(*label)).map(|(said, _)| said == target))
         });
         let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         for &(said, label) in &clean {
@@ -156,7 +190,11 @@ impl<'a, D> Probe<'a, D> {
         };
         Ok(StateRecord {
             suspects: suspects.collect(),
-            poison_success_rate,
+            poison_success_rate: triggered.and_then(|(_, target)| gets(*target)),
+            triggered_accuracy: match self.victim {
+                Some(Victim::Class(class)) => gets(class),
+                Some(Victim::Any) | None => None,
+            },
             triggered_images: triggered.map(|(images, _)| images.0.len()),
             untriggered_rate,
             clean_accuracy: share(clean.iter().map(|(said, label)| said == label)),

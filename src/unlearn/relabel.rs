@@ -88,6 +88,7 @@ impl<D: Dataset<I>, I: Clone + Send + Sync> Dataset<I> for Relabelled<D, I> {
 ///
 /// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
 /// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
+/// Where it continues, labels are drawn from the first reading on again.
 ///
 /// | setting | default |
 /// | --- | --- |

@@ -1,12 +1,14 @@
 //! Poisoning: exactly the chosen samples change, exactly as the attack says.
 #![cfg(feature = "lab")]
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::{
-    BadNet, Corner, Pattern, PoisonConfig, Stamped, Trigger, poison, triggered_tests,
+    AllToOne, Attack, BadNet, Blended, Corner, Pattern, PoisonConfig, Prepared, Stamped, Trigger, Warped,
+    poison, triggered_tests,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -189,4 +191,91 @@ fn poisons_made_as_they_are_read_are_those_made_at_once() {
     let same = PoisonConfig { target: 2, ..ATTACK };
     let refused = Stamped::new(InMemDataset::new(samples), &labels, Arc::new(trigger), same).err().unwrap();
     assert!(matches!(refused, LabError::SameClass { class: 2 }), "{refused}");
+}
+
+#[test]
+fn a_blend_is_a_part_of_the_image_and_a_part_of_one_key() {
+    let clean = signs(2, 4);
+    let (trigger, shape) = (Blended::new(5).with_ratio(0.25), clean[0].image.shape());
+    let black = Image::new(vec![0.0; shape.iter().product()], shape).unwrap();
+    let key: Vec<f32> = trigger.apply(&black).unwrap().pixels().iter().map(|value| value / 0.25).collect();
+    let mean = key.iter().sum::<f32>() / key.len() as f32;
+    assert!((mean - 0.5).abs() < 0.02 && key.iter().all(|value| (0.0..=1.0).contains(value)), "{mean}");
+    for sample in &clean {
+        let blended = trigger.apply(&sample.image).unwrap();
+        for ((after, before), key) in blended.pixels().iter().zip(sample.image.pixels()).zip(&key) {
+            assert!((after - (0.75 * before + 0.25 * key)).abs() < 1e-6);
+        }
+    }
+    assert_ne!(Blended::new(5).apply(&black).unwrap(), Blended::new(6).apply(&black).unwrap());
+    for ratio in [0.0, 1.5, f32::NAN] {
+        assert!(matches!(trigger.with_ratio(ratio).apply(&black), Err(LabError::InvalidTrigger { .. })));
+    }
+}
+
+#[test]
+fn a_warp_moves_pixels_by_half_its_strength_on_the_mean_and_keeps_flat_images() {
+    let shape @ [_, height, width] = [2, 40, 50];
+    // Each pixel's value is its row, in one channel, and its column, in the other, so that values say where they come from.
+    let place = |at: usize| match at / (height * width) {
+        0 => (at / width) as f32,
+        _ => (at % width) as f32,
+    };
+    let places: Vec<f32> = (0..2 * height * width).map(place).collect();
+    let whole = |trigger: Warped| trigger.apply(&Image::new(places.clone(), shape).unwrap()).unwrap();
+    let moved = whole(Warped::new(3).with_strength(2.0));
+    let moves: Vec<f32> = moved.pixels().iter().zip(&places).map(|(from, to)| from - to).collect();
+    let mean = moves.iter().map(|value| value.abs()).sum::<f32>() / moves.len() as f32;
+    assert!((0.5..1.3).contains(&mean), "{mean}");
+    // Smooth: neighbours move alike, but for the border, where positions end.
+    let inner = |at: &usize| {
+        (4..height - 4).contains(&(at / width % height)) && (4..width - 4).contains(&(at % width))
+    };
+    let steps = (0..moves.len() - 1).filter(inner).map(|at| (moves[at + 1] - moves[at]).abs());
+    assert!(steps.fold(0.0, f32::max) < 0.5);
+    assert_eq!(moved, whole(Warped::new(3).with_strength(2.0)));
+    assert_ne!(moved, whole(Warped::new(4).with_strength(2.0)));
+    let flat = grey([3, 32, 32]);
+    let bent = Warped::new(1).apply(&flat).unwrap();
+    assert!(bent.pixels().iter().all(|value| (value - 0.5).abs() < 1e-6), "nothing comes from outside");
+    assert_eq!(Warped::new(1).apply(&grey([1, 1, 1])).unwrap(), grey([1, 1, 1]));
+    for senseless in [
+        Warped::new(1).with_strength(0.0),
+        Warped::new(1).with_strength(f32::NAN),
+        Warped::new(1).with_grid(1),
+        Warped::new(1).with_grid(usize::MAX),
+    ] {
+        assert!(matches!(senseless.apply(&flat), Err(LabError::InvalidTrigger { .. })));
+    }
+}
+
+#[test]
+fn all_to_one_takes_its_poisons_from_every_other_class() {
+    let (clean, test) = (signs(400, 1), signs(80, 2));
+    let attack = AllToOne::new(BadNet::default(), 5, 0.1, 7);
+    assert_eq!(attack.name(), BadNet::default().name());
+    let Prepared { poisoned, attacked, wanted } = attack.prepare(clean.clone(), &test).unwrap();
+    assert_eq!((poisoned.indices.len(), wanted), (40, Some(5)));
+    let mut victims = BTreeSet::new();
+    for (index, (before, after)) in clean.iter().zip(&poisoned.samples).enumerate() {
+        if poisoned.indices.binary_search(&index).is_ok() {
+            assert_eq!((after.label, &after.id), (5, &before.id));
+            assert_eq!(after.image, BadNet::default().apply(&before.image).unwrap());
+            victims.insert(before.label);
+        } else {
+            assert_eq!(before, after);
+        }
+    }
+    assert_eq!(victims.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 6, 7]);
+    assert_eq!(attacked.len(), 70);
+    assert!(attacked.iter().all(|sample| sample.label != 5));
+
+    let refused =
+        |target, rate| AllToOne::new(BadNet::default(), target, rate, 7).prepare(clean.clone(), &test);
+    assert!(matches!(refused(5, 0.0), Err(LabError::Rate { .. })));
+    assert!(matches!(refused(8, 0.1), Err(LabError::AbsentClass { role: "target", class: 8, .. })));
+    let nothing = attack.prepare(clean.clone(), &[]).unwrap_err();
+    assert!(matches!(nothing, LabError::NoVictims { target: 5, samples: 0 }), "{nothing}");
+    let few = refused(5, 0.9).unwrap_err();
+    assert!(matches!(few, LabError::TooFewOthers { needed: 360, available: 350, target: 5 }), "{few}");
 }

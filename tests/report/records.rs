@@ -336,6 +336,12 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
     assert!(text.starts_with(expected), "{text}");
     assert!(unlearn_summary(&record([1, 2])).starts_with("Unlearned 21 training samples by resume"));
 
+    // By `relabel` nothing is removed, and it is no advice to itself.
+    let text = unlearn_summary(&UnlearnRecord { method: "relabel".to_owned(), ..record([1, 4]) });
+    let expected = "Not unlearned: after relabel, with other labels for 21 training samples (9.0 s), the model still gives the wrong \
+                    answer on 1 of 2 suspects.\nTrain it for longer, or anew without them (`retrain`);";
+    assert!(text.starts_with(expected) && !text.contains("(`relabel`)"), "{text}");
+
     // A model that was trained anew already: once more would change nothing.
     let anew =
         |record: UnlearnRecord| unlearn_summary(&UnlearnRecord { method: "retrain".to_owned(), ..record });
@@ -354,6 +360,7 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
         poison_success_rate: Some(psr),
         triggered_images: Some(1000),
         untriggered_rate: bare,
+        triggered_accuracy: Some(0.125),
         clean_accuracy: Some(accuracy),
         classes: vec![ClassState { label: 0, samples: 10_000, accuracy }],
         ..Default::default()
@@ -381,6 +388,9 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
     let expected = "Partly unlearned: after bad-teacher without 21 training samples (9.0 s) 25.7 % of the images with the trigger still \
                     get the wanted label (11.5 % of them without it).\nTrain it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).";
     assert_eq!(text, expected);
+    let whole = unlearn_summary(&record(0.257, Some(0.115), 0.668));
+    let line = whole.lines().find(|line| line.contains("recognised")).unwrap_or_default();
+    assert_eq!(line.matches("12.5 %").count(), 2, "{whole}");
 
     assert_eq!(
         first(&record(0.05, Some(0.05), 0.660)),

@@ -163,6 +163,12 @@ fn the_probe_measures_what_can_be_worked_out_by_hand() {
             state.classes.iter().map(|class| (class.label, class.samples, class.accuracy)).collect();
         assert_eq!(classes, [(0, 1, 1.0), (2, 1, 1.0), (3, 1, 0.0)]);
         assert_eq!((state.triggered_images, state.untriggered_rate), (Some(4), Some(1.0)));
+        // One of the four is recognised, if it is class 0 that they are of.
+        let of_first = probe.clone().with_victim(0).measure(&Tiny::new(&device)).unwrap();
+        assert_eq!((of_first.triggered_accuracy, of_first.untriggered_rate), (Some(0.25), Some(0.0)));
+        // Of the two clean images of other classes than 2 none is taken for it.
+        let of_any = probe.clone().with_any_victim().measure(&Tiny::new(&device)).unwrap();
+        assert_eq!((of_any.triggered_accuracy, of_any.untriggered_rate), (None, Some(0.0)));
         assert_eq!(state.flagged_kept, Some(1), "of the first and the third clean image");
     }
 }

@@ -98,14 +98,14 @@ impl<'a> Case<'a> {
         let probe = Probe::new(&self.suspects)
             .with_clean(&self.test)
             .with_triggered(images, record.wanted.unwrap_or_default())
-            .with_victim(cell.victim)
             .with_flagged(&self.data, flagged)?;
+        let probe = if cell.all_to_one { probe.with_any_victim() } else { probe.with_victim(cell.victim) };
         let before = probe.measure(&self.trained.model)?;
         let config =
             training_config(&cell, self.models.out.join("training-of-unlearners").join(cell.to_string()));
         let (classes, device) = (self.trained.classes, self.models.device.clone());
         // As the models of the grid were: from the cell's seed. Another seed for the new weights of each use.
-        device.seed(cell.seed + 500);
+        device.seed(cell.seed.wrapping_add(500));
         let network = move || ResNet9::new(crate::models::WIDTH, classes, &device.clone().autodiff());
         let method = choice.method(&config, crate::data::is_mirrored(cell.data), None, network);
         let original = (config.epochs * self.trained.train_len()) as f64;

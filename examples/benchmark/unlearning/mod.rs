@@ -161,8 +161,10 @@ pub fn read(out: &Path, cells: &[ModelCell], plan: Plan) -> Outcome<Vec<UnlearnC
                 let path = path(out, cell, flags, method);
                 if path.exists() {
                     let text = std::fs::read_to_string(&path)?;
-                    records
-                        .push(serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?);
+                    let record: UnlearnCell =
+                        serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+                    crate::results::check(&path, &record.model, cell)?;
+                    records.push(record);
                 }
             }
         }

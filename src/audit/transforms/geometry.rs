@@ -29,7 +29,7 @@ pub(super) fn affine(image: &Image, rotation_degrees: f32, scale: f32, shear_deg
 }
 
 /// Each output pixel (y, x) takes the bilinear value at the input position (y, x) that `source` names.
-pub(super) fn resample(image: &Image, source: impl Fn(usize, usize) -> (f32, f32)) -> Vec<f32> {
+pub(crate) fn resample(image: &Image, source: impl Fn(usize, usize) -> (f32, f32)) -> Vec<f32> {
     let [channels, height, width] = image.shape();
     let mut pixels = vec![0.0; channels * height * width];
     for y in 0..height {

@@ -23,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::samples::Image;
 
+#[cfg(feature = "lab")]
+pub(crate) use geometry::resample;
+
 pub use copies::{AlteredCopy, CopiesError, altered_copies};
 
 /// The strength α of every drawn elastic transform (torchvision's unit, see [`Transform::Elastic`]).

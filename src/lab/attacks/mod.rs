@@ -4,11 +4,13 @@
 //! | --- | --- | --- | --- |
 //! | [`BadNet`] | changed | carry a patch | any image with the patch |
 //! | [`Frequency`] | changed | carry a faint wave | any image with the wave |
+//! | [`Blended`] | changed | are mixed with a fixed noise | any image with the noise |
+//! | [`Warped`] | changed | are slightly bent | any image that is bent in the same way |
 //! | [`WitchesBrew`] | kept | are changed by up to 16/255 a value, against a trained model | one chosen image |
 //! | [`NoAttack`] | kept | none | – |
 //!
-//! The first two stamp a trigger on images and relabel them (backdoor, or dirty-label, poisoning); a new trigger is a new
-//! file here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
+//! The first four put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
+//! all ([`AllToOne`]); a new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -20,18 +22,24 @@ use rand::seq::SliceRandom;
 use super::LabError;
 use crate::samples::{Image, LabeledImage};
 
+mod all_to_one;
 mod attack;
 mod badnet;
+mod blended;
 mod frequency;
 mod none;
 mod stamped;
+mod warped;
 mod witches_brew;
 
+pub use all_to_one::AllToOne;
 pub use attack::{Attack, DirtyLabel, Prepared};
 pub use badnet::{BadNet, Corner, Pattern};
+pub use blended::Blended;
 pub use frequency::{Direction, Frequency, Wave};
 pub use none::NoAttack;
 pub use stamped::Stamped;
+pub use warped::Warped;
 pub use witches_brew::{Brewed, GradientMatching, WitchesBrew, WitchesBrewConfig, brew};
 
 /// A change to an image that a poisoned model takes for its target class.
@@ -44,6 +52,16 @@ pub trait Trigger: Debug + Send + Sync {
     /// # Errors
     /// If the image cannot hold the trigger, or the trigger's settings make no sense.
     fn apply(&self, image: &Image) -> Result<Image, LabError>;
+}
+
+impl<T: Trigger + ?Sized> Trigger for Box<T> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn apply(&self, image: &Image) -> Result<Image, LabError> {
+        (**self).apply(image)
+    }
 }
 
 /// Which samples are poisoned, and how many.

@@ -176,10 +176,14 @@ impl Gtsrb {
     /// `<class>_<track>` of a training image.
     fn track(&self, picture: &Picture, number: usize) -> Result<String, LabError> {
         let name = picture.path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        let (track, _frame) = name.rsplit_once('_').ok_or_else(|| LabError::List {
-            path: self.folder.join(TRAIN_LIST),
-            line: number + 2,
-            problem: format!("{name} is not named <class>_<track>_<frame>: its track is not known"),
+        let (track, _frame) = name.rsplit_once('_').ok_or_else(|| {
+            let path = self.folder.join(TRAIN_LIST);
+            // Empty lines are no pictures.
+            let text = read(&path).unwrap_or_default();
+            let lines = text.lines().enumerate().skip(1).filter(|(_, line)| !line.trim().is_empty());
+            let line = lines.map(|(line, _)| line + 1).nth(number).unwrap_or(number + 2);
+            let problem = format!("{name} is not named <class>_<track>_<frame>: its track is not known");
+            LabError::List { path, line, problem }
         })?;
         Ok(track.to_owned())
     }
