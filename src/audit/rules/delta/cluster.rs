@@ -21,6 +21,18 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
+    /// Whether the smaller of the two has half of its members in the other, too.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let both = self.members.iter().filter(|sample| other.members.binary_search(sample).is_ok()).count();
+        2 * both >= self.members.len().min(other.members.len())
+    }
+
+    /// All samples that are no members.
+    pub fn rest(&self) -> Self {
+        let members = (0..self.scores.len()).filter(|sample| self.members.binary_search(sample).is_err());
+        Self { members: members.collect(), scores: self.scores.iter().map(|score| -score).collect() }
+    }
+
     /// S: the members' mean z less that of the others.
     fn strength(&self, z: &[f64]) -> f64 {
         let inside: f64 = self.members.iter().map(|&sample| z[sample]).sum();

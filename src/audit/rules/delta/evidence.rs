@@ -146,14 +146,14 @@ mod tests {
 
     use super::{Cluster, FoundBy, Tests, null};
 
-    /// One suspect that `raised` of 300 samples move by `by`, and sixty null images; the first 80 samples are a cluster.
+    /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80 samples are a cluster.
     fn tests(raised: usize, by: f64) -> Tests {
         let mut rng = StdRng::seed_from_u64(7);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
-        let mut rows: Vec<Vec<f64>> = (0..61).map(|_| (0..300).map(|_| normal()).collect()).collect();
+        let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
         let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300] };
-        Tests::new(&rows, &[], &vec![Vec::new(); 61], 1).with_gradients(&[cluster], &rows)
+        Tests::new(&rows, &[], &vec![Vec::new(); 129], 1).with_gradients(&[cluster], &rows)
     }
 
     #[test]
