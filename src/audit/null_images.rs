@@ -19,10 +19,10 @@ use super::rules::Delta;
 use super::transforms::Transform;
 
 /// Altered images that are looked at for each null image.
-const TRIED: usize = 40;
+const TRIED: usize = 80;
 /// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no more than two of each
 /// training image.
-const TRIED_OF_A_CLASS: usize = 4;
+const TRIED_OF_A_CLASS: usize = 8;
 
 /// Labels that null images must be of, where there are so many.
 const FEWEST_LABELS: usize = 3;
@@ -284,10 +284,10 @@ mod tests {
 
     #[test]
     fn more_images_are_looked_at_where_there_are_more_classes_but_none_more_than_twice() {
-        assert_eq!(budget(128, 10, 50_000), 5_120);
-        assert_eq!(budget(128, 43, 39_209), 22_016);
+        assert_eq!(budget(128, 10, 50_000), 10_240);
+        assert_eq!(budget(128, 43, 39_209), 44_032);
         assert_eq!(budget(128, 1000, 100_000), 200_000);
-        assert_eq!(budget(128, 1000, 1_000), 5_120);
+        assert_eq!(budget(128, 1000, 1_000), 10_240);
         assert_eq!(budget(usize::MAX, usize::MAX, 10), usize::MAX);
     }
 }

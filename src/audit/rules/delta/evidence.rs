@@ -2,7 +2,7 @@
 
 use crate::influence::SampleNorms;
 
-use super::cluster::{ByCluster, Cluster, by_cluster};
+use super::cluster::{ByCluster, Cluster, NullIs, by_cluster};
 use super::null::{self, View};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
@@ -82,7 +82,7 @@ impl Tests {
     /// image of each row looks like.
     pub fn new(rows: &[Vec<f64>], looks: &[&Cluster], is_like: &[Vec<bool>], suspects: usize) -> Self {
         let by_median = null::by_median(rows);
-        let by_look = by_cluster(looks, &by_median, is_like, suspects);
+        let by_look = by_cluster(looks, &by_median, is_like, suspects, NullIs::Harmless);
         let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
         Self { views, by_look, by_gradient: vec![ByCluster::untested(); suspects] }
     }
@@ -91,8 +91,13 @@ impl Tests {
     pub fn with_gradients(mut self, clusters: &[Cluster], rows: &[Vec<f64>]) -> Self {
         let unexplained = vec![vec![false; clusters.len()]; rows.len()];
         let clusters: Vec<&Cluster> = clusters.iter().collect();
-        self.by_gradient =
-            by_cluster(&clusters, &null::by_median(rows), &unexplained, self.by_gradient.len());
+        self.by_gradient = by_cluster(
+            &clusters,
+            &null::by_median(rows),
+            &unexplained,
+            self.by_gradient.len(),
+            NullIs::Mixed,
+        );
         self
     }
 

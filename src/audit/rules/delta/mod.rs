@@ -55,7 +55,7 @@
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
-//! Cost: predictions of at most 40 M altered images (4 M for each class where there are more than ten, but two of each training image at most), once for all labels, one pass over the samples of one label with suspects + M queries, and two or three
+//! Cost: predictions of at most 80 M altered images (8 M for each class where there are more than ten, but two of each training image at most), once for all labels, one pass over the samples of one label with suspects + M queries, and two or three
 //! with 256 landmarks, suspects + M at a time; for flagged suspects a cheaper pass over them and a part of one per round.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
