@@ -1,7 +1,7 @@
 //! Clusters of samples, found without the suspect, and whether one of them moves it.
 //!
-//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: S_q(F) = mean_F z_q − mean_{∉F} z_q, in
-//! deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are exchangeable where nothing
+//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: S_q(F) = mean_F z_q − mean_{∉F} z_q over the
+//! deviation of z_q outside of F, in deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are exchangeable where nothing
 //! is wrong, and S, a mean over many samples, is nearly Gaussian. The p-value is the tail of a Pearson III distribution with the null
 //! images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
 //! clusters tested.
@@ -13,6 +13,7 @@
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
 use super::gate::Gumbel;
+use super::null::median;
 
 /// Null images without which a distribution can't be told.
 const FEWEST_NULL_IMAGES: usize = 16;
@@ -39,12 +40,20 @@ impl Cluster {
         Self { members: members.collect(), scores: self.scores.iter().map(|score| -score).collect() }
     }
 
-    /// S: the members' mean z less that of the others.
+    /// S: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
+    /// and are moved, the deviation grows with what it is to measure).
     fn strength(&self, z: &[f64]) -> f64 {
-        let inside: f64 = self.members.iter().map(|&sample| z[sample]).sum();
-        let outside = z.iter().sum::<f64>() - inside;
-        let size = self.members.len();
-        inside / size as f64 - outside / (z.len() - size).max(1) as f64
+        let mut is_member = vec![false; z.len()];
+        self.members.iter().for_each(|&sample| is_member[sample] = true);
+        let some = |inside: bool| -> Vec<f64> {
+            z.iter().zip(&is_member).filter(|(_, member)| **member == inside).map(|(z, _)| *z).collect()
+        };
+        let (inside, outside) = (some(true), some(false));
+        let mean = |z: &[f64]| z.iter().sum::<f64>() / z.len().max(1) as f64;
+        let difference = mean(&inside) - mean(&outside);
+        let centre = median(outside.clone());
+        let spread = 1.4826 * median(outside.iter().map(|z| (z - centre).abs()).collect());
+        if spread > 0.0 { difference / spread } else { 0.0 }
     }
 }
 
@@ -195,6 +204,21 @@ mod tests {
         few[10..].iter_mut().for_each(|row| row.fill(true));
         assert_eq!(by_cluster(&found, &z, &few, 1, NullIs::Harmless)[0].p_value, 1.0);
         assert_eq!(by_cluster(&[], &z, &vec![Vec::new(); z.len()], 1, NullIs::Harmless)[0].p_value, 1.0);
+    }
+
+    #[test]
+    fn members_that_are_most_of_the_class_are_seen_as_few_are() {
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut z = z(&mut rng, 0.0);
+        let most = Cluster { members: (0..400).collect(), scores: vec![0.0; SAMPLES] };
+        z[0][..400].iter_mut().for_each(|z| *z += 6.0);
+        let unexplained = vec![vec![false]; z.len()];
+        let [seen] = by_cluster(&[&most], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        assert!(seen.p_value < 1e-6 && seen.statistic > 20.0, "{}, {}", seen.p_value, seen.statistic);
+        // The unit of a row is no matter.
+        z.iter_mut().zip(1..).for_each(|(row, by)| row.iter_mut().for_each(|z| *z *= f64::from(by)));
+        let [again] = by_cluster(&[&most], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        assert!((again.statistic - seen.statistic).abs() < 1e-9);
     }
 
     #[test]

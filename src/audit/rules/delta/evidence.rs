@@ -91,13 +91,7 @@ impl Tests {
     pub fn with_gradients(mut self, clusters: &[Cluster], rows: &[Vec<f64>]) -> Self {
         let unexplained = vec![vec![false; clusters.len()]; rows.len()];
         let clusters: Vec<&Cluster> = clusters.iter().collect();
-        self.by_gradient = by_cluster(
-            &clusters,
-            &null::by_median(rows),
-            &unexplained,
-            self.by_gradient.len(),
-            NullIs::Mixed,
-        );
+        self.by_gradient = by_cluster(&clusters, rows, &unexplained, self.by_gradient.len(), NullIs::Mixed);
         self
     }
 
