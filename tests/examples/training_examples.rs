@@ -573,7 +573,7 @@ fn a_run_is_repeated_from_its_own_output() {
         "--suspect",
         &picture,
         "--suspect-label",
-        "1",
+        "0",
     ];
     let third = run("cifar10", &[&["--repeat", &command][..], &given].concat());
     assert_eq!((third.code, third.stderr.as_str()), (Some(0), ""), "{}", third.stdout);
