@@ -148,14 +148,7 @@ pub(super) fn look_clusters(looks: &[Vec<f64>]) -> Vec<LookCluster> {
         }
     }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut kept: Vec<LookCluster> = Vec::new();
-    for (_, new) in found {
-        // Many looks lead to one cluster, give or take a member.
-        if kept.len() < CLUSTERS && kept.iter().all(|other| !other.cluster.overlaps(&new.cluster)) {
-            kept.push(new);
-        }
-    }
-    kept
+    found.into_iter().take(CLUSTERS).map(|(_, cluster)| cluster).collect()
 }
 
 #[cfg(test)]
