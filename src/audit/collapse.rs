@@ -38,10 +38,7 @@ where
     for (_, layer) in scores.layers() {
         let cosines = layer.row(0).iter().zip(&layer.self_influence);
         for (share, (product, own)) in shares.iter_mut().zip(cosines) {
-            // Smaller ones were lost in f32, and products with them are noise.
-            if *own >= f64::from(f32::MIN_POSITIVE) {
-                *share -= product / own.sqrt();
-            }
+            *share -= product / own.max(f64::MIN_POSITIVE).sqrt();
         }
     }
     let (suspect, copies) = (shares[0], &shares[1..]);
