@@ -41,7 +41,7 @@ impl<I: LabeledSample> Batcher<I, LabeledBatch> for AugmentingBatcher {
         let mut labels = Vec::with_capacity(items.len());
         for item in &items {
             let image = item.image();
-            let reach = self.augmentation.shift as i64;
+            let reach = i64::from(u32::try_from(self.augmentation.shift).unwrap_or(u32::MAX));
             let [dy, dx] = [(); 2].map(|()| rng.random_range(-reach..=reach) as isize);
             let mirrored = self.augmentation.flip && rng.random::<bool>();
             for channel in 0..channels {

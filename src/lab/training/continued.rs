@@ -9,12 +9,12 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, FrozenModel};
-use crate::files::{hexadecimal, write_whole};
+use crate::files::{TEMPORARY, hexadecimal, write_whole};
 use crate::influence::{ImageSource, LabeledBatch};
 use crate::lab::LabError;
 use crate::samples::LabeledSample;
 
-use super::{Checkpoints, TrainingConfig, train};
+use super::{Checkpoints, TrainingConfig, checkpoint, train};
 
 /// What is in the folder belongs to the run that this file names.
 const RUN: &str = "run.txt";
@@ -23,13 +23,14 @@ const KEPT: usize = 2;
 
 /// [`train`], with weights, optimizer and learning rates kept after each epoch in the configuration's folder, which must have nothing else in
 /// it: the same call goes on after the last epoch that is complete there when the process was killed or the training interrupted.
+/// (A checkpoint that is damaged is left out, with a warning.)
 /// A run of another model, other samples or other settings begins anew, in place of the one whose files it finds. They are removed in the end.
 /// burn's loaders begin their shuffling anew, so that the weights are those of another order of the samples than without the break.
 ///
 /// All samples are read once more, to know them again.
 ///
 /// # Errors
-/// As [`train`]; [`LabError::Training`] for a checkpoint that is damaged, by name, and for a folder that is not of such a training and not empty.
+/// As [`train`]; [`LabError::Training`] for a folder that is not of such a training and not empty.
 pub fn train_continued<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
     M: LearnerModel
@@ -42,7 +43,11 @@ where
     let failed = |error: std::io::Error| LabError::Training(format!("{}: {error}", folder.display()));
     let run = run(&model, &data, config)?;
     let earlier = std::fs::read_to_string(folder.join(RUN)).ok();
-    if earlier.is_none() && std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+    // But for what is left where the name of the run was being written.
+    let is_other = |entry: &std::fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+    if earlier.is_none()
+        && std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(|entry| is_other(&entry)))
+    {
         return Err(LabError::Training(format!(
             "{}: there is something in this folder, from which a training that can go on would remove what it keeps: give it a folder of its own",
             folder.display()
@@ -53,7 +58,14 @@ where
         std::fs::create_dir_all(folder).map_err(failed)?;
         write_whole(&folder.join(RUN), run.as_bytes()).map_err(failed)?;
     }
-    let last = (1..config.epochs).rev().find(|&epoch| is_complete(folder, epoch));
+    let is_whole = |&epoch: &usize| match checkpoint::check(&model, folder, epoch, config.epochs) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::warn!(%error, "a checkpoint is left out");
+            false
+        }
+    };
+    let last = (1..config.epochs).rev().filter(|&epoch| is_complete(folder, epoch)).find(is_whole);
     let checkpoints = match last {
         Some(epoch) => Checkpoints::From { epoch, keep: KEPT },
         None => Checkpoints::Keep(KEPT),

@@ -236,12 +236,19 @@ where
         .init();
     let device = model.devices().into_iter().next().unwrap_or_default();
     let workers = workers(&data, config.batch_size);
+    // burn's loader begins anew where training goes on: the order and the augmentation of the first epochs are not to come once more.
+    let done = match config.checkpoints {
+        Checkpoints::From { epoch, .. } => epoch as u64,
+        Checkpoints::None | Checkpoints::Keep(_) => 0,
+    };
+    let order = config.seed ^ done.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let loader =
         |data: Arc<dyn Dataset<LabeledImage>>, augmentation, made| -> Arc<dyn DataLoader<LabeledBatch>> {
-            let batcher = AugmentingBatcher { augmentation, seed: config.seed, calls: Arc::default(), made };
+            let calls = Arc::new(AtomicU64::new(done.wrapping_mul(batches as u64)));
+            let batcher = AugmentingBatcher { augmentation, seed: config.seed, calls, made };
             DataLoaderBuilder::new(batcher)
                 .batch_size(config.batch_size)
-                .shuffle(config.seed)
+                .shuffle(order)
                 .num_workers(workers)
                 .set_device(device.clone())
                 .build(data)
