@@ -38,7 +38,10 @@ where
     for (_, layer) in scores.layers() {
         let cosines = layer.row(0).iter().zip(&layer.self_influence);
         for (share, (product, own)) in shares.iter_mut().zip(cosines) {
-            *share -= product / own.max(f64::MIN_POSITIVE).sqrt();
+            // Smaller ones were lost in f32, and products with them are noise.
+            if *own >= f64::from(f32::MIN_POSITIVE) {
+                *share -= product / own.sqrt();
+            }
         }
     }
     let (suspect, copies) = (shares[0], &shares[1..]);

@@ -155,7 +155,10 @@ where
     /// The rule `delta`: evidence label by label, a decision over all suspects, then the samples of those that are poisoned.
     fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         let mut evidence: Vec<(Vec<usize>, Vec<usize>, DeltaEvidence, NullImages)> = Vec::new();
-        for (label, (candidates, numbers)) in self.by_label(cases) {
+        let by_label = self.by_label(cases);
+        let asked: Vec<usize> = by_label.keys().copied().collect();
+        let mistakes = self.mistakes(rule.null_images, &asked)?;
+        for (label, (candidates, numbers)) in by_label {
             let others = self.labels.iter().filter(|&&other| other != label).count();
             let (count, samples) = (candidates.len(), self.labels.len());
             let note = if count < FEWEST_CANDIDATES {
@@ -183,7 +186,7 @@ where
                     }
                 }
             }
-            let null_images = self.null_images(rule.null_images, label)?;
+            let null_images = self.null_images(rule.null_images, label, &mistakes[&label])?;
             let found = rule.evidence(
                 self.influence,
                 self.source,

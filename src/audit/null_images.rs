@@ -19,7 +19,10 @@ use super::rules::Delta;
 use super::transforms::Transform;
 
 /// Altered images that are looked at for each null image.
-const TRIED: usize = 40;
+const TRIED: usize = 80;
+/// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no more than two of each
+/// training image.
+const TRIED_OF_A_CLASS: usize = 8;
 
 /// Labels that null images must be of, where there are so many.
 const FEWEST_LABELS: usize = 3;
@@ -33,65 +36,110 @@ pub(super) struct NullImages {
     pub mistakes: bool,
 }
 
+/// A training image, altered so that the model takes it for another label.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mistake {
+    index: usize,
+    transform: Transform,
+    /// The training image's label.
+    origin: usize,
+}
+
 impl<M, I, D> Judge<'_, M, I, D>
 where
     M: Module + Classifier,
     I: LabeledSample,
     D: Dataset<I>,
 {
-    /// Images that have nothing to do with a poison and that the model takes for this label all the same: altered training images of
-    /// other labels, none of which has more than its [share](most_of_a_label) if enough are left then. Where the model hardly takes any,
-    /// training images of other labels as they are.
-    pub(super) fn null_images(&self, count: usize, label: usize) -> Result<NullImages, AuditError> {
-        let _span = tracing::debug_span!("null_images", label, count).entered();
-        let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
-        let kinds = others.iter().map(|&n| self.labels[n]).collect::<BTreeSet<_>>().len();
-        // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
-        let seed = self.seed.wrapping_add(label as u64);
-        let order = sample(&mut StdRng::seed_from_u64(seed), others.len(), others.len());
-        let order: Vec<usize> = order.into_iter().map(|other| others[other]).collect();
+    /// For each of some labels altered training images of others that the model takes for it, at most `count`: none of the other labels, and
+    /// none of the kinds of alteration, has more than its [share](share) of the `count`. Each image is asked about once, and serves the
+    /// label that it gets: the labels' verdicts don't depend on each other.
+    pub(super) fn mistakes(
+        &self,
+        count: usize,
+        labels: &[usize],
+    ) -> Result<BTreeMap<usize, Vec<Mistake>>, AuditError> {
+        let _span = tracing::debug_span!("null_images", labels = labels.len(), count).entered();
+        let samples = self.labels.len();
+        let classes = self.labels.iter().collect::<BTreeSet<_>>().len();
+        let budget = budget(count, classes, samples);
+        let order = sample(&mut StdRng::seed_from_u64(self.seed), samples, samples).into_vec();
         let model = self.influence.model();
-        let most = most_of_a_label(count, kinds);
-        let mut of_label: BTreeMap<usize, usize> = BTreeMap::new();
+        let of_a_label = share(count, classes.saturating_sub(1));
+        let of_a_kind = share(count, Transform::KINDS);
+        let mut found: BTreeMap<usize, Found> =
+            labels.iter().map(|&label| (label, Found::default())).collect();
+        let wants = |label: usize, found: &Found, mistake: Mistake| {
+            let is_open = found.mistakes.len() < count && found.tried < budget;
+            is_open && label != mistake.origin && found.has_room(mistake, of_a_label, of_a_kind)
+        };
         let mut seen = HashSet::new();
-        let mut found = Vec::with_capacity(count);
-        let tries: Vec<usize> = (0..TRIED * count).collect();
-        for batch in tries.chunks(self.pass.batch_size) {
-            let mut altered = Vec::with_capacity(batch.len());
-            let mut origins = Vec::with_capacity(batch.len());
-            for &tried in batch {
+        let mut asked = 0;
+        // Most are passed over once a label or a kind has its share.
+        let mut tries = 0..budget.saturating_mul(Transform::KINDS);
+        loop {
+            let mut batch = Vec::with_capacity(self.pass.batch_size);
+            for number in tries.by_ref() {
                 // An image may be altered several times where there are few, each time in another way.
-                let index = order[tried % order.len()];
-                let round = tried / order.len() * self.labels.len();
-                let mut rng = StdRng::seed_from_u64(seed.wrapping_add(1 + (round + index) as u64));
-                let transform = Transform::draw(&mut rng);
-                if seen.insert((index, transform.to_string())) {
-                    altered.push((transform.apply(&self.image(index)?), label));
-                    origins.push(self.labels[index]);
+                let index = order[number % samples];
+                let draw = (number / samples).wrapping_mul(samples).wrapping_add(index) as u64;
+                let seed = self.seed.wrapping_add(1).wrapping_add(draw);
+                let transform = Transform::draw(&mut StdRng::seed_from_u64(seed));
+                let mistake = Mistake { index, transform, origin: self.labels[index] };
+                if found.iter().any(|(&label, found)| wants(label, found, mistake))
+                    && seen.insert((index, transform.to_string()))
+                {
+                    batch.push(mistake);
+                }
+                if batch.len() == self.pass.batch_size {
+                    break;
                 }
             }
-            let altered = ImageList(altered);
-            let said = predict(model, &altered, &self.pass.quiet())?;
-            for ((image, said), origin) in altered.0.into_iter().zip(said).zip(origins) {
-                let of_label = of_label.entry(origin).or_default();
-                if said.label == label && *of_label < most {
-                    *of_label += 1;
-                    found.push((origin, image.0));
-                }
-            }
-            if found.len() >= count {
+            if batch.is_empty() {
                 break;
             }
+            asked += batch.len();
+            let altered = batch.iter().map(|mistake| Ok((self.altered(mistake)?, mistake.origin)));
+            let altered = ImageList(altered.collect::<Result<_, PassError>>()?);
+            for (mistake, said) in batch.into_iter().zip(predict(model, &altered, &self.pass.quiet())?) {
+                // In the order of the tries, so that what a label gets does not depend on which others are asked for.
+                for (&label, found) in &mut found {
+                    if wants(label, found, mistake) {
+                        found.tried += 1;
+                        if said.label == label {
+                            found.add(mistake);
+                        }
+                    }
+                }
+            }
         }
-        found.truncate(count);
-        let found = chosen(found, kinds);
+        tracing::debug!(asked, "altered images looked at");
+        Ok(found.into_iter().map(|(label, found)| (label, found.mistakes)).collect())
+    }
+
+    /// Images that have nothing to do with a poison and that the model takes for this label all the same: those of the
+    /// [mistakes](Self::mistakes) whose shares are kept, if they are enough. Where the model hardly takes any, training images of other
+    /// labels as they are.
+    pub(super) fn null_images(
+        &self,
+        count: usize,
+        label: usize,
+        mistakes: &[Mistake],
+    ) -> Result<NullImages, AuditError> {
+        let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
+        let labels = others.iter().map(|&n| self.labels[n]).collect::<BTreeSet<_>>().len();
+        let found = chosen(mistakes, labels);
         tracing::debug!(label, mistakes = found.len(), "null images");
         if found.len() >= Delta::FEWEST_NULL_IMAGES {
-            let origins = found.iter().map(|(origin, _)| *origin).collect();
-            let images = ImageList(found.into_iter().map(|(_, image)| (image, label)).collect());
+            let origins = found.iter().map(|mistake| mistake.origin).collect();
+            let images = found.iter().map(|mistake| Ok((self.altered(mistake)?, label)));
+            let images = ImageList(images.collect::<Result<_, PassError>>()?);
             return Ok(NullImages { images, origins, mistakes: true });
         }
-        let mut drawn = order[..count.min(order.len())].to_vec();
+        // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
+        let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(label as u64));
+        let mut drawn: Vec<usize> =
+            sample(&mut rng, others.len(), count.min(others.len())).iter().map(|at| others[at]).collect();
         drawn.sort_unstable(); // neighbours on disk are read together
         let origins = drawn.iter().map(|&index| self.labels[index]).collect();
         let images = drawn.into_iter().map(|index| Ok((self.image(index)?, label)));
@@ -99,59 +147,147 @@ where
         Ok(NullImages { images, origins, mistakes: false })
     }
 
+    fn altered(&self, mistake: &Mistake) -> Result<Image, PassError> {
+        Ok(mistake.transform.apply(&self.image(mistake.index)?))
+    }
+
     fn image(&self, index: usize) -> Result<Image, PassError> {
         of_sample(self.train, index, LabeledSample::image)
     }
 }
 
-/// How many of so many null images may come from one of `kinds` labels. Poisons are images of some victim's class, so that its null images
-/// may be the poison's doing, and only three quarters of the null images are [trusted](super::rules::Delta) to be none of it: a quarter,
-/// or an equal share where there are fewer than four labels.
-fn most_of_a_label(count: usize, kinds: usize) -> usize {
+/// Altered images that are looked at for `count` null images at most.
+fn budget(count: usize, classes: usize, samples: usize) -> usize {
+    let of_classes = count.saturating_mul(TRIED_OF_A_CLASS).saturating_mul(classes);
+    count.saturating_mul(TRIED).max(of_classes.min(samples.saturating_mul(2)))
+}
+
+/// Mistakes of one label, with how many of each origin and of each kind of alteration there are.
+#[derive(Default)]
+struct Found {
+    mistakes: Vec<Mistake>,
+    /// Images that might have become one.
+    tried: usize,
+    of_label: BTreeMap<usize, usize>,
+    of_kind: BTreeMap<usize, usize>,
+}
+
+impl Found {
+    fn has_room(&self, mistake: Mistake, of_a_label: usize, of_a_kind: usize) -> bool {
+        let has = |counts: &BTreeMap<usize, usize>, of: usize| counts.get(&of).copied().unwrap_or_default();
+        has(&self.of_label, mistake.origin) < of_a_label
+            && has(&self.of_kind, mistake.transform.kind()) < of_a_kind
+    }
+
+    fn add(&mut self, mistake: Mistake) {
+        *self.of_label.entry(mistake.origin).or_default() += 1;
+        *self.of_kind.entry(mistake.transform.kind()).or_default() += 1;
+        self.mistakes.push(mistake);
+    }
+
+    /// The first mistakes that keep to these shares.
+    fn of(mistakes: &[Mistake], of_a_label: usize, of_a_kind: usize) -> Self {
+        let mut found = Self::default();
+        for &mistake in mistakes {
+            if found.has_room(mistake, of_a_label, of_a_kind) {
+                found.add(mistake);
+            }
+        }
+        found
+    }
+}
+
+/// How many of so many null images may be of one of `kinds` kinds, of labels that they are made from or of alterations. Poisons are images of some
+/// victim's class, and a trigger may be much like one of the alterations, so that null images of that kind may be the poison's doing; and only
+/// three quarters of the null images are [trusted](super::rules::Delta) to be none of it: a quarter, or an equal share where
+/// there are fewer than four kinds.
+fn share(count: usize, kinds: usize) -> usize {
     (count / 4).max(count.div_ceil(kinds.max(1)))
 }
 
-/// The null images among mistakes of `kinds` labels: the first of each label, no more than its share. Where that is not enough, mistakes that are all of
-/// three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
-fn chosen<T>(mut found: Vec<(usize, T)>, kinds: usize) -> Vec<(usize, T)> {
-    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-    found.iter().for_each(|(label, _)| *counts.entry(*label).or_default() += 1);
-    let total = |most: usize| counts.values().map(|&count| count.min(most)).sum::<usize>();
-    let most = (1..=found.len()).rev().find(|&most| most <= most_of_a_label(total(most), kinds)).unwrap_or(0);
-    if total(most) < Delta::FEWEST_NULL_IMAGES && counts.len() >= FEWEST_LABELS.min(kinds) {
-        return found;
+/// The null images among mistakes of `labels` labels: as many as there can be with no more than its share of any label and of any kind of
+/// alteration. Where those are too few, of any label; where those are, mistakes that are all of three labels are better to compare
+/// with than no mistakes; of fewer, all of them may be the poison's doing.
+fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
+    let with = |kinds: Option<usize>| {
+        let counts = (0..=mistakes.len()).rev();
+        let kept = counts.map(|count| {
+            let of_a_kind = kinds.map_or(usize::MAX, |kinds| share(count, kinds));
+            (count, Found::of(mistakes, share(count, labels), of_a_kind).mistakes)
+        });
+        let enough = kept.filter(|(count, kept)| kept.len() >= *count);
+        enough.map(|(_, kept)| kept).next().unwrap_or_default()
+    };
+    for kinds in [Some(Transform::KINDS), None] {
+        let kept = with(kinds);
+        if kept.len() >= Delta::FEWEST_NULL_IMAGES {
+            return kept;
+        }
     }
-    let mut kept: BTreeMap<usize, usize> = BTreeMap::new();
-    found.retain(|(label, _)| {
-        let kept = kept.entry(*label).or_default();
-        *kept += 1;
-        *kept <= most
-    });
-    found
+    let origins = mistakes.iter().map(|mistake| mistake.origin).collect::<BTreeSet<_>>().len();
+    if origins >= FEWEST_LABELS.min(labels) { mistakes.to_vec() } else { with(None) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{chosen, most_of_a_label};
+    use super::{Mistake, Transform, budget, chosen, share};
 
-    fn sizes(counts: &[usize], kinds: usize) -> Vec<usize> {
-        let found: Vec<(usize, ())> =
-            counts.iter().enumerate().flat_map(|(label, &count)| vec![(label, ()); count]).collect();
-        let kept = chosen(found, kinds);
-        (0..counts.len()).map(|label| kept.iter().filter(|(of, ())| *of == label).count()).collect()
+    /// Mistakes of labels and kinds, so many of each label, alterations in turn from the first `kinds`.
+    fn mistakes(counts: &[usize], kinds: usize) -> Vec<Mistake> {
+        let some = [
+            Transform::HorizontalFlip,
+            Transform::Invert,
+            Transform::SwapRedGreen,
+            Transform::GaussianBlur { sigma: 9.0 },
+            Transform::Elastic { alpha: 1.0, seed: 1 },
+        ];
+        let of_label = |(origin, &count): (usize, &usize)| {
+            (0..count).map(move |number| Mistake { index: 0, transform: some[number % kinds], origin })
+        };
+        counts.iter().enumerate().flat_map(of_label).collect()
+    }
+
+    fn sizes(counts: &[usize], labels: usize) -> Vec<usize> {
+        let kept = chosen(&mistakes(counts, 5), labels);
+        (0..counts.len()).map(|label| kept.iter().filter(|mistake| mistake.origin == label).count()).collect()
     }
 
     #[test]
     fn no_label_has_more_than_its_share() {
-        assert_eq!(sizes(&[32, 4, 4, 4, 4], 9), [5, 4, 4, 4, 4]);
+        assert_eq!(sizes(&[32, 5, 5, 5, 5], 9), [6, 5, 5, 5, 5]);
         // Of three labels all, if their share would be too little; of two it may be the poison's doing.
         assert_eq!(sizes(&[32, 32, 10], 9), [32, 32, 10]);
         assert!(sizes(&[32, 32], 9).iter().sum::<usize>() < 16);
-        assert_eq!(sizes(&[8, 8, 8, 8], 9), [8; 4]);
+        assert_eq!(sizes(&[10, 10, 10, 10], 9), [10; 4]);
         assert_eq!(sizes(&[40, 40], 2), [40, 40]);
         assert_eq!(sizes(&[30], 1), [30]);
         // Too few labels take part: what is left is too little to compare with.
         assert!(sizes(&[32, 1], 9).iter().sum::<usize>() < 16);
-        assert_eq!((most_of_a_label(128, 9), most_of_a_label(128, 2), most_of_a_label(0, 0)), (32, 64, 0));
+        assert_eq!((share(128, 9), share(128, 2), share(0, 0)), (32, 64, 0));
+    }
+
+    #[test]
+    fn no_kind_of_alteration_has_more_than_its_share_where_enough_are_left() {
+        let of_kind = |kept: &[Mistake], transform: Transform| {
+            kept.iter().filter(|mistake| mistake.transform.kind() == transform.kind()).count()
+        };
+        // Forty blurred ones of a hundred, four kinds of fifteen.
+        let mut some = mistakes(&[15; 4], 4);
+        some.extend(mistakes(&[20; 4], 5).into_iter().filter(|mistake| mistake.transform.kind() == 4));
+        let kept = chosen(&some, 4);
+        let most = (0..5).map(|kind| kept.iter().filter(|one| one.transform.kind() == kind).count()).max();
+        assert!(most.unwrap() <= kept.len().div_ceil(4), "{most:?} of {}", kept.len());
+        // Of two kinds alone nothing would be left: labels count, kinds don't.
+        let kept = chosen(&mistakes(&[20; 5], 2), 9);
+        assert_eq!((kept.len(), of_kind(&kept, Transform::Invert)), (100, 50));
+    }
+
+    #[test]
+    fn more_images_are_looked_at_where_there_are_more_classes_but_none_more_than_twice() {
+        assert_eq!(budget(128, 10, 50_000), 10_240);
+        assert_eq!(budget(128, 43, 39_209), 44_032);
+        assert_eq!(budget(128, 1000, 100_000), 200_000);
+        assert_eq!(budget(128, 1000, 1_000), 10_240);
+        assert_eq!(budget(usize::MAX, usize::MAX, 10), usize::MAX);
     }
 }

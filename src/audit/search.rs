@@ -1,6 +1,6 @@
 //! Suspects for automated checks, where nobody has reported an image: a model's own mistakes on validation data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
@@ -16,6 +16,8 @@ use super::{AuditError, Suspect};
 ///
 /// A backdoor makes the same mistake again and again, and makes it with confidence. Mistakes are grouped by the pair of true and
 /// predicted class; from each pair, those with most mistakes first, the most confident one is taken, then the second of each, and so on.
+/// A trigger that works on images of any class makes few mistakes of each pair and many of one predicted class: in turn with these, mistakes
+/// are taken in the same way from groups by predicted class alone.
 ///
 /// All of them are audited together: [`DeltaAudit::run_found`](super::DeltaAudit::run_found) scores them in one pass for each label and controls the
 /// false discoveries over all of them. Mistakes that a trigger causes are among them only where the validation data have triggered
@@ -89,16 +91,18 @@ impl SuspectSearch {
         let mut pairs: Vec<_> = pairs.into_iter().collect();
         pairs.sort_by_key(|(_, mistakes)| std::cmp::Reverse(mistakes.len()));
         let counts: Vec<_> = pairs.iter().map(|(pair, mistakes)| (*pair, mistakes.len())).collect();
-        for (_, mistakes) in &mut pairs {
-            mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
-            mistakes.retain(|(confidence, _)| *confidence >= self.least_confidence);
+        let mut of_predicted: BTreeMap<usize, Vec<(f32, usize)>> = BTreeMap::new();
+        for ((_, predicted), mistakes) in &pairs {
+            of_predicted.entry(*predicted).or_default().extend(mistakes);
         }
+        let mut of_predicted: Vec<_> = of_predicted.into_values().collect();
+        of_predicted.sort_by_key(|mistakes| std::cmp::Reverse(mistakes.len()));
+        let by_pair = in_rounds(pairs.into_iter().map(|(_, mistakes)| mistakes), self.least_confidence);
+        let by_predicted = in_rounds(of_predicted, self.least_confidence);
         let mut suspects = Vec::new();
-        let rounds = pairs.iter().map(|(_, mistakes)| mistakes.len()).max().unwrap_or(0);
-        let in_rounds = (0..rounds).flat_map(|round| {
-            pairs.iter().filter_map(move |(pair, mistakes)| Some((*pair, mistakes.get(round)?.1)))
-        });
-        for ((label, predicted), index) in in_rounds.take(self.most) {
+        for index in in_turn(by_pair, by_predicted).into_iter().take(self.most) {
+            let (prediction, label) = &predictions[index];
+            let predicted = prediction.label;
             let (image, name) = of_sample(validation, index, |item| (item.image(), item.id()))?;
             let name = name.unwrap_or_else(|| format!("validation sample {index}"));
             let id = format!("class {label} taken for {predicted}, {name}");
@@ -106,5 +110,33 @@ impl SuspectSearch {
         }
         let mistakes = counts.iter().map(|(_, count)| count).sum();
         Ok(FoundSuspects { suspects, samples, mistakes, pairs: counts })
+    }
+}
+
+/// Of groups of mistakes, confidence and sample, the most confident of each that is confident enough, then the second of each, and so on.
+fn in_rounds(groups: impl IntoIterator<Item = Vec<(f32, usize)>>, least_confidence: f32) -> Vec<usize> {
+    let mut groups: Vec<Vec<(f32, usize)>> = groups.into_iter().collect();
+    for mistakes in &mut groups {
+        mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
+        mistakes.retain(|(confidence, _)| *confidence >= least_confidence);
+    }
+    let rounds = groups.iter().map(Vec::len).max().unwrap_or(0);
+    let round = |round: usize| groups.iter().filter_map(move |mistakes| Some(mistakes.get(round)?.1));
+    (0..rounds).flat_map(round).collect()
+}
+
+/// The next of either list that was not taken yet, in turn.
+fn in_turn(first: Vec<usize>, second: Vec<usize>) -> Vec<usize> {
+    let mut taken = HashSet::new();
+    let mut both = Vec::with_capacity(first.len());
+    let mut lists = [first.into_iter(), second.into_iter()];
+    loop {
+        let before = both.len();
+        for list in &mut lists {
+            both.extend(list.find(|&index| taken.insert(index)));
+        }
+        if both.len() == before {
+            return both;
+        }
     }
 }

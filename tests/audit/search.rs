@@ -45,6 +45,21 @@ fn confident_mistakes_of_frequent_pairs_come_first() {
 }
 
 #[test]
+fn a_class_that_all_others_are_taken_for_has_its_turn() {
+    // Three pairs with three mistakes each, and two mistakes of each class that is taken for 3.
+    let mut samples = Vec::new();
+    for (label, predicted) in [(0, 1), (1, 2), (2, 0)] {
+        samples.extend([0.9; 3].map(|bright| taken_for(label, predicted, bright)));
+    }
+    samples.extend([0, 1, 2].map(|label| taken_for(label, 3, 0.8)));
+    samples.extend([0, 1, 2].map(|label| taken_for(label, 3, 1.0)));
+    let found = find(SuspectSearch { most: 3, ..SuspectSearch::default() }, samples).unwrap();
+    let labels: Vec<usize> = found.suspects.iter().map(|suspect| suspect.label).collect();
+    assert_eq!(labels, [1, 3, 2]);
+    assert_eq!(found.suspects[1].id, "class 0 taken for 3, validation sample 12");
+}
+
+#[test]
 fn limits_hold() {
     let most = find(SuspectSearch { most: 2, ..SuspectSearch::default() }, validation()).unwrap();
     assert_eq!(most.suspects.len(), 2);

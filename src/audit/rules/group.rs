@@ -86,10 +86,12 @@ fn group_contrast(scores: &Scores, norms: &SampleNorms, members: &[usize]) -> Ve
     let mut contrast = vec![0.0; count];
     for (path, layer) in scores.layers() {
         for (j, &norm) in norms.self_influence.get(path).into_iter().flatten().enumerate() {
-            let scale = norm.max(f64::MIN_POSITIVE).sqrt();
-            let (inside, outside) = (layer.row(0)[j] / scale, layer.row(1)[j] / scale);
+            // Smaller ones were lost in f32, and products with them are noise.
+            let has_gradient = norm >= f64::from(f32::MIN_POSITIVE);
+            let scale = if has_gradient { norm.sqrt().recip() } else { 0.0 };
+            let (inside, outside) = (layer.row(0)[j] * scale, layer.row(1)[j] * scale);
             // A sample's cosine with itself is 1 wherever it has a gradient at all; it says nothing.
-            let own = f64::from(norm > 0.0);
+            let own = f64::from(has_gradient);
             let (own_in, own_out) = if members.contains(&j) { (own, 0.0) } else { (0.0, own) };
             let sizes = (members.len() as f64 - own_in, (count - members.len()) as f64 - own_out);
             contrast[j] += (inside - own_in) / sizes.0.max(1.0) - (outside - own_out) / sizes.1.max(1.0);

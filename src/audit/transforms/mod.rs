@@ -87,6 +87,22 @@ pub enum Transform {
 }
 
 impl Transform {
+    /// How many kinds there are.
+    pub(crate) const KINDS: usize = 7;
+
+    /// Which of them it is.
+    pub(crate) fn kind(self) -> usize {
+        match self {
+            Self::HorizontalFlip => 0,
+            Self::ColourJitter { .. } => 1,
+            Self::Affine { .. } => 2,
+            Self::Elastic { .. } => 3,
+            Self::GaussianBlur { .. } => 4,
+            Self::Invert => 5,
+            Self::SwapRedGreen => 6,
+        }
+    }
+
     /// One of the seven kinds, each as likely as the others, with random parameters.
     pub fn draw<R: Rng + ?Sized>(rng: &mut R) -> Self {
         match rng.random_range(0..7_u8) {

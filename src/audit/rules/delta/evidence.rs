@@ -2,7 +2,7 @@
 
 use crate::influence::SampleNorms;
 
-use super::cluster::{ByCluster, Cluster, by_cluster};
+use super::cluster::{ByCluster, Cluster, NullIs, by_cluster};
 use super::null::{self, View};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
@@ -82,7 +82,7 @@ impl Tests {
     /// image of each row looks like.
     pub fn new(rows: &[Vec<f64>], looks: &[&Cluster], is_like: &[Vec<bool>], suspects: usize) -> Self {
         let by_median = null::by_median(rows);
-        let by_look = by_cluster(looks, &by_median, is_like, suspects);
+        let by_look = by_cluster(looks, &by_median, is_like, suspects, NullIs::Harmless);
         let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
         Self { views, by_look, by_gradient: vec![ByCluster::untested(); suspects] }
     }
@@ -91,8 +91,7 @@ impl Tests {
     pub fn with_gradients(mut self, clusters: &[Cluster], rows: &[Vec<f64>]) -> Self {
         let unexplained = vec![vec![false; clusters.len()]; rows.len()];
         let clusters: Vec<&Cluster> = clusters.iter().collect();
-        self.by_gradient =
-            by_cluster(&clusters, &null::by_median(rows), &unexplained, self.by_gradient.len());
+        self.by_gradient = by_cluster(&clusters, rows, &unexplained, self.by_gradient.len(), NullIs::Mixed);
         self
     }
 
@@ -146,14 +145,14 @@ mod tests {
 
     use super::{Cluster, FoundBy, Tests, null};
 
-    /// One suspect that `raised` of 300 samples move by `by`, and sixty null images; the first 80 samples are a cluster.
+    /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80 samples are a cluster.
     fn tests(raised: usize, by: f64) -> Tests {
         let mut rng = StdRng::seed_from_u64(7);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
-        let mut rows: Vec<Vec<f64>> = (0..61).map(|_| (0..300).map(|_| normal()).collect()).collect();
+        let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
         let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300] };
-        Tests::new(&rows, &[], &vec![Vec::new(); 61], 1).with_gradients(&[cluster], &rows)
+        Tests::new(&rows, &[], &vec![Vec::new(); 129], 1).with_gradients(&[cluster], &rows)
     }
 
     #[test]

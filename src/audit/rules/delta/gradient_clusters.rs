@@ -6,7 +6,7 @@
 //!
 //! With C_ij the mean over layers of the cosine between the margin gradients of samples i and j, clusters are the groups that stay when
 //! they are redrawn: F becomes {s > cut(s)}, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j, cut the [minimum-error
-//! threshold](crate::audit::rules::minimum_error). They are looked for from both ends of the class's first principal components, without the
+//! threshold](crate::audit::rules::minimum_error), of half of the class at most; where a cluster is a quarter of it or more, the rest is tested as well. They are looked for from both ends of the class's first principal components, without the
 //! suspect, and the [`CLUSTERS`] that are furthest apart from the rest for their spread are kept, and [tested as wholes](super::cluster)
 //! by their influence z before anything is taken out.
 //!
@@ -44,6 +44,8 @@ const ROUNDS: usize = 10;
 const SMALLEST_SHARE: usize = 32;
 /// No cluster has fewer.
 const SMALLEST: usize = 8;
+/// What is left beside a cluster is tested, too, where the cluster is one in so many of its class: poisons are three quarters of it at most.
+const SMALLEST_REST: usize = 4;
 
 /// The clearest clusters of the candidates' gradients. `queries` is how many gradients may be held at a time; `seed` draws the landmarks.
 pub(super) fn gradient_clusters<M, S>(
@@ -129,17 +131,15 @@ fn clusters(features: &Mat<f64>) -> Vec<Cluster> {
     found.sort_by(|a, b| a.errors.total_cmp(&b.errors));
     let mut kept: Vec<Cluster> = Vec::new();
     for Found { cluster, .. } in found {
-        if kept.len() < CLUSTERS && kept.iter().all(|other| !overlap(other, &cluster)) {
+        if kept.len() < CLUSTERS && kept.iter().all(|other| !other.overlaps(&cluster)) {
             kept.push(cluster);
         }
     }
+    // The poisons may be most of their class: then it is the others that are a cluster, and what is not in it moves the suspect.
+    let large = kept.iter().filter(|cluster| SMALLEST_REST * cluster.members.len() >= cluster.scores.len());
+    let rests: Vec<Cluster> = large.map(Cluster::rest).collect();
+    kept.extend(rests);
     kept
-}
-
-/// Whether the smaller of the two has half of its members in the other, too.
-fn overlap(a: &Cluster, b: &Cluster) -> bool {
-    let both = a.members.iter().filter(|sample| b.members.binary_search(sample).is_ok()).count();
-    2 * both >= a.members.len().min(b.members.len())
 }
 
 /// The samples' scores on the first principal components.

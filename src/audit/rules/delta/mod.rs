@@ -3,7 +3,8 @@
 //!
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
-//! kept, at most a quarter of them from one label (where it hardly takes any, training images of other labels as they are).
+//! kept, at most a quarter of them from one label, and of one kind of alteration, as far as that leaves enough (where it hardly takes any,
+//! training images of other labels as they are).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
 //!    unit direction, in the metric of the preconditioner, of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l, w_ql
@@ -16,11 +17,13 @@
 //!    M / 16 principal components, is taken out of every row as far as any null image has it (the module `common`; not of
 //!    [combined](Delta::combined) suspects, over which natural groups average out). Some images stir all of the class more than
 //!    others do, so level and scale of each row q are taken out, too, in two ways: by the row's median and
-//!    median absolute deviation, which is sharper, and by its 10 % and 25 % quantiles, which holds where poisons are up to some two
-//!    thirds of their class. That gives two views z_qj of the same data.
+//!    median absolute deviation, which is sharper, and by its 10 % and 25 % quantiles, which holds where poisons are most of a class of a
+//!    thousand samples or more (in smaller classes these quantiles are too noisy; step 8 may see them there). That gives two views z_qj of the
+//!    same data.
 //! 4. **Gate.** T_q = max_k (X_qk − mean_null X_k) / deviation_null X_k with X_qk the logarithm of the mean of the k largest z_q·,
 //!    k = 3, 4, 6, 8, 12, … n/3: one test for three poisons and for hundreds. A Gumbel distribution (T is a maximum) is fitted
-//!    to the middle half of the null images' T; p is its tail at the suspect's T. Over several suspects the
+//!    to the middle half of the null images' T; p is its tail at the suspect's T, the mean over what the distribution may be, fitted to so few
+//!    values. Over several suspects the
 //!    p-values go through Benjamini and Hochberg's procedure at [`significance`](Delta::significance); the others are clean.
 //! 5. **Samples.** Flagged first: the largest z above a threshold t at which the null images' mean count of z > t is at most
 //!    [`false_discovery_rate`](Delta::false_discovery_rate) of the suspect's count (the estimate of Storey and Tibshirani 2003, with the
@@ -36,8 +39,9 @@
 //!    p-value, from the same null images, and the cluster as the finding.
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
-//!    suspect, are tested as wholes, before anything is taken out (the module `gradient_clusters`): a fourth p-value, and the cluster, refined as in step 6,
-//!    as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 2. Where the first two are
+//!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
+//!    against all null images and against the middle half of them, since the largest may be the poison's doing: a fourth p-value, and the
+//!    cluster, refined as in step 6, as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 2. Where the first two are
 //!    far below `significance` and name samples, the fourth is not looked at.
 //!
 //! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
@@ -52,7 +56,7 @@
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
-//! Cost: predictions of at most 40 M altered images, one pass over the samples of one label with suspects + M queries, and two or three
+//! Cost: predictions of at most 80 M altered images (8 M for each class where there are more than ten, but two of each training image at most), once for all labels, one pass over the samples of one label with suspects + M queries, and two or three
 //! with 256 landmarks, suspects + M at a time; for flagged suspects a cheaper pass over them and a part of one per round.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 

@@ -178,7 +178,7 @@ pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], se
     };
     let mut rng = StdRng::seed_from_u64(seed);
     let mut means = vec![mean(&own.iter().collect::<Vec<_>>())];
-    means.extend(origins.iter().map(|label| {
+    means.extend(null.iter().zip(&origins).map(|(_, label)| {
         let like = &of_label[label];
         let drawn = (0..suspects).map(|_| like[rng.random_range(0..like.len())]);
         mean(&drawn.collect::<Vec<_>>())
