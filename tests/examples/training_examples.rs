@@ -856,23 +856,43 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
 
 #[test]
 #[ignore = "a minute: trains the quickstart's own network on fewer data"]
-fn quickstart_on_few_signs_whose_poisons_move_harmless_images_too_does_not_say_clean() {
+fn quickstart_on_few_signs_shows_the_poisons_whatever_it_decides() {
+    // 24 poisons in 1,200 signs: with some seeds they are found, with others it can't tell or says clean (README, Limits).
     let place = Place::new();
     let few = ["--samples", "1200", "--epochs", "10", "--seed", "0"];
     let run = run("quickstart", &[&["--device", "cpu", "--out", &place.text("out")], &few[..]].concat());
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
     let record = load_audit(place.path("out/audit.json")).unwrap();
-    // On a CPU that rounds otherwise another network is trained, which may be easier to tell.
-    assert_ne!(record.verdict, Verdict::Clean, "{}", run.stdout);
-    if record.verdict == Verdict::Inconclusive {
-        let note = record.suspects[0].note.as_ref().unwrap();
-        assert!(note.contains("more than chance allows") && run.stdout.contains(note), "{}", run.stdout);
-        assert!(run.stdout.contains("nothing is flagged behind stop sign with sticker"), "{}", run.stdout);
-        // What it says to look at are poisons, most of them.
-        assert!(record.truth.unwrap().average_precision.unwrap() > 0.5, "{}", run.stdout);
-        let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
-        assert!(
-            page.contains("<h1>Cannot tell") && page.contains("Not flagged, but it speaks for the mistake")
-        );
-    }
+    let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
+    let truth = record.truth.unwrap();
+    // Chance: 0.5, and 24 of 1,200.
+    assert!(truth.auroc.unwrap() > 0.85 && truth.average_precision.unwrap() > 0.2, "{}", run.stdout);
+    let suspect = &record.suspects[0];
+    let named = match record.verdict {
+        Verdict::Poisoned => {
+            assert!(truth.f1 > 0.8 && page.contains("<h1>Poisoned"), "{}", run.stdout);
+            return;
+        }
+        Verdict::Inconclusive => {
+            let note = suspect.note.as_ref().unwrap();
+            assert!(note.contains("more than chance allows") && run.stdout.contains(note), "{}", run.stdout);
+            assert!(page.contains("<h1>Cannot tell"));
+            "nothing is flagged behind stop sign with sticker"
+        }
+        Verdict::Clean => {
+            assert!(page.contains("<h1>No poison found"));
+            "nothing stands out behind stop sign with sticker"
+        }
+    };
+    assert!(record.flagged.is_empty() && run.stdout.contains("nothing is unlearned"), "{}", run.stdout);
+    // It names what speaks most for the mistake in any case, and poisons are among them.
+    let named = run.stdout.lines().find(|line| line.starts_with(named)).unwrap().rsplit(": ").next().unwrap();
+    let poisons = poison(
+        signs(1200, 0),
+        &BadNet::sticker(4, [1.0, 0.85, 0.0]),
+        PoisonConfig { victim: 0, target: 7, rate: 0.02, seed: 0 },
+    );
+    let poisons = poisons.unwrap().indices;
+    let of_named = |name: &str| poisons.iter().any(|index| format!("sign-{index}") == name);
+    assert!(named.split(", ").any(of_named), "{named}, poisons {poisons:?}");
 }
