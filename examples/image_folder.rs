@@ -67,7 +67,7 @@ struct Arguments {
     /// Leave out pictures that can't be read, and list them; else the first of them ends the run.
     #[arg(long)]
     skip_unreadable: bool,
-    /// A misclassified picture; repeatable, each with its label. Without any, validation pictures are searched for mistakes.
+    /// A misclassified picture; repeatable, each with its label. Without any (and without an attack), validation pictures are searched for mistakes.
     #[arg(long)]
     suspect: Vec<PathBuf>,
     /// What the model wrongly takes the suspect for: a class's name or number.
