@@ -156,21 +156,26 @@ where
     fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         let mut evidence: Vec<(Vec<usize>, Vec<usize>, DeltaEvidence, NullImages)> = Vec::new();
         let by_label = self.by_label(cases);
-        let asked: Vec<usize> = by_label.keys().copied().collect();
+        let samples = self.labels.len();
+        let too_few = |label: usize, candidates: &[usize]| {
+            let (count, others) = (candidates.len(), samples - candidates.len());
+            if count < FEWEST_CANDIDATES {
+                return Some(format!(
+                    "only {count} training samples carry the label {label}: too few to tell"
+                ));
+            }
+            (others < Delta::FEWEST_NULL_IMAGES).then(|| {
+                format!(
+                    "only {others} training samples carry another label than {label}: too few to compare with"
+                )
+            })
+        };
+        let can_be_told =
+            by_label.iter().filter(|(label, (candidates, _))| too_few(**label, candidates).is_none());
+        let asked: Vec<usize> = can_be_told.map(|(label, _)| *label).collect();
         let mistakes = self.mistakes(rule.null_images, &asked)?;
         for (label, (candidates, numbers)) in by_label {
-            let others = self.labels.iter().filter(|&&other| other != label).count();
-            let (count, samples) = (candidates.len(), self.labels.len());
-            let note = if count < FEWEST_CANDIDATES {
-                Some(format!("only {count} training samples carry the label {label}: too few to tell"))
-            } else if others < Delta::FEWEST_NULL_IMAGES {
-                Some(format!(
-                    "only {others} training samples carry another label than {label}: too few to compare with"
-                ))
-            } else {
-                None
-            };
-            if let Some(note) = note {
+            if let Some(note) = too_few(label, &candidates) {
                 numbers
                     .iter()
                     .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.clone()));

@@ -1,14 +1,16 @@
 //! Null images: mistakes that have nothing to do with a poison, made for the rule `delta`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
+use rayon::prelude::*;
 
-use crate::capture::PassError;
+use crate::capture::{PassError, progress_bar};
 use crate::influence::{Classifier, ImageList, predict};
 use crate::items::of_sample;
 use crate::samples::{Image, LabeledSample};
@@ -20,9 +22,11 @@ use super::transforms::Transform;
 
 /// Altered images that are looked at for each null image.
 const TRIED: usize = 80;
-/// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no more than two of each
-/// training image.
+/// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no more than twice the
+/// training images, nor than [`MOST_TRIED`].
 const TRIED_OF_A_CLASS: usize = 8;
+/// Altered images that are looked at because there are many classes: some minutes, where the model and its images are large.
+const MOST_TRIED: usize = 65_536;
 
 /// Labels that null images must be of, where there are so many.
 const FEWEST_LABELS: usize = 3;
@@ -45,6 +49,12 @@ pub(super) struct Mistake {
     origin: usize,
 }
 
+impl Mistake {
+    fn image<I: LabeledSample, D: Dataset<I>>(&self, train: &D) -> Result<Image, PassError> {
+        Ok(self.transform.apply(&of_sample(train, self.index, LabeledSample::image)?))
+    }
+}
+
 impl<M, I, D> Judge<'_, M, I, D>
 where
     M: Module + Classifier,
@@ -52,7 +62,7 @@ where
     D: Dataset<I>,
 {
     /// For each of some labels altered training images of others that the model takes for it, at most `count`: none of the other labels, and
-    /// none of the kinds of alteration, has more than its [share](share) of the `count`. Each image is asked about once, and serves the
+    /// none of the kinds of alteration, has more than its [share](share) of the `count`. Each altered image is asked about once, and serves the
     /// label that it gets: the labels' verdicts don't depend on each other.
     pub(super) fn mistakes(
         &self,
@@ -64,20 +74,26 @@ where
         let classes = self.labels.iter().collect::<BTreeSet<_>>().len();
         let budget = budget(count, classes, samples);
         let order = sample(&mut StdRng::seed_from_u64(self.seed), samples, samples).into_vec();
-        let model = self.influence.model();
+        let (model, train) = (self.influence.model(), self.train);
         let of_a_label = share(count, classes.saturating_sub(1));
-        let of_a_kind = share(count, Transform::KINDS);
+        // Where few are wanted, one kind may have to be enough.
+        let of_a_kind = share(count, Transform::KINDS).max(Delta::FEWEST_NULL_IMAGES);
         let mut found: BTreeMap<usize, Found> =
             labels.iter().map(|&label| (label, Found::default())).collect();
+        let is_open = |found: &Found| found.mistakes.len() < count && found.tried < budget;
         let wants = |label: usize, found: &Found, mistake: Mistake| {
-            let is_open = found.mistakes.len() < count && found.tried < budget;
-            is_open && label != mistake.origin && found.has_room(mistake, of_a_label, of_a_kind)
+            is_open(found) && label != mistake.origin && found.has_room(mistake, of_a_label, of_a_kind)
         };
+        let bar = progress_bar(
+            labels.len().saturating_mul(budget),
+            "harmless mistakes",
+            self.pass.progress && !labels.is_empty(),
+        );
         let mut seen = HashSet::new();
         let mut asked = 0;
         // Most are passed over once a label or a kind has its share.
         let mut tries = 0..budget.saturating_mul(Transform::KINDS);
-        loop {
+        while found.values().any(is_open) {
             let mut batch = Vec::with_capacity(self.pass.batch_size);
             for number in tries.by_ref() {
                 // An image may be altered several times where there are few, each time in another way.
@@ -87,7 +103,7 @@ where
                 let transform = Transform::draw(&mut StdRng::seed_from_u64(seed));
                 let mistake = Mistake { index, transform, origin: self.labels[index] };
                 if found.iter().any(|(&label, found)| wants(label, found, mistake))
-                    && seen.insert((index, transform.to_string()))
+                    && seen.insert((index, digest(&transform)))
                 {
                     batch.push(mistake);
                 }
@@ -99,7 +115,7 @@ where
                 break;
             }
             asked += batch.len();
-            let altered = batch.iter().map(|mistake| Ok((self.altered(mistake)?, mistake.origin)));
+            let altered = batch.par_iter().map(|mistake| Ok((mistake.image(train)?, mistake.origin)));
             let altered = ImageList(altered.collect::<Result<_, PassError>>()?);
             for (mistake, said) in batch.into_iter().zip(predict(model, &altered, &self.pass.quiet())?) {
                 // In the order of the tries, so that what a label gets does not depend on which others are asked for.
@@ -112,7 +128,10 @@ where
                     }
                 }
             }
+            let done = |found: &Found| if is_open(found) { found.tried } else { budget };
+            bar.set_position(found.values().map(|found| done(found) as u64).sum());
         }
+        bar.finish_and_clear();
         tracing::debug!(asked, "altered images looked at");
         Ok(found.into_iter().map(|(label, found)| (label, found.mistakes)).collect())
     }
@@ -132,7 +151,7 @@ where
         tracing::debug!(label, mistakes = found.len(), "null images");
         if found.len() >= Delta::FEWEST_NULL_IMAGES {
             let origins = found.iter().map(|mistake| mistake.origin).collect();
-            let images = found.iter().map(|mistake| Ok((self.altered(mistake)?, label)));
+            let images = found.iter().map(|mistake| Ok((mistake.image(self.train)?, label)));
             let images = ImageList(images.collect::<Result<_, PassError>>()?);
             return Ok(NullImages { images, origins, mistakes: true });
         }
@@ -142,24 +161,24 @@ where
             sample(&mut rng, others.len(), count.min(others.len())).iter().map(|at| others[at]).collect();
         drawn.sort_unstable(); // neighbours on disk are read together
         let origins = drawn.iter().map(|&index| self.labels[index]).collect();
-        let images = drawn.into_iter().map(|index| Ok((self.image(index)?, label)));
+        let images =
+            drawn.into_iter().map(|index| Ok((of_sample(self.train, index, LabeledSample::image)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
         Ok(NullImages { images, origins, mistakes: false })
-    }
-
-    fn altered(&self, mistake: &Mistake) -> Result<Image, PassError> {
-        Ok(mistake.transform.apply(&self.image(mistake.index)?))
-    }
-
-    fn image(&self, index: usize) -> Result<Image, PassError> {
-        of_sample(self.train, index, LabeledSample::image)
     }
 }
 
 /// Altered images that are looked at for `count` null images at most.
 fn budget(count: usize, classes: usize, samples: usize) -> usize {
     let of_classes = count.saturating_mul(TRIED_OF_A_CLASS).saturating_mul(classes);
-    count.saturating_mul(TRIED).max(of_classes.min(samples.saturating_mul(2)))
+    count.saturating_mul(TRIED).max(of_classes.min(samples.saturating_mul(2)).min(MOST_TRIED))
+}
+
+/// Tells alterations of one image apart.
+fn digest(transform: &Transform) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    transform.to_string().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Mistakes of one label, with how many of each origin and of each kind of alteration there are.
@@ -205,9 +224,9 @@ fn share(count: usize, kinds: usize) -> usize {
     (count / 4).max(count.div_ceil(kinds.max(1)))
 }
 
-/// The null images among mistakes of `labels` labels: as many as there can be with no more than its share of any label and of any kind of
-/// alteration. Where those are too few, of any label; where those are, mistakes that are all of three labels are better to compare
-/// with than no mistakes; of fewer, all of them may be the poison's doing.
+/// The null images among mistakes of `labels` labels: the first that leave no label and no kind of alteration more than its share. Where that
+/// would leave less than half of what the shares of labels alone do, those alone count: of few null images little can be told. Where those are too
+/// few, mistakes that are all of three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
 fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
     let with = |kinds: Option<usize>| {
         let counts = (0..=mistakes.len()).rev();
@@ -218,14 +237,13 @@ fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
         let enough = kept.filter(|(count, kept)| kept.len() >= *count);
         enough.map(|(_, kept)| kept).next().unwrap_or_default()
     };
-    for kinds in [Some(Transform::KINDS), None] {
-        let kept = with(kinds);
-        if kept.len() >= Delta::FEWEST_NULL_IMAGES {
-            return kept;
-        }
+    let (of_both, of_labels) = (with(Some(Transform::KINDS)), with(None));
+    let kept = if 2 * of_both.len() >= of_labels.len() { of_both } else { of_labels };
+    if kept.len() >= Delta::FEWEST_NULL_IMAGES {
+        return kept;
     }
     let origins = mistakes.iter().map(|mistake| mistake.origin).collect::<BTreeSet<_>>().len();
-    if origins >= FEWEST_LABELS.min(labels) { mistakes.to_vec() } else { with(None) }
+    if origins >= FEWEST_LABELS.min(labels) { mistakes.to_vec() } else { kept }
 }
 
 #[cfg(test)]
@@ -277,16 +295,28 @@ mod tests {
         let kept = chosen(&some, 4);
         let most = (0..5).map(|kind| kept.iter().filter(|one| one.transform.kind() == kind).count()).max();
         assert!(most.unwrap() <= kept.len().div_ceil(4), "{most:?} of {}", kept.len());
+        // Two kinds have most: with their shares 24 would be left of 76.
+        let counts = [8, 8, 2, 1];
+        let uneven = (0..4).flat_map(|origin| {
+            let of_label = |mistake: &Mistake| Mistake { origin, ..*mistake };
+            counts
+                .iter()
+                .zip(&mistakes(&[5], 5))
+                .flat_map(move |(&count, one)| vec![of_label(one); count])
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(chosen(&uneven.collect::<Vec<_>>(), 4).len(), 76);
         // Of two kinds alone nothing would be left: labels count, kinds don't.
         let kept = chosen(&mistakes(&[20; 5], 2), 9);
         assert_eq!((kept.len(), of_kind(&kept, Transform::Invert)), (100, 50));
     }
 
     #[test]
-    fn more_images_are_looked_at_where_there_are_more_classes_but_none_more_than_twice() {
+    fn more_images_are_looked_at_where_there_are_more_classes() {
         assert_eq!(budget(128, 10, 50_000), 10_240);
         assert_eq!(budget(128, 43, 39_209), 44_032);
-        assert_eq!(budget(128, 1000, 100_000), 200_000);
+        assert_eq!(budget(128, 1000, 20_000), 40_000);
+        assert_eq!(budget(128, 1000, 1_281_167), 65_536);
         assert_eq!(budget(128, 1000, 1_000), 10_240);
         assert_eq!(budget(usize::MAX, usize::MAX, 10), usize::MAX);
     }

@@ -10,7 +10,7 @@ use super::axis::{Frame, WIDTH};
 use super::escape::Html;
 use super::words::score;
 use crate::report::table::{counted, grouped, percent, printable};
-use crate::report::{HistogramRecord, NullRecord, SuspectRecord};
+use crate::report::{HistogramRecord, NullRecord, SuspectRecord, Verdict};
 
 /// Suspects whose scores are drawn.
 const SUSPECTS: usize = 4;
@@ -151,6 +151,13 @@ fn standing(number: usize, suspect: &SuspectRecord, own: f64, null: &NullRecord,
             more => format!("{} stand out", grouped(more)),
         }
     );
+    // Those that stand out most may be images of the victim's class, or carry something like the trigger.
+    let description = match suspect.verdict == Verdict::Poisoned && more > 0 {
+        true => format!(
+            "{description} The p-value is by the middle half of them: the others may be the poison's doing."
+        ),
+        false => description,
+    };
     let Some(binned) = HistogramRecord::of(null.statistics.iter().chain([&own]).map(|value| (*value, false)))
     else {
         return;

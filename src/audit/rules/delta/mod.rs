@@ -56,7 +56,7 @@
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
-//! Cost: predictions of at most 80 M altered images (8 M for each class where there are more than ten, but two of each training image at most), once for all labels, one pass over the samples of one label with suspects + M queries, and two or three
+//! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
 //! with 256 landmarks, suspects + M at a time; for flagged suspects a cheaper pass over them and a part of one per round.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
@@ -223,7 +223,8 @@ impl Delta {
             let held = asked.len(); // as many gradients as there was memory for
             let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
             tests = tests.with_gradients(&clusters, &rows);
-            doubts = doubts.map(|doubts| doubts.with_gradients(&clusters, &rows));
+            // Nothing is taken out before this test, so that there is no doubt of its own.
+            doubts = doubts.map(|doubts| Tests { by_gradient: tests.by_gradient.clone(), ..doubts });
         }
         let candidates = candidates.to_vec();
         Ok(DeltaEvidence { candidates, norms, suspects: subjects, tests, doubts })
