@@ -3,7 +3,7 @@
 //!
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
-//! kept, at most a quarter of them from one label, and of one kind of alteration, as far as that leaves enough (where it hardly takes any,
+//! kept, at most a quarter of them from one label, and of one kind of alteration, as far as that leaves half of them (where it hardly takes any,
 //! training images of other labels as they are).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
