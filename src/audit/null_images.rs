@@ -25,7 +25,7 @@ const TRIED: usize = 80;
 /// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no more than twice the
 /// training images, nor than [`MOST_TRIED`].
 const TRIED_OF_A_CLASS: usize = 8;
-/// Altered images that are looked at because there are many classes: some minutes, where the model and its images are large.
+/// The most altered images that are looked at because there are many classes.
 const MOST_TRIED: usize = 65_536;
 
 /// Labels that null images must be of, where there are so many.

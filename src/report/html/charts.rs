@@ -154,7 +154,7 @@ fn standing(number: usize, suspect: &SuspectRecord, own: f64, null: &NullRecord,
     // Those that stand out most may be images of the victim's class, or carry something like the trigger.
     let description = match suspect.verdict == Verdict::Poisoned && more > 0 {
         true => format!(
-            "{description} The p-value is by the middle half of them: the others may be the poison's doing."
+            "{description} The p-value may be by the middle half of them: the others may be the poison's doing."
         ),
         false => description,
     };
