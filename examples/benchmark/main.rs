@@ -1,7 +1,7 @@
 //! Detectors on a grid of poisoned and clean models: trains what is missing, audits, and prints the table.
 //!
 //! ```text
-//! cargo run --release --example benchmark -- --grid examples/benchmark/choose.jsonl --cifar10 DIR --gtsrb DIR --out OUT
+//! cargo run --release --features benchmark --example benchmark -- --grid examples/benchmark/choose.jsonl --cifar10 DIR --gtsrb DIR --out OUT
 //! ```
 //! Stopped at any time, it goes on where it was. Several processes may share a grid and a folder: each takes models that no other
 //! is at work on (with `--ablation` and `--combined` one alone).

@@ -248,7 +248,111 @@ fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mistake, Transform, budget, chosen, share};
+    use std::collections::{BTreeMap, HashSet};
+
+    use burn::data::dataset::InMemDataset;
+    use burn::module::Module;
+    use burn::tensor::Tensor;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{Delta, Judge, Mistake, Transform, budget, chosen, digest, share};
+    use crate::capture::{FrozenModel, PassConfig};
+    use crate::influence::{Classifier, ImageList, ImageSource, Influence, predict};
+    use crate::samples::{Image, LabeledImage};
+
+    const CLASSES: usize = 4;
+
+    /// Takes an image of 2×2 pixels for the number of its brightest one.
+    #[derive(Module, Debug)]
+    struct Brightest;
+
+    impl Classifier for Brightest {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            let [batch, ..] = images.dims();
+            images.reshape([batch, CLASSES])
+        }
+    }
+
+    /// Grey noise with one white pixel, the first `seen` classes in turn.
+    fn train(count: usize, seen: usize) -> InMemDataset<LabeledImage> {
+        let mut rng = StdRng::seed_from_u64(2);
+        let sample = |n: usize| {
+            let label = n % seen;
+            let pixels =
+                (0..CLASSES).map(|k| if k == label { 1.0 } else { rng.random_range(0.2..0.8) }).collect();
+            LabeledImage::new(Image::new(pixels, [1, 2, 2]).expect("four pixels"), label)
+        };
+        InMemDataset::new((0..count).map(sample).collect())
+    }
+
+    /// The sweep for null images of `labels` in `train(samples, seen)`.
+    fn sweep(
+        [samples, seen]: [usize; 2],
+        labels: &[usize],
+        count: usize,
+        batch_size: usize,
+    ) -> BTreeMap<usize, Vec<Mistake>> {
+        let (model, train) = (FrozenModel::new(&Brightest), train(samples, seen));
+        let (influence, source) = (Influence::identity(&model), ImageSource::new(&train));
+        let of_samples: Vec<usize> = (0..samples).map(|n| n % seen).collect();
+        let pass = PassConfig { progress: false, ..PassConfig::new(batch_size) };
+        let judge = Judge {
+            influence: &influence,
+            source: &source,
+            train: &train,
+            labels: &of_samples,
+            seed: 3,
+            pass: &pass,
+        };
+        let found = judge.mistakes(count, labels).expect("a sweep");
+        for (&label, mistakes) in &found {
+            let images: Vec<_> =
+                mistakes.iter().map(|mistake| (mistake.image(&train).expect("an image"), label)).collect();
+            let said = predict(&model, &ImageList(images), &pass).expect("predictions");
+            assert!(said.iter().all(|said| said.label == label), "all are mistaken for {label}");
+        }
+        found
+    }
+
+    fn ids(mistakes: &[Mistake]) -> Vec<(usize, u64)> {
+        mistakes.iter().map(|mistake| (mistake.index, digest(&mistake.transform))).collect()
+    }
+
+    #[test]
+    fn a_sweep_finds_mistakes_of_other_labels_within_their_shares_and_none_twice() {
+        const COUNT: usize = 64;
+        let found = sweep([200, CLASSES], &[0, 3], COUNT, 32);
+        for (label, mistakes) in &found {
+            assert!((COUNT / 2..=COUNT).contains(&mistakes.len()), "{} of {label}", mistakes.len());
+            assert_eq!(ids(mistakes).iter().collect::<HashSet<_>>().len(), mistakes.len());
+            assert!(mistakes.iter().all(|mistake| mistake.origin != *label));
+            let most = |of: &dyn Fn(&Mistake) -> usize| {
+                (0..8).map(|kind| mistakes.iter().filter(|mistake| of(mistake) == kind).count()).max()
+            };
+            assert!(most(&|mistake| mistake.origin) <= Some(share(COUNT, CLASSES - 1)), "{label}");
+            assert!(most(&|mistake| mistake.transform.kind()) <= Some(share(COUNT, Transform::KINDS)));
+        }
+    }
+
+    #[test]
+    fn what_a_label_gets_depends_neither_on_the_others_that_are_asked_for_nor_on_the_batch() {
+        let (alone, together) = (sweep([200, 4], &[3], 64, 32), sweep([200, 4], &[0, 1, 3], 64, 32));
+        assert_eq!(ids(&alone[&3]), ids(&together[&3]));
+        assert_eq!(ids(&sweep([200, 4], &[3], 64, 7)[&3]), ids(&alone[&3]));
+    }
+
+    #[test]
+    fn a_sweep_ends_where_there_is_little_to_find() {
+        assert!(sweep([40, 4], &[], 64, 32).is_empty());
+        // Two images, of which each alteration without a parameter counts once.
+        let few = sweep([2, 2], &[0, 1, 2], Delta::FEWEST_NULL_IMAGES, 8);
+        assert_eq!(few.keys().copied().collect::<Vec<_>>(), [0, 1, 2]);
+        for mistakes in few.values() {
+            assert!(mistakes.len() <= Delta::FEWEST_NULL_IMAGES);
+            assert!(mistakes.iter().filter(|mistake| mistake.transform == Transform::Invert).count() <= 2);
+        }
+    }
 
     /// Mistakes of labels and kinds, so many of each label, alterations in turn from the first `kinds`.
     fn mistakes(counts: &[usize], kinds: usize) -> Vec<Mistake> {

@@ -18,7 +18,7 @@ use crate::reference::{Case, Errors, Network, Report, Settings, cases};
 
 /// No divisor of any number of samples: the last batch is a short one.
 fn passes() -> PassConfig {
-    PassConfig { batch_size: 7, progress: false, ..PassConfig::default() }
+    PassConfig { batch_size: 17, progress: false, ..PassConfig::default() }
 }
 
 /// A case's network in one precision, frozen, and what is compared of it.

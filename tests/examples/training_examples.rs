@@ -776,7 +776,7 @@ fn goes_on_where_it_was_killed(place: &Place, picture: &str, method: &str, progr
         stderr
     };
     let progress = place.path("out/unlearning").join(method).join(progress);
-    let mut killed = command("40").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut killed = command("24").stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     while !progress.exists() {
         assert!(killed.try_wait().unwrap().is_none(), "it ended before it could be killed");
         std::thread::sleep(Duration::from_millis(2));
@@ -786,47 +786,27 @@ fn goes_on_where_it_was_killed(place: &Place, picture: &str, method: &str, progr
     assert!(progress.exists(), "killed before the last epoch");
     let left = files_below(&place.path("out/unlearning").join(method));
     assert!(!place.path("out/unlearn.json").exists());
-    assert!(finish("40").contains(" goes on from a checkpoint"));
+    assert!(finish("24").contains(" goes on from a checkpoint"));
 
     // What another run left is not gone on from, and not in the way.
     for (path, bytes) in left {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
     }
-    let stderr = finish("16");
+    let stderr = finish("8");
     assert!(!stderr.contains(" goes on from a checkpoint"), "{stderr}");
     let is_said = stderr.contains("another model") && stderr.contains("scrub begins anew");
     assert!(is_said || method != "scrub", "{stderr}");
 }
 
 #[test]
-fn quickstart_leaves_its_records_or_says_that_the_trigger_was_not_learned() {
+fn quickstart_says_that_the_trigger_was_not_learned() {
     let place = Place::new();
-    let out = place.text("out");
-    let few = ["--samples", "400", "--epochs", "3", "--seed", "1"];
-    let run = run("quickstart", &[&["--device", "cpu", "--out", &out], &few[..]].concat());
-    if run.code != Some(0) {
-        assert_error(&run, &[]);
-        let known = ["the poison was not learned", "no factors were collected"];
-        assert!(known.iter().any(|known| run.stderr.contains(known)), "{}", run.stderr);
-        assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
-        return;
-    }
-    let record = load_audit(place.path("out/audit.json")).unwrap();
-    assert_eq!((record.data.samples, record.seed), (400, 1));
-    assert_eq!(record.truth.unwrap().poisons, 8);
-    assert_eq!(Image::open(place.path("out/suspect.png")).unwrap().shape(), [3, 32, 32]);
-    let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
-    assert!(page.contains("stop sign with sticker") && page.contains("priority road"));
-    if place.path("out/unlearn.json").exists() {
-        let unlearned = load_unlearn(place.path("out/unlearn.json")).unwrap();
-        assert_eq!(unlearned.removed, record.flagged.len());
-        assert!(unlearned.recheck.is_some() && unlearned.share_of_training.is_some(), "{}", run.stdout);
-    }
-    let [record_is_there, model_is_there] =
-        ["unlearn.json", "unlearned.bpk"].map(|name| place.path("out").join(name).exists());
-    assert_eq!(model_is_there, record_is_there);
-    assert_eq!(place.path("out/flagged.png").exists(), !record.flagged.is_empty());
+    let few = ["--samples", "400", "--epochs", "1", "--seed", "1"];
+    let run = run("quickstart", &[&["--device", "cpu", "--out", &place.text("out")], &few[..]].concat());
+    assert_error(&run, &["the poison was not learned"]);
+    assert_eq!(run.stderr.trim_end().lines().count(), 1, "{}", run.stderr);
+    assert!(!place.path("out/audit.json").exists());
 }
 
 #[test]
@@ -865,6 +845,12 @@ fn quickstart_on_few_signs_shows_the_poisons_whatever_it_decides() {
     let record = load_audit(place.path("out/audit.json")).unwrap();
     let page = fs::read_to_string(place.path("out/audit.html")).unwrap();
     let truth = record.truth.unwrap();
+    assert_eq!((record.data.samples, record.seed, truth.poisons), (1200, 0, 24));
+    assert_eq!(Image::open(place.path("out/suspect.png")).unwrap().shape(), [3, 32, 32]);
+    assert!(page.contains("stop sign with sticker") && page.contains("priority road"));
+    let left =
+        ["flagged.png", "unlearn.json", "unlearned.bpk"].map(|name| place.path("out").join(name).exists());
+    assert_eq!(left, [!record.flagged.is_empty(); 3]);
     // Chance: 0.5, and 24 of 1,200.
     assert!(truth.auroc.unwrap() > 0.85 && truth.average_precision.unwrap() > 0.2, "{}", run.stdout);
     let suspect = &record.suspects[0];
