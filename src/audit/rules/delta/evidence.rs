@@ -6,12 +6,13 @@ use super::cluster::{ByCluster, Cluster, NullIs, by_cluster};
 use super::null::{self, View};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
-/// their reciprocals add up to 1 (a weighted Bonferroni correction: Genovese, Roeder and Wasserman 2006). What each of the two views of
-/// influence sees has p-values far below any threshold, where clusters of gradients are seen faintly: they get half of the errors. Chosen on
-/// CIFAR-10's first batch.
+/// their reciprocals add up to no more than 1 (a weighted Bonferroni correction: Genovese, Roeder and Wasserman 2006). What each of the two views
+/// of influence sees has p-values far below any threshold, where clusters of gradients are seen faintly: they get half of the errors. That
+/// would be 2, if their p-values were not too small in the tail: on harmless mistakes of clean models those of .005 come 1.4 times
+/// as often as they should (BENCHMARKS, Calibration of clusters). Chosen on CIFAR-10's first batch.
 const BY_INFLUENCE: f64 = 8.0;
 const BY_LOOK: f64 = 4.0;
-const BY_GRADIENT: f64 = 2.0;
+const BY_GRADIENT: f64 = 3.0;
 /// Where influence alone is so many times smaller than it has to be, nothing else is looked at.
 const CLEARLY: f64 = 0.01;
 
@@ -163,7 +164,7 @@ mod tests {
         // By the threshold that all suspects share, not by the significance of one.
         let p = super::BY_INFLUENCE * both.view(0).p_value(0);
         assert_eq!(both.found_by(0, 0.99 * p), [Gradient]);
-        let faint = tests(80, 0.5);
+        let faint = tests(80, 0.6);
         assert_eq!(faint.found_by(0, 0.01), [Gradient]);
         assert!(faint.p_value(0) < 0.01);
         assert_eq!(tests(0, 0.0).found_by(0, 0.01), []);
