@@ -41,7 +41,7 @@
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
 //!    against all null images and against the middle half of them, since the largest may be the poison's doing: a fourth p-value, and the
-//!    cluster, refined as in step 6, as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 3. Where the first two are
+//!    cluster, refined as in step 6, as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 4. Where the first two are
 //!    far below `significance` and name samples, the fourth is not looked at.
 //!
 //! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
