@@ -95,7 +95,7 @@ fn a_poison_in_a_folder_of_pictures_is_found_from_validation_pictures_and_unlear
     let out = folder.path().join("results of mine");
     fs::write(folder.path().join("train/yield/broken.jpg"), b"no picture at all").unwrap();
     fs::write(folder.path().join("train/yield/notes.txt"), b"nothing to do with it").unwrap();
-    let settings = ["--width", "4", "--epochs", "14", "--shift", "0", "--skip-unreadable"];
+    let settings = ["--width", "8", "--epochs", "14", "--shift", "0", "--skip-unreadable"];
     let output = run(folder.path(), &out, &settings);
     let stdout = text(&output.stdout);
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{stdout}");
