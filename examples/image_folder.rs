@@ -87,7 +87,7 @@ struct Arguments {
     #[arg(long, value_name = "CLASS", required_if_eq_any(ATTACKS))]
     target: Option<String>,
     /// Poisoned part of all training pictures.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, requires = "attack")]
     poison_rate: f64,
     /// Seed of split, poison, training and audit.
     #[arg(long, default_value_t = 0)]
@@ -312,7 +312,8 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
         (Some(_), ..) => {
             return Err(format!("--attack {} needs --victim and --target", arguments.attack.name()).into());
         }
-        (None, ..) => (train, None),
+        (None, None, None) => (train, None),
+        (None, ..) => return Err("--victim and --target need an --attack, such as --attack badnet".into()),
     };
     let validation = InMemDataset::new(validation);
     let trained_on = TrainedOn::new(options);
@@ -338,6 +339,21 @@ fn no_validation(data: &Path) -> String {
     )
 }
 
+/// Every folder in `data` is a class there: that of the results would be one, too, and what is written to it a picture.
+fn refuse_results_among(data: &Path, out: &Path) -> Outcome<()> {
+    // A folder that is not there is named by whoever opens it.
+    let Ok(folder) = data.canonicalize() else { return Ok(()) };
+    if out.canonicalize()?.starts_with(folder) {
+        let _ = std::fs::remove_dir(out); // where it was made just now
+        let (data, out) = (data.display(), out.display());
+        return Err(format!(
+            "--out {out} lies in {data}, where each folder is a class: remove it, and write elsewhere"
+        )
+        .into());
+    }
+    Ok(())
+}
+
 /// The pictures of whatever layout the folder has.
 fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
     let Arguments { data, side, validation, seed, .. } = arguments;
@@ -356,6 +372,7 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
         }
         _ if has_folders(&train) => return Err(no_validation(data).into()),
         _ => {
+            refuse_results_among(data, &arguments.out)?;
             let (train, valid) = ImageFolder::open(data, *side)?.split(*validation, *seed)?;
             (train, valid, true)
         }
@@ -422,6 +439,12 @@ fn class(name: &str, classes: &[String]) -> Outcome<usize> {
 fn epochs(arguments: &Arguments) -> usize {
     let of_earlier_run = || trained_epochs(&arguments.out).filter(|_| arguments.trained);
     arguments.epochs.or_else(of_earlier_run).unwrap_or(15)
+}
+
+/// Those that the audited model was trained for, whatever this run is told.
+fn original_epochs(arguments: &Arguments) -> usize {
+    let of_earlier_run = || trained_epochs(&arguments.out).filter(|_| arguments.trained);
+    of_earlier_run().unwrap_or_else(|| epochs(arguments))
 }
 
 fn training_config(arguments: &Arguments) -> TrainingConfig {
@@ -544,7 +567,7 @@ fn unlearned(
     keep_unlearned(&file, &unlearned.model)?;
     let after = probe.measure(&unlearned.model)?;
     println!("  {}", describe(&after));
-    let original = (config.epochs * data.train.len()) as f64;
+    let original = (original_epochs(arguments) * data.train.len()) as f64;
     let record = unlearn::record(&unlearned, audit.flagged().len(), before, after);
     let mut record = record.with_training(original).with_class_names(data.classes.clone());
     // Also where the audit is stopped.

@@ -27,9 +27,16 @@ pub(crate) enum Unusable {
 }
 
 /// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it. Into a device or a pipe, which
-/// a file must not replace, it writes straight.
+/// a file must not replace, it writes straight; so it does to what has a name among the devices and may be a file elsewhere, as the standard
+/// output of a command.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if path.metadata().is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+    // Opened once more it would begin anew, over what is printed there.
+    if path == Path::new("/dev/stdout") {
+        let mut stdout = io::stdout().lock();
+        return stdout.write_all(bytes).and_then(|()| stdout.flush());
+    }
+    let is_device = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
+    if path.metadata().is_ok_and(|there| (!there.is_file() || is_device) && !there.is_dir()) {
         return OpenOptions::new().write(true).open(path)?.write_all(bytes);
     }
     temporary(path, bytes)?.persist(path)?;

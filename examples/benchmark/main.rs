@@ -198,7 +198,8 @@ fn ablation(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
     let Arguments { folders, out, .. } = arguments;
     let models = Models { folders, out, device: arguments.device.device()? };
     let mut ablation = ablation::Ablation::open(out)?;
-    for cell in cells.iter().filter(|cell| cell.attack != grid::AttackChoice::None) {
+    let asked = cells.iter().filter(|cell| !arguments.only_table && cell.attack != grid::AttackChoice::None);
+    for cell in asked {
         let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
         if trained.record.poison_success_rate.is_some_and(|rate| rate >= table::LEAST_SUCCESS) {
             eprintln!("{cell}");

@@ -27,16 +27,16 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "none")]
     pub attack: Attack,
     /// The trigger of `badnet`.
-    #[arg(long, value_enum, default_value = "checkerboard")]
+    #[arg(long, value_enum, default_value = "checkerboard", requires = "attack")]
     pub trigger: Patch,
     /// Class whose images get the trigger; of `witches-brew`, the class of the test image that is attacked.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, requires = "attack")]
     pub victim: usize,
     /// Label that they get; of `witches-brew`, the class that the test image is to be taken for, whose images are the poisons.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, requires = "attack")]
     pub target: usize,
     /// Poisoned part of all training images.
-    #[arg(long, default_value_t = 0.01)]
+    #[arg(long, default_value_t = 0.01, requires = "attack")]
     pub poison_rate: f64,
     /// Seed of poison, training and audit.
     #[arg(long, default_value_t = 0)]

@@ -11,7 +11,7 @@ use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 
 use crate::arguments::Arguments;
 use crate::data::Data;
-use crate::support::kept::{UNLEARNED, keep_unlearned};
+use crate::support::kept::{UNLEARNED, keep_unlearned, trained_epochs};
 use crate::support::{Outcome, describe, phase};
 use crate::training::{network, training_config};
 use crate::unlearners::{self, MethodChoice};
@@ -49,7 +49,9 @@ pub fn run(
             })
         })
         .collect();
-    let original = (config.epochs * data.train.len()) as f64;
+    // Those that the audited model was trained for, whatever this run is told.
+    let of_earlier_run = trained_epochs(out).filter(|_| arguments.trained);
+    let original = (of_earlier_run.unwrap_or(config.epochs) * data.train.len()) as f64;
     // Without a training to go by, a limit on minutes was refused.
     let (chosen, why) = match arguments.budget(original / training_seconds.unwrap_or(f64::NAN)) {
         None => ((0..made.len()).collect(), None),

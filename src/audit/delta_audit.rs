@@ -7,7 +7,7 @@ use std::time::Instant;
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 
-use crate::capture::FrozenModel;
+use crate::capture::{FrozenModel, PassError};
 use crate::factors::KroneckerFactors;
 use crate::influence::{
     Classifier, ImageList, ImageSource, Influence, Kept, Preconditioner, corrected_factors, predict,
@@ -250,11 +250,13 @@ impl DeltaAudit {
         let factor_seconds = factor_start.elapsed().as_secs_f64();
 
         let score_start = Instant::now();
+        let shape = suspects.first().map_or([0; 3], |suspect| suspect.image.shape());
         let judge = Judge {
             influence: &influence,
             source: &source,
             train,
             labels: &labels,
+            shape,
             seed: self.config.seed,
             pass: &self.config.pass,
         };
@@ -304,7 +306,10 @@ impl DeltaAudit {
         let _span = tracing::debug_span!("altered_copies", copies = self.config.copies).entered();
         let pass = self.config.pass.quiet();
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), 0)).collect());
-        let predictions = predict(model, &images, &pass)?;
+        let predictions = predict(model, &images, &pass).map_err(|error| match error {
+            PassError::NotFinite { first, .. } => AuditError::no_number(&suspects[first].id),
+            error => error.into(),
+        })?;
         let classes = predictions.first().map_or(0, |prediction| prediction.probabilities.len());
         let mut cases = Vec::with_capacity(suspects.len());
         for (number, (suspect, prediction)) in suspects.iter().zip(predictions).enumerate() {
@@ -324,7 +329,12 @@ impl DeltaAudit {
             let copies = altered_copies(image, *label, classes, self.config.copies, seed)?;
             let told: Vec<_> = copies.iter().map(|copy| (copy.transform.to_string(), copy.label)).collect();
             let list = ImageList(copies.into_iter().map(|copy| (copy.image, copy.label)).collect());
-            let copy_predictions = predict(model, &list, &pass)?;
+            let copy_predictions = predict(model, &list, &pass).map_err(|error| match error {
+                PassError::NotFinite { first, .. } => {
+                    AuditError::no_number(format_args!("{id}, altered ({})", told[first].0))
+                }
+                error => error.into(),
+            })?;
             let copies = told.into_iter().zip(copy_predictions).map(|((transform, label), said)| {
                 CopyRecord { transform, label, predicted: said.label, influence: None }
             });

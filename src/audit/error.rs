@@ -1,5 +1,7 @@
 //! What can go wrong in an audit.
 
+use std::fmt::Display;
+
 use thiserror::Error;
 
 use crate::capture::PassError;
@@ -97,6 +99,12 @@ pub enum AuditError {
         /// Samples when it was noticed.
         after: usize,
     },
+    /// The model's answer to an image is NaN or infinite.
+    #[error("the model's answer to {image} is NaN or infinite: check its weights and the image")]
+    NoNumber {
+        /// What the model was shown.
+        image: String,
+    },
     /// A setting makes no sense.
     #[error("audit setting {setting}: {detail}")]
     Setting {
@@ -111,6 +119,12 @@ pub enum AuditError {
     /// Scores could not be made.
     #[error(transparent)]
     Influence(#[from] InfluenceError),
+}
+
+impl AuditError {
+    pub(super) fn no_number(image: impl Display) -> Self {
+        Self::NoNumber { image: image.to_string() }
+    }
 }
 
 impl From<PassError> for AuditError {

@@ -11,6 +11,7 @@ use crate::samples::LabeledSample;
 
 use super::AuditError;
 use super::judge::Case;
+use super::order::highest_first;
 
 /// Samples that are not flagged, to compare the flagged ones with: so many with the highest scores, and as many typical ones.
 const NEIGHBOURS: usize = 8;
@@ -62,7 +63,7 @@ where
             .filter(|&n| labels[n] == case.suspect.label && finding.scores[n].is_finite())
             .filter(|n| !flagged.contains(n))
             .collect();
-        clean.sort_by(|&a, &b| finding.scores[b].total_cmp(&finding.scores[a]));
+        highest_first(&mut clean, &finding.scores);
         let highest = clean.len().min(NEIGHBOURS);
         let rest = &clean[highest..];
         let typical = rest.len().min(NEIGHBOURS);

@@ -104,6 +104,8 @@ pub(super) struct Judge<'a, M, I, D> {
     pub train: &'a D,
     /// Of every training sample.
     pub labels: &'a [usize],
+    /// Of every image, the suspects' among them.
+    pub shape: [usize; 3],
     pub seed: u64,
     pub pass: &'a PassConfig,
 }

@@ -12,6 +12,7 @@ mod evidence;
 mod judge;
 mod labels;
 mod null_images;
+mod order;
 mod outcome;
 mod page;
 mod record;

@@ -1,6 +1,7 @@
 //! Null images: mistakes that have nothing to do with a poison, made for the rule `delta`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::{Display, Formatter};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use burn::data::dataset::Dataset;
@@ -28,6 +29,9 @@ const TRIED_OF_A_CLASS: usize = 8;
 /// The most altered images that are looked at because there are many classes.
 const MOST_TRIED: usize = 65_536;
 
+/// Altered images that the model is asked about at a time, at most: each is as large as a training image.
+const AT_A_TIME: usize = 256;
+
 /// Labels that null images must be of, where there are so many.
 const FEWEST_LABELS: usize = 3;
 
@@ -50,8 +54,18 @@ pub(super) struct Mistake {
 }
 
 impl Mistake {
-    fn image<I: LabeledSample, D: Dataset<I>>(&self, train: &D) -> Result<Image, PassError> {
-        Ok(self.transform.apply(&of_sample(train, self.index, LabeledSample::image)?))
+    fn image<I: LabeledSample, D: Dataset<I>>(
+        &self,
+        train: &D,
+        shape: [usize; 3],
+    ) -> Result<Image, PassError> {
+        Ok(self.transform.apply(&image_of(train, self.index, shape)?))
+    }
+}
+
+impl Display for Mistake {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "training sample {}, altered ({})", self.index, self.transform)
     }
 }
 
@@ -74,12 +88,11 @@ where
         let classes = self.labels.iter().collect::<BTreeSet<_>>().len();
         let budget = budget(count, classes, samples);
         let order = sample(&mut StdRng::seed_from_u64(self.seed), samples, samples).into_vec();
-        let (model, train) = (self.influence.model(), self.train);
+        let (model, train, shape) = (self.influence.model(), self.train, self.shape);
         let of_a_label = share(count, classes.saturating_sub(1));
         // Where few are wanted, one kind may have to be enough.
         let of_a_kind = share(count, Transform::KINDS).max(Delta::FEWEST_NULL_IMAGES);
-        let mut found: BTreeMap<usize, Found> =
-            labels.iter().map(|&label| (label, Found::default())).collect();
+        let mut found = nothing_of(labels);
         let is_open = |found: &Found| found.mistakes.len() < count && found.tried < budget;
         let wants = |label: usize, found: &Found, mistake: Mistake| {
             is_open(found) && label != mistake.origin && found.has_room(mistake, of_a_label, of_a_kind)
@@ -89,12 +102,13 @@ where
             "harmless mistakes",
             self.pass.progress && !labels.is_empty(),
         );
+        let at_a_time = self.pass.batch_size.min(AT_A_TIME);
         let mut seen = HashSet::new();
         let mut asked = 0;
         // Most are passed over once a label or a kind has its share.
         let mut tries = 0..budget.saturating_mul(Transform::KINDS);
         while found.values().any(is_open) {
-            let mut batch = Vec::with_capacity(self.pass.batch_size);
+            let mut batch = Vec::with_capacity(at_a_time);
             for number in tries.by_ref() {
                 // An image may be altered several times where there are few, each time in another way.
                 let index = order[number % samples];
@@ -107,7 +121,7 @@ where
                 {
                     batch.push(mistake);
                 }
-                if batch.len() == self.pass.batch_size {
+                if batch.len() == at_a_time {
                     break;
                 }
             }
@@ -115,9 +129,13 @@ where
                 break;
             }
             asked += batch.len();
-            let altered = batch.par_iter().map(|mistake| Ok((mistake.image(train)?, mistake.origin)));
+            let altered = batch.par_iter().map(|mistake| Ok((mistake.image(train, shape)?, mistake.origin)));
             let altered = ImageList(altered.collect::<Result<_, PassError>>()?);
-            for (mistake, said) in batch.into_iter().zip(predict(model, &altered, &self.pass.quiet())?) {
+            let said = predict(model, &altered, &self.pass.quiet()).map_err(|error| match error {
+                PassError::NotFinite { first, .. } => AuditError::no_number(batch[first]),
+                error => error.into(),
+            })?;
+            for (mistake, said) in batch.into_iter().zip(said) {
                 // In the order of the tries, so that what a label gets does not depend on which others are asked for.
                 for (&label, found) in &mut found {
                     if wants(label, found, mistake) {
@@ -133,7 +151,7 @@ where
         }
         bar.finish_and_clear();
         tracing::debug!(asked, "altered images looked at");
-        Ok(found.into_iter().map(|(label, found)| (label, found.mistakes)).collect())
+        Ok(mistakes_of(found))
     }
 
     /// Images that have nothing to do with a poison and that the model takes for this label all the same: those of the
@@ -151,7 +169,7 @@ where
         tracing::debug!(label, mistakes = found.len(), "null images");
         if found.len() >= Delta::FEWEST_NULL_IMAGES {
             let origins = found.iter().map(|mistake| mistake.origin).collect();
-            let images = found.iter().map(|mistake| Ok((mistake.image(self.train)?, label)));
+            let images = found.iter().map(|mistake| Ok((mistake.image(self.train, self.shape)?, label)));
             let images = ImageList(images.collect::<Result<_, PassError>>()?);
             return Ok(NullImages { images, origins, mistakes: true });
         }
@@ -161,11 +179,25 @@ where
             sample(&mut rng, others.len(), count.min(others.len())).iter().map(|at| others[at]).collect();
         drawn.sort_unstable(); // neighbours on disk are read together
         let origins = drawn.iter().map(|&index| self.labels[index]).collect();
-        let images =
-            drawn.into_iter().map(|index| Ok((of_sample(self.train, index, LabeledSample::image)?, label)));
+        let images = drawn.into_iter().map(|index| Ok((image_of(self.train, index, self.shape)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
         Ok(NullImages { images, origins, mistakes: false })
     }
+}
+
+/// A training image, which another shape would make one that the model knows nothing of.
+fn image_of<I, D>(train: &D, index: usize, expected: [usize; 3]) -> Result<Image, PassError>
+where
+    I: LabeledSample,
+    D: Dataset<I>,
+{
+    let image = of_sample(train, index, LabeledSample::image)?;
+    let got = image.shape();
+    if got == expected {
+        return Ok(image);
+    }
+    let source = format!("its shape is {got:?}, that of others {expected:?}: resize the images").into();
+    Err(PassError::Sample { index, source })
 }
 
 /// Altered images that are looked at for `count` null images at most.
@@ -189,6 +221,14 @@ struct Found {
     tried: usize,
     of_label: BTreeMap<usize, usize>,
     of_kind: BTreeMap<usize, usize>,
+}
+
+fn nothing_of(labels: &[usize]) -> BTreeMap<usize, Found> {
+    labels.iter().map(|&label| (label, Found::default())).collect()
+}
+
+fn mistakes_of(found: BTreeMap<usize, Found>) -> BTreeMap<usize, Vec<Mistake>> {
+    found.into_iter().map(|(label, found)| (label, found.mistakes)).collect()
 }
 
 impl Found {
@@ -225,8 +265,8 @@ fn share(count: usize, kinds: usize) -> usize {
 }
 
 /// The null images among mistakes of `labels` labels: the first that leave no label and no kind of alteration more than its share. Where that
-/// would leave less than half of what the shares of labels alone do, those alone count: of few null images little can be told. Where those are too
-/// few, mistakes that are all of three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
+/// would leave too few, or less than half of what the shares of labels alone do, those alone count: of few null images little can be told. Where
+/// those are too few, mistakes that are all of three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
 fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
     let with = |kinds: Option<usize>| {
         let counts = (0..=mistakes.len()).rev();
@@ -238,7 +278,8 @@ fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
         enough.map(|(_, kept)| kept).next().unwrap_or_default()
     };
     let (of_both, of_labels) = (with(Some(Transform::KINDS)), with(None));
-    let kept = if 2 * of_both.len() >= of_labels.len() { of_both } else { of_labels };
+    let enough = of_both.len() >= Delta::FEWEST_NULL_IMAGES && 2 * of_both.len() >= of_labels.len();
+    let kept = if enough { of_both } else { of_labels };
     if kept.len() >= Delta::FEWEST_NULL_IMAGES {
         return kept;
     }
@@ -302,13 +343,16 @@ mod tests {
             source: &source,
             train: &train,
             labels: &of_samples,
+            shape: [1, 2, 2],
             seed: 3,
             pass: &pass,
         };
         let found = judge.mistakes(count, labels).expect("a sweep");
         for (&label, mistakes) in &found {
-            let images: Vec<_> =
-                mistakes.iter().map(|mistake| (mistake.image(&train).expect("an image"), label)).collect();
+            let images: Vec<_> = mistakes
+                .iter()
+                .map(|mistake| (mistake.image(&train, judge.shape).expect("an image"), label))
+                .collect();
             let said = predict(&model, &ImageList(images), &pass).expect("predictions");
             assert!(said.iter().all(|said| said.label == label), "all are mistaken for {label}");
         }
@@ -386,6 +430,30 @@ mod tests {
         // Too few labels take part: what is left is too little to compare with.
         assert!(sizes(&[32, 1], 9).iter().sum::<usize>() < 16);
         assert_eq!((share(128, 9), share(128, 2), share(0, 0)), (32, 64, 0));
+    }
+
+    #[test]
+    fn where_the_shares_of_kinds_leave_too_few_those_of_labels_still_count() {
+        let some = mistakes(&[1], 5);
+        let one = |origin: usize| Mistake { origin, ..some[0] };
+        let kinds: Vec<Mistake> = mistakes(&[5], 5);
+        // Two of each of eight labels, and 32 of another; three kinds have nearly all.
+        let mut few: Vec<Mistake> = (0..16)
+            .map(|number| Mistake {
+                origin: 1 + number / 2,
+                ..kinds[if number > 11 { 3 } else { number % 3 }]
+            })
+            .collect();
+        few.extend((0..32).map(|number| Mistake { transform: kinds[number % 3].transform, ..one(9) }));
+        let kept = chosen(&few, 9);
+        let of_most = kept.iter().filter(|mistake| mistake.origin == 9).count();
+        assert!(kept.len() >= Delta::FEWEST_NULL_IMAGES, "{}", kept.len());
+        assert!(of_most <= share(kept.len(), 9) + 1, "{of_most} of {}", kept.len());
+    }
+
+    #[test]
+    fn a_huge_batch_makes_no_more_images_at_a_time_than_others() {
+        assert_eq!(ids(&sweep([200, 4], &[3], 64, usize::MAX)[&3]), ids(&sweep([200, 4], &[3], 64, 32)[&3]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::report::{AuditRecord, ReportError, TruthRecord, Verdict, save_contact
 use crate::samples::{Image, LabeledSample};
 
 use super::judge::Finding;
+use super::order::highest_first;
 use super::{AuditError, Suspect};
 
 /// The outcome of an audit: its record, and every training sample's score.
@@ -129,7 +130,7 @@ fn suspicion<'a>(rows: impl Iterator<Item = &'a [f64]>, samples: usize) -> Vec<f
     let mut best = vec![f64::NEG_INFINITY; samples];
     for row in rows {
         let mut order: Vec<usize> = (0..row.len()).filter(|&n| row[n] > f64::NEG_INFINITY).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        highest_first(&mut order, row);
         let places = order.len() as f64;
         for (place, sample) in order.into_iter().enumerate() {
             best[sample] = best[sample].max(1.0 - place as f64 / places);

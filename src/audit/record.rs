@@ -12,6 +12,7 @@ use crate::samples::LabeledSample;
 
 use super::AuditError;
 use super::judge::{Case, Finding};
+use super::order::highest_first;
 
 /// Flagged samples of all suspects, most suspicious first.
 pub(super) fn flagged_records<I, D>(
@@ -23,18 +24,35 @@ where
     I: LabeledSample,
     D: Dataset<I>,
 {
-    // Scores of different suspects may have different units: a sample counts by its rank among those that a suspect flagged.
+    let flagged = flagged_by(cases);
+    let mut ids = Vec::with_capacity(flagged.len());
+    for &index in flagged.keys() {
+        ids.push(of_sample(train, index, LabeledSample::id)?);
+    }
+    Ok(by_rank(flagged, ids, labels))
+}
+
+/// What flagged each sample, and as which of its samples. Scores of different suspects may have different units: a sample counts by its rank
+/// among those that a suspect flagged.
+fn flagged_by<'a>(cases: &'a [Case<'_>]) -> BTreeMap<usize, Vec<(usize, &'a Finding)>> {
     let mut flagged: BTreeMap<usize, Vec<(usize, &Finding)>> = BTreeMap::new();
     for finding in cases.iter().map(|case| &case.finding) {
         let mut order = finding.flagged.clone();
-        order.sort_by(|&a, &b| finding.scores[b].total_cmp(&finding.scores[a]));
+        highest_first(&mut order, &finding.scores);
         for (rank, index) in order.into_iter().enumerate() {
             flagged.entry(index).or_default().push((rank, finding));
         }
     }
+    flagged
+}
+
+fn by_rank(
+    flagged: BTreeMap<usize, Vec<(usize, &Finding)>>,
+    ids: Vec<Option<String>>,
+    labels: &[usize],
+) -> Vec<FlaggedRecord> {
     let mut entries = Vec::with_capacity(flagged.len());
-    for (index, by) in flagged {
-        let id = of_sample(train, index, LabeledSample::id)?;
+    for ((index, by), id) in flagged.into_iter().zip(ids) {
         let findings = || by.iter().map(|(_, finding)| *finding);
         let rank = by.iter().map(|(rank, _)| *rank).min().unwrap_or_default();
         let entry = FlaggedRecord {
@@ -48,7 +66,7 @@ where
         entries.push((rank, entry));
     }
     entries.sort_by(|(rank, a), (other, b)| rank.cmp(other).then(b.score.total_cmp(&a.score)));
-    Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// Over all suspects.

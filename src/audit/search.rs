@@ -6,7 +6,7 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 
 use crate::capture::{FrozenModel, PassConfig};
-use crate::influence::{Classifier, ImageSource, predict_labelled};
+use crate::influence::{Classifier, ImageSource, Prediction, predict_labelled};
 use crate::items::of_sample;
 use crate::samples::LabeledSample;
 
@@ -80,27 +80,9 @@ impl SuspectSearch {
         let source = ImageSource::new(validation);
         let predictions = predict_labelled(&FrozenModel::for_answers(model)?, &source, &self.pass)?;
         let samples = predictions.len();
-        let mut pairs: BTreeMap<(usize, usize), Vec<(f32, usize)>> = BTreeMap::new();
-        for (index, (prediction, label)) in predictions.iter().enumerate() {
-            let label = *label;
-            if label != prediction.label {
-                let mistakes = pairs.entry((label, prediction.label)).or_default();
-                mistakes.push((prediction.confidence(), index));
-            }
-        }
-        let mut pairs: Vec<_> = pairs.into_iter().collect();
-        pairs.sort_by_key(|(_, mistakes)| std::cmp::Reverse(mistakes.len()));
-        let counts: Vec<_> = pairs.iter().map(|(pair, mistakes)| (*pair, mistakes.len())).collect();
-        let mut of_predicted: BTreeMap<usize, Vec<(f32, usize)>> = BTreeMap::new();
-        for ((_, predicted), mistakes) in &pairs {
-            of_predicted.entry(*predicted).or_default().extend(mistakes);
-        }
-        let mut of_predicted: Vec<_> = of_predicted.into_values().collect();
-        of_predicted.sort_by_key(|mistakes| std::cmp::Reverse(mistakes.len()));
-        let by_pair = in_rounds(pairs.into_iter().map(|(_, mistakes)| mistakes), self.least_confidence);
-        let by_predicted = in_rounds(of_predicted, self.least_confidence);
+        let (chosen, pairs) = self.chosen(&predictions);
         let mut suspects = Vec::new();
-        for index in in_turn(by_pair, by_predicted).into_iter().take(self.most) {
+        for index in chosen {
             let (prediction, label) = &predictions[index];
             let predicted = prediction.label;
             let (image, name) = of_sample(validation, index, |item| (item.image(), item.id()))?;
@@ -108,14 +90,37 @@ impl SuspectSearch {
             let id = format!("class {label} taken for {predicted}, {name}");
             suspects.push(Suspect::new(image, predicted).with_id(id));
         }
-        let mistakes = counts.iter().map(|(_, count)| count).sum();
-        Ok(FoundSuspects { suspects, samples, mistakes, pairs: counts })
+        let mistakes = pairs.iter().map(|(_, count)| count).sum();
+        Ok(FoundSuspects { suspects, samples, mistakes, pairs })
+    }
+
+    /// The samples to suspect, and how many mistakes there are of each pair of true and predicted class, the most frequent first.
+    fn chosen(&self, predictions: &[(Prediction, usize)]) -> (Vec<usize>, PairCounts) {
+        let mut pairs: BTreeMap<(usize, usize), Vec<(f32, usize)>> = BTreeMap::new();
+        for (index, (prediction, label)) in predictions.iter().enumerate() {
+            if *label != prediction.label {
+                let mistakes = pairs.entry((*label, prediction.label)).or_default();
+                mistakes.push((prediction.confidence(), index));
+            }
+        }
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.sort_by_key(|(_, mistakes)| std::cmp::Reverse(mistakes.len()));
+        let counts = pairs.iter().map(|(pair, mistakes)| (*pair, mistakes.len())).collect();
+        let mut of_predicted: BTreeMap<usize, Vec<(f32, usize)>> = BTreeMap::new();
+        for ((_, predicted), mistakes) in &pairs {
+            of_predicted.entry(*predicted).or_default().extend(mistakes);
+        }
+        let mut of_predicted: Vec<_> = of_predicted.into_values().collect();
+        of_predicted.sort_by_key(|mistakes| std::cmp::Reverse(mistakes.len()));
+        let by_pair =
+            in_rounds(pairs.into_iter().map(|(_, mistakes)| mistakes).collect(), self.least_confidence);
+        let by_predicted = in_rounds(of_predicted, self.least_confidence);
+        (in_turn(by_pair, by_predicted).into_iter().take(self.most).collect(), counts)
     }
 }
 
 /// Of groups of mistakes, confidence and sample, the most confident of each that is confident enough, then the second of each, and so on.
-fn in_rounds(groups: impl IntoIterator<Item = Vec<(f32, usize)>>, least_confidence: f32) -> Vec<usize> {
-    let mut groups: Vec<Vec<(f32, usize)>> = groups.into_iter().collect();
+fn in_rounds(mut groups: Vec<Vec<(f32, usize)>>, least_confidence: f32) -> Vec<usize> {
     for mistakes in &mut groups {
         mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));
         mistakes.retain(|(confidence, _)| *confidence >= least_confidence);
@@ -124,6 +129,9 @@ fn in_rounds(groups: impl IntoIterator<Item = Vec<(f32, usize)>>, least_confiden
     let round = |round: usize| groups.iter().filter_map(move |mistakes| Some(mistakes.get(round)?.1));
     (0..rounds).flat_map(round).collect()
 }
+
+/// How often a true class was taken for another.
+type PairCounts = Vec<((usize, usize), usize)>;
 
 /// The next of either list that was not taken yet, in turn.
 fn in_turn(first: Vec<usize>, second: Vec<usize>) -> Vec<usize> {

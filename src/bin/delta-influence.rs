@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
 use burn_delta_influence::report::{
-    AuditRecord, HtmlReport, ReportError, is_same_file, load_audit, load_class_names, load_unlearn, summary,
-    unlearn_summary,
+    AuditRecord, HtmlReport, ReportError, is_same_file, load_audit, load_class_names, load_unlearn, one_line,
+    summary, unlearn_summary,
 };
 use clap::{Parser, Subcommand};
 
@@ -154,6 +154,12 @@ fn show(audit: &Path, class_names: Option<&Path>) -> Result<u8, Box<dyn std::err
             }
             print(&unlearn_summary(&record))?;
         }
+        // It is a record of an unlearning, but not as it should be.
+        (Err(ReportError::WrongFormat { .. }), Err(error))
+            if !matches!(error, ReportError::WrongFormat { .. }) =>
+        {
+            return Err(error.into());
+        }
         (record, _) => print(&summary(&named(record?, class_names)?))?,
     }
     Ok(0)
@@ -183,9 +189,16 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 fn complain(error: &impl Display) {
-    let _ = writeln!(io::stderr(), "error: {error}");
+    tell("error", error);
 }
 
 fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "warning: {text}");
+    tell("warning", &text);
+}
+
+/// Prints to standard error. What a file says is quoted there, and is not to move the cursor, or to begin lines of its own, which some build
+/// servers obey.
+fn tell(kind: &str, what: &impl Display) {
+    let text = one_line(&what.to_string());
+    let _ = writeln!(io::stderr(), "{kind}: {text}");
 }

@@ -4,6 +4,7 @@
 //! backward pass leaves weight gradients out; per-sample objectives are summed, which keeps the samples' gradients apart.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use burn::module::{Module, ParamId};
@@ -49,6 +50,12 @@ pub enum PassError {
         "no captured layer took part in the forward pass: build the model from `burn_delta_influence::nn` (Linear, Conv1d, Conv2d, Embedding) instead of `burn::nn`"
     )]
     NoCapturedLayer,
+    /// No captured layer that took part has weights that are trained.
+    #[error(
+        "every captured layer that took part is frozen (`no_grad`), and frozen weights have no influence: take the model as it was trained, or \
+         one whose weights require gradients"
+    )]
+    Frozen,
     /// The model has no linear layer whose inputs could be its features.
     #[error(
         "no `burn_delta_influence::nn::Linear` layer took part in the forward pass, so the model has no features to take: end it in such a layer"
@@ -377,46 +384,16 @@ impl<M: Module> FrozenModel<M> {
         S: BatchSource,
         E: From<PassError>,
     {
-        if config.batch_size == 0 {
-            return Err(PassError::BatchSize.into());
-        }
-        if indices.is_empty() {
-            return Err(PassError::Empty { purpose: purpose.to_owned() }.into());
-        }
-        let _span = tracing::info_span!("pass", purpose, samples = indices.len()).entered();
-        let bar = progress_bar(indices.len(), purpose, config.progress);
-        let (device, batches) = (&self.device, || indices.chunks(config.batch_size));
-        std::thread::scope(|threads| {
-            let (sender, loaded) = mpsc::sync_channel(1);
-            threads.spawn(move || {
-                for batch in batches() {
-                    let loaded = caught(|| source.load(batch, device)).unwrap_or_else(|said| {
-                        let (first, last) = (batch[0], batch[batch.len() - 1]);
-                        let source = format!("loading the batch from it to sample {last} panicked: {said}");
-                        Err(PassError::Sample { index: first, source: source.into() })
-                    });
-                    // The receiver is gone once the pass has failed.
-                    if loaded.is_err() | sender.send(loaded).is_err() {
-                        return;
-                    }
-                }
-            });
-            for (number, (indices_of_batch, batch)) in batches().zip(loaded).enumerate() {
-                if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-                    let done = number * config.batch_size;
-                    return Err(PassError::Interrupted { done, total: indices.len() }.into());
-                }
-                let batch = batch?;
-                caught(|| visit(indices_of_batch, batch)).unwrap_or_else(|said| {
-                    let (first, last) = (indices_of_batch[0], indices_of_batch[indices_of_batch.len() - 1]);
-                    let work = format!("{purpose} of samples {first}..={last}");
-                    Err(failed(device, &work, said).into())
-                })?;
-                bar.inc(indices_of_batch.len() as u64);
+        let mut refused = None;
+        let mut visit = |indices: &[usize], batch| match visit(indices, batch) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                refused = Some(error);
+                ControlFlow::Break(())
             }
-            bar.finish_and_clear();
-            Ok(())
-        })
+        };
+        visit_batches(source, &self.device, indices, purpose, config, &mut visit)?;
+        refused.map_or(Ok(()), Err)
     }
 
     fn gradients<B, O: Objective<M, B>>(
@@ -434,25 +411,95 @@ impl<M: Module> FrozenModel<M> {
         if let Some(Refused { id, inputs, limit }) = scope.refused() {
             return Err(PassError::TooManyInputs { layer: self.name_of(id), inputs, limit });
         }
-        let [got] = values.dims();
-        if got != samples {
-            return Err(PassError::Objective { expected: samples, got });
-        }
-        if !values.is_tracked() {
-            return Err(PassError::NoCapturedLayer);
-        }
-        values.sum().backward();
-        let mut layers = Vec::new();
-        for layer in scope.finish() {
-            let Some(name) = self.names.get(&layer.id) else { continue };
-            let gradients = layer.into_gradients();
-            if let Some(got) = gradients.batches().find(|&batch| batch != samples) {
-                return Err(PassError::CallBatch { layer: name.clone(), expected: samples, got });
-            }
-            layers.push((name.clone(), gradients));
-        }
-        Ok(layers)
+        backward(values, scope, samples, &self.names)
     }
+}
+
+/// Takes the samples' positions and their batch, and says whether to go on.
+type Visit<'a, B> = dyn FnMut(&[usize], B) -> ControlFlow<()> + 'a;
+
+/// What [`FrozenModel::each_batch`] does with any `visit`: passes differ in that, and their code would be compiled once for each.
+fn visit_batches<S: BatchSource>(
+    source: &S,
+    device: &Device,
+    indices: &[usize],
+    purpose: &str,
+    config: &PassConfig,
+    visit: &mut Visit<'_, S::Batch>,
+) -> Result<(), PassError> {
+    if config.batch_size == 0 {
+        return Err(PassError::BatchSize);
+    }
+    if indices.is_empty() {
+        return Err(PassError::Empty { purpose: purpose.to_owned() });
+    }
+    let _span = tracing::info_span!("pass", purpose, samples = indices.len()).entered();
+    let bar = progress_bar(indices.len(), purpose, config.progress);
+    let batches = || indices.chunks(config.batch_size);
+    std::thread::scope(|threads| {
+        let (sender, loaded) = mpsc::sync_channel(1);
+        threads.spawn(move || {
+            for batch in batches() {
+                let loaded = caught(|| source.load(batch, device)).unwrap_or_else(|said| {
+                    let (first, last) = (batch[0], batch[batch.len() - 1]);
+                    let source = format!("loading the batch from it to sample {last} panicked: {said}");
+                    Err(PassError::Sample { index: first, source: source.into() })
+                });
+                // The receiver is gone once the pass has failed.
+                if loaded.is_err() | sender.send(loaded).is_err() {
+                    return;
+                }
+            }
+        });
+        for (number, (indices_of_batch, batch)) in batches().zip(loaded).enumerate() {
+            if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
+                let done = number * config.batch_size;
+                return Err(PassError::Interrupted { done, total: indices.len() });
+            }
+            let batch = batch?;
+            match caught(|| visit(indices_of_batch, batch)) {
+                Ok(ControlFlow::Continue(())) => bar.inc(indices_of_batch.len() as u64),
+                Ok(ControlFlow::Break(())) => return Ok(()),
+                Err(said) => {
+                    let (first, last) = (indices_of_batch[0], indices_of_batch[indices_of_batch.len() - 1]);
+                    return Err(failed(device, &format!("{purpose} of samples {first}..={last}"), said));
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    })
+}
+
+/// The gradients of what `scope` captured on the way to `values`, one of each sample.
+fn backward(
+    values: Tensor<1>,
+    scope: CaptureScope,
+    samples: usize,
+    names: &HashMap<ParamId, String>,
+) -> Result<Vec<(String, LayerGradients)>, PassError> {
+    let [got] = values.dims();
+    if got != samples {
+        return Err(PassError::Objective { expected: samples, got });
+    }
+    if !values.is_tracked() {
+        return Err(PassError::NoCapturedLayer);
+    }
+    values.sum().backward();
+    let mut layers = Vec::new();
+    let captured = scope.finish();
+    if !captured.is_empty() && captured.iter().all(|layer| !names.contains_key(&layer.id)) {
+        return Err(PassError::Frozen);
+    }
+    for layer in captured {
+        let Some(name) = names.get(&layer.id) else { continue };
+        let gradients = layer.into_gradients();
+        if let Some(got) = gradients.batches().find(|&batch| batch != samples) {
+            return Err(PassError::CallBatch { layer: name.clone(), expected: samples, got });
+        }
+        layers.push((name.clone(), gradients));
+    }
+    Ok(layers)
 }
 
 /// A bar on standard error, hidden where that is no terminal.

@@ -22,7 +22,7 @@ pub enum FactorError {
     #[error(
         "no factors were collected: in each of {empty} steps that were to be collected no captured layer ran forward and backward. Hold what `Collector::step` \
          returns until after the backward pass (`let _step = …`; `let _ = …` drops it at once), and build the model from \
-         `burn_delta_influence::nn`"
+         `burn_delta_influence::nn`, with weights that are trained (frozen ones have no factors)"
     )]
     EmptySteps {
         /// Such steps.

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::capture::{
     BatchGradients, BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, QueryRows,
@@ -64,8 +64,37 @@ impl Default for ScoreOptions {
     }
 }
 
-/// Of one layer and each batch of queries: the rows and ⟨G, P(G)⟩.
-type QueryParts = (Vec<LayerRows>, Vec<Tensor<2>>);
+/// Of one layer: the rows and ⟨G, P(G)⟩, batch by batch.
+#[derive(Default)]
+struct QueryParts {
+    rows: Vec<LayerRows>,
+    own: Vec<Tensor<2>>,
+    /// Queries so far.
+    count: usize,
+}
+
+impl QueryParts {
+    fn push(&mut self, rows: LayerRows, own: Tensor<2>) {
+        self.count += own.dims()[0];
+        self.rows.push(rows);
+        self.own.push(own); // Stays on the device: no batch waits for the one before.
+    }
+
+    /// Up to so many queries: a batch that did without the layer, as a model with branches may, has nothing to say there.
+    fn fill(&mut self, queries: usize, rows: &LayerRows, own: &Tensor<2>) {
+        let missing = queries.saturating_sub(self.count);
+        if missing > 0 {
+            let none = own.clone().narrow(0, 0, 1).zeros_like().repeat_dim(0, missing);
+            self.push(rows.zeros(missing), none);
+        }
+    }
+
+    fn fill_up(&mut self, queries: usize) {
+        if let (Some(rows), Some(own)) = (self.rows.last().cloned(), self.own.last().cloned()) {
+            self.fill(queries, &rows, &own);
+        }
+    }
+}
 
 /// Where the products of each layer are taken, found out when it is first seen: with queries that are rotated back into the
 /// layer's own coordinates, once, or in the eigenbasis, into which every sample is rotated then.
@@ -155,6 +184,9 @@ impl<'a, M: Module> Influence<'a, M> {
     /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's, or in
     /// some passes ([`QueryStorage`]) those of one layer.
     pub fn with_query_storage(self, storage: QueryStorage) -> Self {
+        if storage == QueryStorage::Bf16 && !self.device().supports_dtype(DType::BF16) {
+            tracing::warn!(device = ?self.device(), "no bfloat16 on this device: queries are kept in full");
+        }
         Self { storage, ..self }
     }
 
@@ -218,9 +250,11 @@ impl<'a, M: Module> Influence<'a, M> {
                     let shape = gradients.shape;
                     let shape = [shape.groups, shape.outputs, shape.width()];
                     let row = QueryRows::Dense(row.reshape([samples, parameters]));
-                    let (rows, own_values) = parts.entry(layer.clone()).or_default();
-                    rows.push(LayerRows { shape, rows: row }.stored(self.storage));
-                    own_values.push(own); // Stays on the device: no batch waits for the one before.
+                    let rows = LayerRows { shape, rows: row }.stored(self.storage);
+                    let part = parts.entry(layer.clone()).or_default();
+                    // Queries are taken in their order: the first of the batch comes after as many.
+                    part.fill(batch.indices[0], &rows, &own);
+                    part.push(rows, own);
                 }
             }
             Ok::<_, InfluenceError>(())
@@ -229,7 +263,9 @@ impl<'a, M: Module> Influence<'a, M> {
             return Err(InfluenceError::NoLayer);
         }
         let mut queries = Queries { count: indices.len(), ..Queries::default() };
-        for (layer, (rows, own)) in parts {
+        for (layer, mut part) in parts {
+            part.fill_up(indices.len());
+            let QueryParts { rows, own, .. } = part;
             let own: Vec<f64> = on_device(self.device(), "query gradients", || {
                 let own = Tensor::cat(own, 0).into_data().convert::<f64>();
                 Ok::<_, InfluenceError>(own.iter::<f64>().collect())

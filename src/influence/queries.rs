@@ -66,9 +66,42 @@ impl LayerRows {
     pub fn stored(self, storage: QueryStorage) -> Self {
         match storage {
             QueryStorage::Full => self,
-            QueryStorage::Bf16 => self.like(DType::BF16),
+            QueryStorage::Bf16 => self.in_bf16(),
             QueryStorage::LowRank(rank) => self.low_rank(rank),
         }
+    }
+
+    /// In bfloat16, where the device computes in it. Others don't say that they can't: they return other numbers.
+    fn in_bf16(self) -> Self {
+        if self.device().supports_dtype(DType::BF16) { self.like(DType::BF16) } else { self }
+    }
+
+    fn device(&self) -> Device {
+        match &self.rows {
+            QueryRows::Dense(rows) => rows.device(),
+            QueryRows::LowRank(left, _) => left.device(),
+        }
+    }
+
+    /// On another device; there in full where that one has no bfloat16.
+    fn on(&self, device: &Device) -> Self {
+        let is_kept = self.dtype() != DType::BF16 || device.supports_dtype(DType::BF16);
+        let rows = if is_kept { self.clone() } else { self.like(DType::F32) };
+        rows.map(|rows| rows.to_device(device))
+    }
+
+    /// So many queries of which nothing speaks in this layer, stored in the same way.
+    pub fn zeros(&self, queries: usize) -> Self {
+        let zeros = |first: Tensor<4>| first.zeros_like().repeat_dim(0, queries);
+        let rows = match &self.rows {
+            QueryRows::Dense(rows) => {
+                QueryRows::Dense(rows.clone().narrow(0, 0, 1).zeros_like().repeat_dim(0, queries))
+            }
+            QueryRows::LowRank(left, right) => {
+                QueryRows::LowRank(zeros(left.clone().narrow(0, 0, 1)), zeros(right.clone().narrow(0, 0, 1)))
+            }
+        };
+        Self { shape: self.shape, rows }
     }
 
     /// Of this rank, where it makes them smaller.
@@ -181,11 +214,10 @@ impl Queries {
     }
 
     /// The same queries in half the memory, which is queries × parameters: their rows in bfloat16, with a relative error of up
-    /// to 2⁻⁹ in each entry. Products are still formed in the model's own precision, a layer at a time.
+    /// to 2⁻⁹ in each entry. Products are still formed in the model's own precision, a layer at a time. On a device that does not compute in
+    /// bfloat16 (wgpu's WGSL, and Vulkan on many cards) they stay as they are.
     pub fn in_bf16(mut self) -> Self {
-        for rows in self.rows.values_mut() {
-            *rows = rows.like(DType::BF16);
-        }
+        self.rows = self.rows.into_iter().map(|(layer, rows)| (layer, rows.in_bf16())).collect();
         self
     }
 
@@ -267,9 +299,8 @@ impl Queries {
 
     /// The same on another device.
     pub(super) fn on(&self, device: &Device) -> Self {
-        let moved = |rows: &LayerRows| rows.map(|rows| rows.to_device(device));
         Self {
-            rows: self.rows.iter().map(|(layer, rows)| (layer.clone(), moved(rows))).collect(),
+            rows: self.rows.iter().map(|(layer, rows)| (layer.clone(), rows.on(device))).collect(),
             ..self.clone()
         }
     }

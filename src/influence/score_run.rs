@@ -224,26 +224,29 @@ where
             devices => devices.to_vec(),
         };
         let workers = Workers::new(self.influence, devices)?;
-        let (mut parts, error) = workers.share_out(
+        let parts = Mutex::new(done);
+        let shared = workers.share_out(
             open,
             self.queries,
             self.indices.len(),
             &bar,
-            |influence, queries, directions, piece| {
-                work.part(influence, directions, queries, piece, &origin, &config)
+            &|influence, queries, directions, piece| {
+                let part = work.part(influence, directions, queries, piece, &origin, &config)?;
+                lock(&parts).push(part);
+                Ok(())
             },
-        )?;
+        );
         bar.finish_and_clear();
-        parts.extend(done);
-        match error {
-            Some(InfluenceError::Pass(PassError::Interrupted { done, .. })) => {
+        let parts = parts.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match shared {
+            Err(InfluenceError::Pass(PassError::Interrupted { done, .. })) => {
                 let complete: usize = parts.iter().map(|part| part.scores.samples.len()).sum();
                 // What was done of a part that is not complete counts only where it is the whole run.
                 let done = if self.parts.is_none() && single { done } else { complete };
                 Err(PassError::Interrupted { done, total: range.len() }.into())
             }
-            Some(error) => Err(error),
-            None => Ok(PartialScores::merge(parts)?),
+            Err(error) => Err(error),
+            Ok(()) => Ok(PartialScores::merge(parts)?),
         }
     }
 

@@ -83,40 +83,48 @@ impl<M: Module> Workers<M> {
     ) -> Result<Vec<R>, InfluenceError> {
         let (samples, devices) = (indices.len(), self.len());
         let size = piece_size(samples, devices).max(samples.div_ceil(MOST_PIECES * devices.max(1)));
-        let pieces = (0..indices.len()).step_by(size).map(|first| first..(first + size).min(indices.len()));
-        let bar = progress_bar(indices.len(), purpose, config.progress);
+        let pieces: VecDeque<Range<usize>> =
+            (0..samples).step_by(size).map(|first| first..(first + size).min(samples)).collect();
+        let bar = progress_bar(samples, purpose, config.progress);
         let quiet = config.quiet();
-        let piece =
-            |influence: &Influence<'_, M>, queries: &Queries, _: &mut Directions, piece: Range<usize>| {
-                Ok((piece.start, work(influence, queries, &indices[piece], &quiet)?))
-            };
-        let (mut results, error) = self.share_out(pieces.collect(), queries, indices.len(), &bar, piece)?;
+        let results = Mutex::new((0..pieces.len()).map(|_| None).collect::<Vec<Option<R>>>());
+        let shared = self.share_out(pieces, queries, samples, &bar, &|influence, queries, _, piece| {
+            let number = piece.start / size;
+            let result = work(influence, queries, &indices[piece], &quiet)?;
+            lock(&results)[number] = Some(result);
+            Ok(())
+        });
         bar.finish_and_clear();
-        match error {
-            Some(InfluenceError::Pass(PassError::Interrupted { .. })) => {
-                let lengths = results.iter().map(|(first, _)| size.min(samples - first));
-                Err(PassError::Interrupted { done: lengths.sum(), total: samples }.into())
+        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        match shared {
+            Err(InfluenceError::Pass(PassError::Interrupted { .. })) => {
+                let done = (0..results.len()).filter(|&number| results[number].is_some());
+                let done = done.map(|number| size.min(samples - number * size)).sum();
+                Err(PassError::Interrupted { done, total: samples }.into())
             }
-            Some(error) => Err(error),
-            None => {
-                results.sort_by_key(|(first, _)| *first);
-                Ok(results.into_iter().map(|(_, result)| result).collect())
-            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(results.into_iter().flatten().collect()),
         }
     }
 
-    /// Has each worker take piece after piece until none is left or one fails. What was complete comes back in any case, in no order.
+    /// Has each worker take piece after piece, of which `work` keeps what it makes, until none is left or one fails.
     ///
     /// `samples` are all that there are: every piece takes the same way, and gives the same bits.
-    pub fn share_out<R: Send>(
+    ///
+    /// # Errors
+    /// The first of a device, after every device has ended its piece.
+    #[allow(clippy::type_complexity)]
+    pub fn share_out(
         &self,
         pieces: VecDeque<Range<usize>>,
         queries: &Queries,
         samples: usize,
         bar: &ProgressBar,
-        work: impl Fn(&Influence<'_, M>, &Queries, &mut Directions, Range<usize>) -> Result<R, InfluenceError>
-        + Sync,
-    ) -> Result<(Vec<R>, Option<InfluenceError>), InfluenceError> {
+        work: &(
+             dyn Fn(&Influence<'_, M>, &Queries, &mut Directions, Range<usize>) -> Result<(), InfluenceError>
+                 + Sync
+         ),
+    ) -> Result<(), InfluenceError> {
         let copies = self.workers.iter().map(|worker| {
             let device = &lock(worker).device;
             match on_device(device, "copying queries to it", || Ok::<_, InfluenceError>(queries.on(device))) {
@@ -125,10 +133,10 @@ impl<M: Module> Workers<M> {
             }
         });
         let copies = copies.collect::<Result<Vec<_>, _>>()?;
-        let (open, results) = (Mutex::new(pieces), Mutex::new((Vec::new(), None)));
+        let (open, failed) = (Mutex::new(pieces), Mutex::new(None));
         std::thread::scope(|threads| {
             for (worker, queries) in copies {
-                let (open, results, work) = (&open, &results, &work);
+                let (open, failed) = (&open, &failed);
                 threads.spawn(move || {
                     let worker = lock(worker);
                     let influence = Influence {
@@ -138,25 +146,22 @@ impl<M: Module> Workers<M> {
                     };
                     let mut directions = Directions::new(samples);
                     loop {
-                        if lock(results).1.is_some() {
+                        if lock(failed).is_some() {
                             return; // Another device failed.
                         }
                         let Some(piece) = lock(open).pop_front() else { return };
                         let length = piece.len() as u64;
                         let done = || work(&influence, &queries, &mut directions, piece);
-                        match on_device(&worker.device, "influence scores", done) {
-                            Ok(part) => lock(results).0.push(part),
-                            Err(error) => {
-                                lock(results).1.get_or_insert(error.on(&worker.device));
-                                return;
-                            }
+                        if let Err(error) = on_device(&worker.device, "influence scores", done) {
+                            lock(failed).get_or_insert(error.on(&worker.device));
+                            return;
                         }
                         bar.inc(length);
                     }
                 });
             }
         });
-        Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner))
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

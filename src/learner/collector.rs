@@ -301,6 +301,9 @@ fn check_finite(
     if totals.is_empty() {
         return (None, true);
     }
+    // The layers of one model may be on several devices.
+    let device = totals[0].device();
+    let totals = totals.into_iter().map(|total| total.to_device(&device)).collect();
     let totals = Tensor::cat(totals, 0).into_data().convert::<f64>();
     let finite: Vec<bool> = totals.iter::<f64>().map(f64::is_finite).collect();
     let (first, last) = finite.split_at(sums.len());

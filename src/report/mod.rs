@@ -49,6 +49,7 @@ pub use record::{
     TimingsRecord, TruthRecord, Verdict,
 };
 pub use sarif::{MAX_RESULTS, sarif, save_sarif};
+pub use table::one_line;
 pub use terminal::summary;
 pub use unlearn_record::{ClassState, StateRecord, SuspectState, UnlearnRecord};
 pub use unlearn_text::unlearn_summary;

@@ -50,8 +50,8 @@ impl Table {
     }
 }
 
-/// Text from a file on one line, safe to print: control and direction-changing characters could steer the terminal.
-pub(super) fn one_line(text: &str) -> String {
+/// Text from a file on one line, safe to print: control and direction-changing characters, which could steer the terminal, are replaced.
+pub fn one_line(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

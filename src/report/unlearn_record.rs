@@ -13,7 +13,7 @@ pub struct UnlearnRecord {
     pub version: u32,
     /// How the samples were unlearned: `resume`, `retrain`, or another method's name.
     pub method: String,
-    /// Wall-clock time that it took.
+    /// Wall-clock time that it took; where a training function went on from checkpoints of its own, that of its last run.
     #[serde(with = "finite")]
     pub seconds: f64,
     /// How many training samples were removed, or by `relabel` given other labels.
@@ -71,7 +71,8 @@ impl UnlearnRecord {
         let (Some(before), Some(after)) = (self.before.clean_accuracy, self.after.clean_accuracy) else {
             return false;
         };
-        let images: usize = self.after.classes.iter().map(|class| class.samples).sum();
+        let samples = self.after.classes.iter().map(|class| class.samples);
+        let images = samples.fold(0, usize::saturating_add); // the file says what it likes
         before - after > 2.0 * ((variance(before) + variance(after)) / images.max(1) as f64).sqrt()
     }
 

@@ -75,7 +75,8 @@ impl Image {
         Ok(Self { pixels: planes.map(|&byte| f32::from(byte) / 255.0).collect(), shape })
     }
 
-    /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped).
+    /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped). The rotation that a camera
+    /// notes in a JPEG file (EXIF) is not applied: a program that trains on rotated pictures must rotate a suspect itself.
     ///
     /// More than 16,384 pixels along a side or 33 million (2²⁵) in all are refused before they are decoded: a small file may claim any
     /// number. So are JPEG files that end before their picture does.

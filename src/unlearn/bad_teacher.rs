@@ -131,8 +131,10 @@ where
         let unlike = FrozenModel::try_new(&incompetent)?.inventory().fingerprint.clone();
         let settings =
             json!({ "epochs": self.epochs, "retained_share": self.retained_share, "incompetent": unlike });
-        let model = Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;
+        let prepared = start.elapsed().as_secs_f64();
+        let (model, seconds) =
+            Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;
         let cost = Some(Unlearner::<M, D, I>::cost(self, task.size()));
-        Ok(Unlearned { model, method, seconds: start.elapsed().as_secs_f64(), cost, note: None })
+        Ok(Unlearned { model, method, seconds: prepared + seconds, cost, note: None })
     }
 }

@@ -213,13 +213,15 @@ where
             "gamma": gamma,
             "temperature": temperature,
         });
-        let model = Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;
+        let looked = start.elapsed().as_secs_f64();
+        let (model, seconds) =
+            Steps { method, task, config: &self.steps, legs: &legs, settings }.run(loss)?;
         let cost = Some(Unlearner::<M, D, I>::cost(self, task.size()));
         // Its first step has no gradient then.
         let note = (is_alike && first == 0 && ascents > 0).then(|| {
             "the first ascending step had no effect: student and teacher are the same there; give more epochs than ascents".to_owned()
         });
-        Ok(Unlearned { model, method, seconds: start.elapsed().as_secs_f64(), cost, note })
+        Ok(Unlearned { model, method, seconds: looked + seconds, cost, note })
     }
 }
 

@@ -3,6 +3,8 @@
 //! A run is a list of *legs*, each one pass over some samples with one kind of loss. After each leg weights and optimizer are kept, where
 //! a folder is given; a run that was stopped or killed goes on after its last complete leg and ends with the same weights.
 
+use std::time::Instant;
+
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
@@ -21,7 +23,7 @@ use crate::influence::{ImageSource, LabeledBatch};
 use crate::items::spread;
 use crate::samples::LabeledSample;
 
-use super::checkpoint::{RunCheckpoint, is_finite};
+use super::checkpoint::{Progress, RunCheckpoint, is_finite};
 use super::{StepConfig, UnlearnError, UnlearnTask};
 
 /// A pass over some samples with one kind of loss.
@@ -51,6 +53,8 @@ struct Start<M> {
     optimizer: ModuleOptimizer,
     /// Complete ones.
     legs: usize,
+    /// Wall time that they took.
+    seconds: f64,
     data: Option<String>,
 }
 
@@ -68,16 +72,19 @@ where
     D: Dataset<I> + Clone,
 {
     /// Runs all legs. `loss` gets the student in training mode, a batch without autodiff and the samples' positions, and returns one
-    /// value. The model comes back in validation mode.
+    /// value. The model comes back in validation mode, with the wall time that all legs took, those of runs before among them.
     pub fn run(
         &self,
         loss: impl Fn(&M, LabeledBatch, &[usize], K) -> Result<Tensor<1>, PassError>,
-    ) -> Result<M, UnlearnError> {
+    ) -> Result<(M, f64), UnlearnError> {
+        let began = Instant::now();
         let Self { method, task, config, legs, .. } = *self;
         let total = self.steps_of(legs.len());
         let _span = tracing::info_span!("unlearn", method, steps = total).entered();
         let kept = self.checkpoint()?;
-        let Start { mut student, mut optimizer, legs: first, mut data } = self.start(kept.as_ref())?;
+        let Start { mut student, mut optimizer, legs: first, seconds, mut data } =
+            self.start(kept.as_ref())?;
+        let seconds = || seconds + began.elapsed().as_secs_f64();
         let source = ImageSource::new(task.data());
         let device = student.devices().into_iter().next().unwrap_or_default().inner();
         let bar = progress_bar(total, method, config.progress);
@@ -119,7 +126,7 @@ where
                 if legs_done == 1 {
                     data = self.data(None)?; // Not to be stopped: the pass would be lost.
                 }
-                kept.keep(data.clone(), legs_done, &student, &optimizer)?;
+                kept.keep(data.clone(), (legs_done, seconds()), &student, &optimizer)?;
             }
         }
         bar.finish_and_clear();
@@ -127,7 +134,7 @@ where
             // The model is there; a checkpoint that stays is only work done twice.
             tracing::warn!(%error, "the checkpoint of a complete run can't be removed: remove it by hand");
         }
-        Ok(student.valid())
+        Ok((student.valid(), seconds()))
     }
 
     /// Steps of the first legs.
@@ -140,13 +147,14 @@ where
         let (model, optimizer) = (self.task.model().valid(), self.config.optimizer());
         let found = kept.map(RunCheckpoint::progress).transpose()?.flatten();
         let (Some(kept), Some(progress)) = (kept, found) else {
-            return Ok(Start { student: model.train(), optimizer, legs: 0, data: None });
+            return Ok(Start { student: model.train(), optimizer, legs: 0, seconds: 0.0, data: None });
         };
         let data = self.data(Some(progress.legs))?;
         kept.check_data(&progress, data.as_deref())?;
         let (model, optimizer) = kept.restore(&progress, model, optimizer)?;
         tracing::info!(method = self.method, legs = progress.legs, "unlearning goes on from a checkpoint");
-        Ok(Start { student: model.train(), optimizer, legs: progress.legs, data: progress.data })
+        let Progress { legs, seconds, data, .. } = progress;
+        Ok(Start { student: model.train(), optimizer, legs, seconds, data })
     }
 
     /// A digest of some of the data, spread evenly; none where they are random. With the legs that are complete it looks at the

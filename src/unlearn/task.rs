@@ -124,7 +124,8 @@ pub struct Unlearned<M> {
     pub model: M,
     /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `relabel`, `ssd`, `scrub`, `bad-teacher`.
     pub method: &'static str,
-    /// Wall time.
+    /// Wall time: of all runs, where one that was stopped went on. Of a training function that goes on from checkpoints of its own it is that
+    /// of the last run.
     pub seconds: f64,
     /// What it cost, where that is known: not for [`resume`](super::resume) and [`retrain`](super::retrain), whose training
     /// function alone knows its number of epochs.

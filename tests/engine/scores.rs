@@ -10,7 +10,7 @@ use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
-    ScoreOptions, Scores, cross_entropy,
+    QueryStorage, ScoreOptions, Scores, cross_entropy,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::networks::ResNet9;
@@ -312,4 +312,56 @@ fn norm_layers_and_dropout_run_as_in_evaluation() {
     };
     assert_close(&norms(1), &norms(12), 1e-5);
     assert_eq!(frozen.inventory().fingerprint, FrozenModel::new(&model).inventory().fingerprint);
+}
+
+/// A model with a branch: the second layer takes part where an input of the batch asks for it.
+fn branching(model: &Net, batch: &Batch) -> Tensor<1> {
+    let [samples, _] = batch.x.dims();
+    let asked = batch.x.clone().narrow(1, 0, 1).greater_elem(0.0).float();
+    let hidden = model.first.forward(batch.x.clone()).tanh();
+    let plain = hidden.clone().sum_dim(1);
+    let value = match asked.clone().sum().into_scalar::<f32>() > 0.0 {
+        true => plain + (model.second.forward(hidden) * asked.autodiff()).sum_dim(1),
+        false => plain,
+    };
+    value.reshape([samples])
+}
+
+#[test]
+fn a_layer_that_some_batches_of_queries_do_without_is_nothing_to_their_queries() {
+    let mut queries = items(7, 2);
+    let asks = [false, false, true, true, false, false, false];
+    queries.iter_mut().zip(asks).for_each(|(item, asks)| item.x[0] = if asks { 1.0 } else { -1.0 });
+    let (train, queries) = (Items(items(12, 1)), Items(queries));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    for storage in [QueryStorage::Full, QueryStorage::Bf16, QueryStorage::LowRank(1)] {
+        let influence = Influence::identity(&frozen).with_query_storage(storage);
+        let run = |size| {
+            let queries = influence.queries(&queries, &branching, &in_batches(size)).unwrap();
+            let own = ["first", "second"].map(|layer| queries.self_influence(layer).unwrap().to_vec());
+            let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
+            (own, influence.scores(&train, &train.all(), &loss, &queries, options, &in_batches(5)).unwrap())
+        };
+        let ((expected_own, expected), (own, scores)) = (run(7), run(2));
+        for (own, expected) in own.iter().zip(&expected_own) {
+            assert_close(own, expected, 1e-5);
+        }
+        assert!(own[1].iter().zip(asks).all(|(own, asks)| (*own != 0.0) == asks), "{own:?}");
+        for query in 0..7 {
+            assert_close(scores.row(query), expected.row(query), 1e-2);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_model_is_refused_with_the_reason() {
+    let (train, model) = (Items(items(12, 1)), Net::new(7, &Device::flex()));
+    let frozen = FrozenModel::new(&model.clone().no_grad());
+    let error =
+        KroneckerFactors::fit(&frozen, &train, &train.all(), &loss, &in_batches(4)).unwrap_err().to_string();
+    assert!(error.contains("frozen (`no_grad`)"), "{error}");
+    // One layer of two: the other one speaks for itself.
+    let half = FrozenModel::new(&Net { first: model.first.clone().no_grad(), ..model });
+    let factors = KroneckerFactors::fit(&half, &train, &train.all(), &loss, &in_batches(4)).unwrap();
+    assert_eq!(factors.layers().map(|(layer, _)| layer).collect::<Vec<_>>(), ["second"]);
 }

@@ -10,7 +10,7 @@ use burn::tensor::{Device, DeviceKind};
 use burn_delta_influence::capture::{FrozenModel, PassConfig, check_device};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageSource, Influence, Margin, Preconditioner, ScoreOptions, Scores,
+    CrossEntropy, Damping, ImageSource, Influence, Margin, Preconditioner, QueryStorage, ScoreOptions, Scores,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::networks::ResNet9;
@@ -90,6 +90,25 @@ fn factors_and_scores_on_the_gpu_are_those_of_the_cpu() {
     }
     let error = distance(&scores.self_influence, &expected_scores.self_influence);
     assert!(error < 1e-3, "self-influence {error:.1e}");
+}
+
+/// WGSL has no bfloat16, and a kernel that can't be made leaves whatever its memory held.
+#[test]
+fn queries_kept_in_bfloat16_score_as_those_in_full_whether_the_gpu_has_it_or_not() {
+    let (data, indices) = (data(), (0..SAMPLES).collect::<Vec<_>>());
+    let model = seeded(5, || ResNet9::new(4, 8, &gpu().autodiff()));
+    let (frozen, source) = (FrozenModel::new(&model), ImageSource::new(&data));
+    let scores = |storage| {
+        let influence = Influence::identity(&frozen).with_query_storage(storage);
+        let queries = influence.queries(&source, &Margin, &config()).unwrap();
+        let options = ScoreOptions::default();
+        influence.scores(&source, &indices, &CrossEntropy, &queries, options, &config()).unwrap()
+    };
+    let (full, half) = (scores(QueryStorage::Full), scores(QueryStorage::Bf16));
+    for query in 0..SAMPLES {
+        let error = distance(half.row(query), full.row(query));
+        assert!(error < 1e-2, "query {query}: {error:.1e}");
+    }
 }
 
 #[test]

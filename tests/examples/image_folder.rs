@@ -186,6 +186,10 @@ fn what_cannot_be_used_is_named_before_training() {
     assert_refused(&run(&data, &out, &frequency), &["victim and target"]);
     let output = run(&data, &out, &frequency[..4]);
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("--target"), "{output:?}");
+    assert_refused(&run(&data, &out, &["--victim", "stop", "--target", "yield"]), &["need an --attack"]);
+    // Results among the classes would be one.
+    assert_refused(&run(&data, &data.join("results"), &[]), &["results lies in", "each folder is a class"]);
+    assert!(!data.join("results").exists());
     let output = run(&data, &out, &["--unlearn", "magic"]);
     let stderr = text(&output.stderr);
     assert!(

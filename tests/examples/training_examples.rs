@@ -460,6 +460,11 @@ fn arguments_out_of_range_are_refused() {
         assert_error(&run, &[name, value]);
         assert_untrained(&run);
     }
+    for option in [["--victim", "3"], ["--poison-rate", "0.02"]] {
+        let run = place.cifar10(&option);
+        assert_error(&run, &["--attack"]);
+        assert_untrained(&run);
+    }
     let run = run("cifar10", &["--device", "cpu"]);
     assert_error(&run, &["--data"]);
     if !cfg!(any(feature = "wgpu-plain", feature = "cuda")) {

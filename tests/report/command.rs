@@ -102,6 +102,17 @@ fn an_audit_of_a_newer_version_is_bad_input() {
 }
 
 #[test]
+fn what_a_file_says_cannot_steer_the_terminal_nor_begin_a_line() {
+    let (_folder, path) = saved(Verdict::Clean, 0);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"clean\"", "\"x\\u001b]0;owned\\u0007\\n::error::forged\"")).unwrap();
+    let run = check(&path, &[]);
+    assert_refused(&run, "::error::forged");
+    assert_eq!(run.stderr.lines().count(), 1, "{:?}", run.stderr);
+    assert!(!run.stderr.trim_end().contains(char::is_control), "{:?}", run.stderr);
+}
+
+#[test]
 fn wrong_usage_exits_with_two_and_help_with_zero() {
     for arguments in
         [&[][..], &["check"], &["check", "a.json", "--max-flagged", "many"], &["judge", "a.json"]]
@@ -131,6 +142,24 @@ fn junit_is_written_and_agrees_with_the_exit_code() {
 
     assert_eq!(check(&path, &[&arguments[..], &["--max-flagged", "5"]].concat()).code, Some(0));
     assert!(fs::read_to_string(&junit).unwrap().contains(r#"failures="0""#));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_report_on_the_standard_output_reaches_the_file_that_it_goes_to() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let file = folder.path().join("output.txt");
+    let status = Command::new(env!("CARGO_BIN_EXE_delta-influence"))
+        .args(["check", path.to_str().unwrap(), "--junit", "/dev/stdout"])
+        .stdout(fs::File::create(&file).unwrap())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("<testsuites ") && text.contains("</testsuites>"), "{text}");
+    assert!(text.contains("3 of 10000 training samples flagged"), "{text}");
+    assert!(fs::symlink_metadata("/dev/stdout").unwrap().is_symlink());
 }
 
 #[test]
@@ -316,6 +345,17 @@ fn show_prints_what_unlearning_changed() {
 }
 
 /// A file of ten names, some of which would do harm as they are.
+#[test]
+fn show_says_what_is_wrong_with_a_record_of_unlearning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("unlearn.json");
+    save_json(&path, &UnlearnRecord::default()).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let version = text.lines().find(|line| line.contains("\"version\"")).unwrap();
+    fs::write(&path, text.replace(version, "  \"version\": 99,")).unwrap();
+    assert_refused(&delta_influence([Path::new("show"), &path]), "upgrade burn-delta-influence");
+}
+
 fn names_file(folder: &TempDir) -> PathBuf {
     let path = folder.path().join("names.txt");
     fs::write(&path, "plane\r\ncar\nbird\n  cat \u{1b}[2J\ndeer\n<b>dog</b>\nfrog\n\nship\ntruck\n\n")

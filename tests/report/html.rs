@@ -234,6 +234,7 @@ fn of_suspects_of_one_label_the_page_shows_what_speaks_for_the_one_in_doubt() {
     let page = HtmlReport::new(&record).to_html();
     assert!(page.contains("Not flagged, but it speaks for the mistake"));
     assert!(page.contains("with their scores for “in-doubt”") && page.contains("in-doubt: clean"));
+    assert!(page.contains("Scores for “in-doubt”"), "its distribution is among those that are drawn");
     assert!(summary(&record).contains("nothing is flagged behind in-doubt"), "{}", summary(&record));
 }
 

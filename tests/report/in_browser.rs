@@ -409,6 +409,6 @@ fn of_many_suspects_the_first_are_shown_and_the_rest_counted() {
     assert!(browser.text("h1").ends_with("17 of 33 suspects."), "{}", browser.text("h1"));
     assert_eq!(browser.count("details.suspect"), 20);
     assert!(browser.text("main").contains("13 more suspects, which are not shown here"));
-    assert!(browser.text("main").contains("Drawn for the first 4 suspects."));
+    assert!(browser.text("main").contains("Drawn for 4 suspects, those shown first above."));
     page.assert_quiet();
 }

@@ -326,7 +326,14 @@ fn a_run_that_was_stopped_goes_on_and_ends_with_the_same_weights() {
         "{error}"
     );
 
+    // What was done before counts: as if it had taken an hour.
+    let progress = folder.path().join("scrub/progress.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&progress).unwrap()).unwrap();
+    assert!(kept["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{kept}");
+    kept["seconds"] = 3600.0.into();
+    std::fs::write(&progress, kept.to_string()).unwrap();
     let continued = method(None).unlearn(&task).unwrap();
+    assert!(continued.seconds > 3600.0, "{}", continued.seconds);
     assert_eq!(values(&continued.model), values(&whole.model));
     assert_ne!(values(&continued.model), values(task.model()));
     let left: Vec<_> = std::fs::read_dir(folder.path().join("scrub")).unwrap().collect();

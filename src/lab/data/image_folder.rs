@@ -24,6 +24,8 @@ const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "ppm", "pgm", "pnm", "pbm", "p
 /// Labels are the classes' positions in alphabetical order. Hidden files and files of other kinds are passed over; a link to nowhere is a
 /// picture that can't be read. A picture becomes a square by its middle, resized to `side` × `side` pixels; its id is `<class>/<file>`.
 ///
+/// The rotation that a camera notes in a picture (EXIF) is not applied.
+///
 /// It is a burn data set that holds names only: a picture is read when it is asked for, and memory does not grow with the folder.
 /// A picture that can't be read is an error then; [`scan`](Self::scan) finds all of them beforehand and
 /// [`without`](Self::without) leaves them out. [`load`](Self::load) takes everything into memory.

@@ -22,8 +22,9 @@ const LABEL_ROWS: usize = 1000;
 pub(super) fn charts(report: &HtmlReport<'_>, html: &mut Html) {
     let record = report.record;
     html.within("div", &[("class", &"charts")], |html| {
-        let cases = record.suspects.iter().zip(&record.evidence.suspects).take(SUSPECTS);
-        for (number, (suspect, evidence)) in cases.enumerate() {
+        for &number in report.shown.iter().take(SUSPECTS) {
+            let (suspect, evidence) = (record.suspects.get(number), record.evidence.suspects.get(number));
+            let (Some(suspect), Some(evidence)) = (suspect, evidence) else { continue };
             if let Some(scores) = &evidence.scores {
                 histogram(number, suspect, scores, html);
             }
@@ -36,7 +37,7 @@ pub(super) fn charts(report: &HtmlReport<'_>, html: &mut Html) {
         labels(report, html);
     });
     if record.evidence.suspects.len() > SUSPECTS {
-        html.element("p", &[], format_args!("Drawn for the first {SUSPECTS} suspects."));
+        html.element("p", &[], format_args!("Drawn for {SUSPECTS} suspects, those shown first above."));
     }
 }
 

@@ -3,5 +3,5 @@
 mod run;
 mod values;
 
-pub(super) use run::RunCheckpoint;
+pub(super) use run::{Progress, RunCheckpoint};
 pub(super) use values::is_finite;

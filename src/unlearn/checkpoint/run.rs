@@ -38,6 +38,9 @@ pub(in crate::unlearn) struct Progress {
     pub data: Option<String>,
     /// Complete legs.
     pub legs: usize,
+    /// Wall time that they took.
+    #[serde(default)]
+    pub seconds: f64,
     /// SHA-256 of the files of weights and optimizer.
     files: [String; 2],
 }
@@ -96,11 +99,11 @@ impl RunCheckpoint<'_> {
         ["model", "optimizer"].map(|name| self.folder.join(format!("{name}-{legs}.bpk")))
     }
 
-    /// Keeps weights and optimizer. The file that names them is the last to be written, and the first to be complete.
+    /// Keeps weights and optimizer after so many legs, which took so long. The file that names them is the last to be written, and the first to be complete.
     pub fn keep<M: Module>(
         &self,
         data: Option<String>,
-        legs: usize,
+        (legs, seconds): (usize, f64),
         student: &M,
         optimizer: &ModuleOptimizer,
     ) -> Result<(), UnlearnError> {
@@ -118,7 +121,7 @@ impl RunCheckpoint<'_> {
             digest(&weights).map_err(|source| failed(&weights, source))?,
             digest(&state).map_err(|source| failed(&state, source))?,
         ];
-        let progress = json!(Progress { run: self.run.clone(), data, legs, files }).to_string();
+        let progress = json!(Progress { run: self.run.clone(), data, legs, seconds, files }).to_string();
         let path = self.folder.join(PROGRESS);
         write_whole(&path, progress.as_bytes()).map_err(|source| failed(&path, source))?;
         self.files(legs - 1).iter().for_each(|old| _ = std::fs::remove_file(old));

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::audit::order::highest_first;
+
 use super::gate::{Gumbel, scan};
 
 /// Rows of z, suspects first, then null images, with what follows from the null images' rows.
@@ -69,7 +71,7 @@ impl View {
     pub fn discoveries(&self, query: usize, rate: f64) -> Vec<usize> {
         let row = &self.rows[query];
         let mut order: Vec<usize> = (0..row.len()).collect();
-        order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+        highest_first(&mut order, row);
         let found = order
             .iter()
             .zip(1..)
@@ -160,7 +162,8 @@ impl LeftOut {
 
 /// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs as there are suspects. They are
 /// drawn from the null images of one label (`origins`, what the null images are images of), as suspects that make the same mistake are images of
-/// one: the natural group that speaks for all of them does not average out, and must not in what they are compared with. Drawn at random with
+/// one: the natural group that speaks for all of them does not average out, and must not in what they are compared with. Labels of few null images
+/// go together, and where those are few as well all null images do. Drawn at random with
 /// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding.
 pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], seed: u64) -> Vec<Vec<f64>> {
     let (own, null) = rows.split_at(suspects);
@@ -176,10 +179,12 @@ pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], se
         let samples = rows.first().map_or(0, |row| row.len());
         (0..samples).map(|sample| rows.iter().map(|row| row[sample]).sum::<f64>() / count).collect()
     };
+    let all: Vec<&Vec<f64>> = null.iter().collect();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut means = vec![mean(&own.iter().collect::<Vec<_>>())];
     means.extend(null.iter().zip(&origins).map(|(_, label)| {
         let like = &of_label[label];
+        let like = if like.len() < FEWEST { &all } else { like };
         let drawn = (0..suspects).map(|_| like[rng.random_range(0..like.len())]);
         mean(&drawn.collect::<Vec<_>>())
     }));
