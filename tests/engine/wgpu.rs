@@ -92,7 +92,7 @@ fn factors_and_scores_on_the_gpu_are_those_of_the_cpu() {
     assert!(error < 1e-3, "self-influence {error:.1e}");
 }
 
-/// WGSL has no bfloat16, and a kernel that can't be made leaves whatever its memory held.
+/// WGSL has no bfloat16, and by CubeCL's source a kernel that can't be made leaves whatever its memory held, without an error.
 #[test]
 fn queries_kept_in_bfloat16_score_as_those_in_full_whether_the_gpu_has_it_or_not() {
     let (data, indices) = (data(), (0..SAMPLES).collect::<Vec<_>>());
