@@ -104,8 +104,8 @@ struct Arguments {
     /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
     #[arg(long)]
     trained: bool,
-    /// How to unlearn what was flagged; `none` for not at all. A run that is killed goes on there (but for `ssd`) when the
-    /// same command is run again, with or without `--trained`.
+    /// How to unlearn what was flagged; `none` for not at all. A run that is killed in it goes on there with `--trained` (but for
+    /// `ssd`). Without, the network is trained and audited again first, and unlearning goes on only if that gives the same weights.
     #[arg(long, default_value = "resume", value_parser = unlearner())]
     unlearn: Unlearn,
     /// Don't audit the unlearned model; else it is, from the same suspects on the cleaned data (a pass for its factors first).

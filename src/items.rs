@@ -21,6 +21,15 @@ where
     }
 }
 
+/// Refuses an image of another shape than the images before it.
+pub(crate) fn check_shape(index: usize, got: [usize; 3], expected: [usize; 3]) -> Result<(), PassError> {
+    if got == expected {
+        return Ok(());
+    }
+    let source = format!("its shape is {got:?}, that of others {expected:?}: resize the images").into();
+    Err(PassError::Sample { index, source })
+}
+
 /// At most `most` (2 or more) of the places `0..length`, spread evenly, the first and the last among them.
 pub(crate) fn spread(length: usize, most: usize) -> impl Iterator<Item = usize> {
     let count = length.min(most);

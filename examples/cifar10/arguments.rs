@@ -73,13 +73,14 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "training")]
     pub factors: FactorChoice,
     /// Ways to unlearn; `none` for none. With a limit one of them is chosen, of all of them where none is named. A run that is
-    /// killed goes on there (but for `ssd`) when the same command is run again, with or without `--trained`.
+    /// killed in it goes on there with `--trained` (but for `ssd`). Without, the network is trained and audited again first, and unlearning
+    /// goes on only if that gives the same weights.
     #[arg(long, value_delimiter = ',', value_parser = unlearner())]
     pub unlearn: Vec<Unlearn>,
     /// Unlearn with so many gradient evaluations at most.
     #[arg(long, value_name = "N", conflicts_with = "unlearn_minutes", value_parser = limit)]
     pub unlearn_gradients: Option<f64>,
-    /// Unlearn within so many minutes, at the speed of the training.
+    /// Unlearn within so many minutes, at the speed of the training, which a run with `--trained` does not know.
     #[arg(long, value_name = "M", value_parser = limit)]
     pub unlearn_minutes: Option<f64>,
     /// Don't audit the unlearned models; else each is, by the rule `delta`, from the same suspects on the cleaned data (a pass for its

@@ -97,6 +97,29 @@ impl Finding {
     }
 }
 
+/// What the rule `delta` knows of the suspects of one label.
+struct OfLabel {
+    candidates: Vec<usize>,
+    /// The cases that ask about it, each with the suspect of the evidence that it is.
+    asked: Vec<(usize, usize)>,
+    evidence: DeltaEvidence,
+    null_images: NullImages,
+}
+
+/// The images that differ, and which of them each is: the same one twice is no more evidence than once, neither for itself nor, among the
+/// p-values of an audit, for others.
+fn distinct(given: ImageList) -> (ImageList, Vec<usize>) {
+    let mut images: Vec<(Image, usize)> = Vec::new();
+    let places = given.0.into_iter().map(|image| {
+        images.iter().position(|known| *known == image).unwrap_or_else(|| {
+            images.push(image);
+            images.len() - 1
+        })
+    });
+    let places = places.collect();
+    (ImageList(images), places)
+}
+
 /// What all rules work with.
 pub(super) struct Judge<'a, M, I, D> {
     pub influence: &'a Influence<'a, M>,
@@ -156,7 +179,7 @@ where
 
     /// The rule `delta`: evidence label by label, a decision over all suspects, then the samples of those that are poisoned.
     fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
-        let mut evidence: Vec<(Vec<usize>, Vec<usize>, DeltaEvidence, NullImages)> = Vec::new();
+        let mut of_labels: Vec<OfLabel> = Vec::new();
         let by_label = self.by_label(cases);
         let samples = self.labels.len();
         let too_few = |label: usize, candidates: &[usize]| {
@@ -183,18 +206,9 @@ where
                     .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.clone()));
                 continue;
             }
-            let mut suspects = self.images(cases, &numbers, label);
-            if rule.combined {
-                // The same image twice is no more evidence than once.
-                let given = std::mem::take(&mut suspects.0);
-                for suspect in given {
-                    if !suspects.0.contains(&suspect) {
-                        suspects.0.push(suspect);
-                    }
-                }
-            }
+            let (suspects, subjects) = distinct(self.images(cases, &numbers, label));
             let null_images = self.null_images(rule.null_images, label, &mistakes[&label])?;
-            let found = rule.evidence(
+            let evidence = rule.evidence(
                 self.influence,
                 self.source,
                 &candidates,
@@ -204,19 +218,21 @@ where
                 self.seed,
                 self.pass,
             )?;
-            evidence.push((candidates, numbers, found, null_images));
+            // Combined suspects share one finding.
+            let subjects = subjects.into_iter().map(|subject| subject % evidence.suspects());
+            let asked = numbers.into_iter().zip(subjects).collect();
+            of_labels.push(OfLabel { candidates, asked, evidence, null_images });
         }
-        let p_values: Vec<f64> = evidence
-            .iter()
-            .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.p_value(suspect)))
-            .collect();
-        let threshold = benjamini_hochberg(&p_values, rule.significance);
-        let doubts: Vec<f64> = evidence
-            .iter()
-            .flat_map(|(_, _, evidence, _)| (0..evidence.suspects()).map(|suspect| evidence.doubt(suspect)))
-            .collect();
-        let doubted = benjamini_hochberg(&doubts, rule.significance);
-        for (candidates, numbers, evidence, null_images) in evidence {
+        let of_all = |value: fn(&DeltaEvidence, usize) -> f64| -> Vec<f64> {
+            let of_label = |label: &OfLabel| {
+                let suspects = 0..label.evidence.suspects();
+                suspects.map(|suspect| value(&label.evidence, suspect)).collect::<Vec<_>>()
+            };
+            of_labels.iter().flat_map(of_label).collect()
+        };
+        let threshold = benjamini_hochberg(&of_all(DeltaEvidence::p_value), rule.significance);
+        let doubted = benjamini_hochberg(&of_all(DeltaEvidence::doubt), rule.significance);
+        for OfLabel { candidates, asked, evidence, null_images } in of_labels {
             let mut findings = Vec::with_capacity(evidence.suspects());
             for suspect in 0..evidence.suspects() {
                 if !evidence.can_tell(suspect) {
@@ -234,15 +250,14 @@ where
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
-                    let mut mine = numbers.iter().skip(suspect).step_by(evidence.suspects());
-                    let reported = mine.any(|&number| cases[number].reported);
+                    let mut mine = asked.iter().filter(|(_, subject)| *subject == suspect);
+                    let reported = mine.any(|(number, _)| cases[*number].reported);
                     finding.doubt(evidence.doubt(suspect), scores, reported);
                 }
                 findings.push(finding);
             }
-            // Combined suspects share one finding.
-            for (number, finding) in numbers.into_iter().zip(findings.iter().cycle()) {
-                cases[number].finding = finding.clone();
+            for (number, subject) in asked {
+                cases[number].finding = findings[subject].clone();
             }
         }
         Ok(())

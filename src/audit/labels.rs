@@ -7,7 +7,7 @@ use burn::train::Interrupter;
 use rayon::prelude::*;
 
 use crate::capture::{PassConfig, PassError, progress_bar};
-use crate::items::{of_sample, spread};
+use crate::items::{check_shape, of_sample, spread};
 use crate::samples::LabeledSample;
 
 use super::AuditError;
@@ -91,12 +91,7 @@ where
         let read: Vec<_> = indices.par_iter().map(read).collect();
         for (&index, read) in indices.iter().zip(read) {
             let (label, shape) = read?;
-            let expected = *expected.get_or_insert(shape);
-            if shape != expected {
-                let source =
-                    format!("its shape is {shape:?}, that of the first {expected:?}: resize the images");
-                return Err(PassError::Sample { index, source: source.into() }.into());
-            }
+            check_shape(index, shape, *expected.get_or_insert(shape))?;
             each(index, label)?;
         }
         bar.inc(indices.len() as u64);

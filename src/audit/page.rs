@@ -35,17 +35,20 @@ impl Audit {
         train: &D,
     ) -> Result<HtmlReport<'_>, ReportError> {
         let _span = tracing::info_span!("html_report", flagged = self.record.flagged.len()).entered();
-        let seeds = (0..).map(|number| self.record.seed.wrapping_add(number));
         let classes = self.record.data.classes;
-        let cases = self.suspects.iter().zip(&self.record.suspects).zip(&self.findings).zip(seeds);
-        let pictures = cases.map(|(((suspect, told), finding), seed)| SuspectPictures {
-            suspect: suspect.image.clone(),
+        let pictures = |number: usize| {
+            let (suspect, told) = (self.suspects.get(number)?, self.record.suspects.get(number)?);
             // The seed makes them again: fifty copies of each suspect need not be kept.
-            copies: altered_copies(&suspect.image, suspect.label, classes, told.copies.len(), seed)
-                .map(|copies| copies.into_iter().map(|copy| copy.image).collect())
-                .unwrap_or_default(),
-            null_images: finding.null_images.clone(),
-        });
+            let seed = self.record.seed.wrapping_add(number as u64);
+            let copies = altered_copies(&suspect.image, suspect.label, classes, told.copies.len(), seed);
+            Some(SuspectPictures {
+                suspect: suspect.image.clone(),
+                copies: copies
+                    .map(|copies| copies.into_iter().map(|copy| copy.image).collect())
+                    .unwrap_or_default(),
+                null_images: self.findings.get(number)?.null_images.clone(),
+            })
+        };
         HtmlReport::new(&self.record).with_suspects(pictures)?.with_training_set(train)
     }
 }

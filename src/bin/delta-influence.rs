@@ -124,7 +124,7 @@ fn html(
         }
     }
     HtmlReport::new(&record).save(&out)?;
-    print(&format!("{}\n", out.display()))?;
+    print(&format!("{}\n", printable(&out)))?;
     Ok(0)
 }
 
@@ -142,7 +142,7 @@ fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>
     }
     whole.save(out)?;
     let (queries, samples) = (whole.scores.queries(), whole.scores.samples.len());
-    print(&format!("{}: {queries} queries, {samples} samples\n", out.display()))?;
+    print(&format!("{}: {queries} queries, {samples} samples\n", printable(out)))?;
     Ok(0)
 }
 
@@ -175,6 +175,11 @@ fn named(record: AuditRecord, class_names: Option<&Path>) -> Result<AuditRecord,
         warn(&format!("{} has {given} names, and the audit {classes} classes{rest}", file.display()));
     }
     Ok(record.with_class_names(names))
+}
+
+/// A path on one line: build servers read the standard output, too, and a file's name is not to begin lines there.
+fn printable(path: &Path) -> String {
+    one_line(&path.display().to_string())
 }
 
 /// Prints to the standard output. A reader that went away (`… | head -1`) is no error, and `print!` would panic.

@@ -57,7 +57,53 @@ input index (c*kh+i)*kw+j, bias entry last; eigenvalues ascending, eigenvectors 
 corrected eigenvalues = mean over samples of (U_S^T G U_A)^2";
 
 impl Provenance {
-    pub(crate) fn new(source: FactorSource, inventory: &ModelInventory, settings: serde_json::Value) -> Self {
+    /// Of factors of this model, in the conventions of this crate ([`CONVENTIONS`]): what [`KroneckerFactors::from_layers`] takes beside
+    /// pieces that something else computed.
+    ///
+    /// `inventory` is that of the model as it is audited ([`FrozenModel::inventory`](crate::capture::FrozenModel::inventory)): other weights
+    /// are refused later. `settings` are for the reader alone, except that `max_eigen_size` is the limit of a later
+    /// [`merge`](KroneckerFactors::merge); `Value::Null` where there are none. All counts are 0: set those that are known.
+    ///
+    /// ```
+    /// use burn::module::Module;
+    /// use burn::tensor::Device;
+    /// use burn_delta_influence::capture::{FrozenModel, LayerShape};
+    /// use burn_delta_influence::factors::{
+    ///     Eigen, FactorSource, KroneckerFactors, LayerCovariances, LayerFactors, MatrixStack, Provenance,
+    /// };
+    /// use burn_delta_influence::nn::{Linear, LinearConfig};
+    ///
+    /// #[derive(Module, Debug)]
+    /// struct Net {
+    ///     linear: Linear,
+    /// }
+    ///
+    /// let linear = LinearConfig::new(2, 1).with_bias(false).init(&Device::flex());
+    /// let model = FrozenModel::new(&Net { linear });
+    ///
+    /// // A with the eigenvalues 1 and 2, S = 4.
+    /// let stack = |shape, values: &[f64]| MatrixStack::new(shape, values.to_vec()).expect("as many values as that");
+    /// let covariances = LayerCovariances {
+    ///     shape: LayerShape { groups: 1, outputs: 1, inputs: 2, bias: false },
+    ///     activation: stack([1, 2, 2], &[1.0, 0.0, 0.0, 2.0]),
+    ///     gradient: stack([1, 1, 1], &[4.0]),
+    ///     weight: 100.0,
+    /// };
+    /// let activation = Eigen {
+    ///     values: stack([1, 1, 2], &[1.0, 2.0]),
+    ///     vectors: stack([1, 2, 2], &[1.0, 0.0, 0.0, 1.0]),
+    /// };
+    /// let gradient = Eigen { values: stack([1, 1, 1], &[4.0]), vectors: stack([1, 1, 1], &[1.0]) };
+    /// let layer = LayerFactors { covariances, activation, gradient, corrected: None };
+    ///
+    /// let settings = serde_json::json!({ "made by": "a program of one's own" });
+    /// let provenance =
+    ///     Provenance { samples: 100, ..Provenance::new(FactorSource::Fit, model.inventory(), settings) };
+    /// let factors = KroneckerFactors::from_layers([("linear".to_owned(), layer)], provenance)?;
+    /// factors.check_model(model.inventory())?;
+    /// # Ok::<(), burn_delta_influence::factors::FactorError>(())
+    /// ```
+    pub fn new(source: FactorSource, inventory: &ModelInventory, settings: serde_json::Value) -> Self {
         Self {
             source,
             architecture: inventory.architecture.clone(),
@@ -182,7 +228,7 @@ impl KroneckerFactors {
         Ok(layers)
     }
 
-    /// Factors from given pieces, by path: eigenbases or eigenvalues that something else computed.
+    /// Factors from given pieces, by path: eigenbases or eigenvalues that something else computed. [`Provenance::new`] has an example.
     ///
     /// # Errors
     /// [`FactorError::Shape`], naming the layer, if a matrix has another size than the layer's shape asks for.

@@ -23,6 +23,15 @@ pub(crate) struct Cosines {
     pub norms: SampleNorms,
 }
 
+/// Cosines summed over layers, of the samples that a pass has come to. They are divided when all parts of it are together: a layer may
+/// take no part in some of them.
+#[derive(Debug)]
+pub(super) struct CosineSums {
+    /// By query, then by sample.
+    pub rows: Vec<Vec<f64>>,
+    pub norms: SampleNorms,
+}
+
 /// What is kept of the samples' own gradients.
 #[derive(Clone, Debug)]
 pub(crate) struct SampleNorms {
@@ -32,7 +41,19 @@ pub(crate) struct SampleNorms {
     pub unit_sum: Queries,
 }
 
-impl Cosines {
+impl CosineSums {
+    /// Over the layers that took part at all and in which the query has a gradient.
+    fn mean(self, queries: &Queries) -> Cosines {
+        let Self { mut rows, norms } = self;
+        let of_queries: Vec<&[f64]> =
+            norms.self_influence.keys().filter_map(|layer| queries.self_influence(layer)).collect();
+        for (query, row) in rows.iter_mut().enumerate() {
+            let layers = of_queries.iter().filter(|own| own[query] > 0.0).count().max(1) as f64;
+            row.iter_mut().for_each(|sum| *sum /= layers);
+        }
+        Cosines { rows, norms }
+    }
+
     /// The samples of both, one after the other.
     fn and(mut self, other: Self, device: &Device) -> Self {
         let samples = |rows: &[Vec<f64>]| rows.first().map_or(0, Vec::len);
@@ -69,7 +90,7 @@ impl<M: Module> Influence<'_, M> {
         O: Objective<M, S::Batch> + Sync,
     {
         let Some(kept) = self.kept.filter(|_| !indices.is_empty()) else {
-            return self.cosines_of(source, indices, objective, queries, config);
+            return Ok(self.cosines_of(source, indices, objective, queries, config)?.mean(queries));
         };
         let origin = ScoreOrigin {
             model: self.model().inventory().fingerprint.clone(),
@@ -78,6 +99,7 @@ impl<M: Module> Influence<'_, M> {
             })?,
             samples: indices.len(),
             positions: positions_digest(indices),
+            settings: self.settings(queries),
             self_influence: true,
         };
         let (mut file, device) = (kept.next_pass(origin), self.device());
@@ -89,15 +111,15 @@ impl<M: Module> Influence<'_, M> {
         bar.inc(done as u64);
         for part in indices[done..].chunks(kept.part(self.workers.len())) {
             let noting = Noting::new(source, true);
-            let cosines = self.cosines_of(&noting, part, objective, queries, &config.quiet());
-            let cosines = cosines.map_err(|error| error.after(done, indices.len()))?;
+            let sums = self.cosines_of(&noting, part, objective, queries, &config.quiet());
+            let sums = sums.map_err(|error| error.after(done, indices.len()))?;
             let digests = noting.into_noted(part);
             done += part.len();
             progress = on_device(device, "adding up a pass", || {
                 let now = match progress.take() {
-                    None => Progress { cosines, digests },
+                    None => Progress { sums, digests },
                     Some(before) => Progress {
-                        cosines: before.cosines.and(cosines, device),
+                        sums: before.sums.and(sums, device),
                         digests: [before.digests, digests].concat(),
                     },
                 };
@@ -107,7 +129,7 @@ impl<M: Module> Influence<'_, M> {
             bar.inc(part.len() as u64);
         }
         bar.finish_and_clear();
-        progress.map(|progress| progress.cosines).ok_or(InfluenceError::NoLayer)
+        progress.map(|progress| progress.sums.mean(queries)).ok_or(InfluenceError::NoLayer)
     }
 
     fn cosines_of<S, O>(
@@ -117,7 +139,7 @@ impl<M: Module> Influence<'_, M> {
         objective: &O,
         queries: &Queries,
         config: &PassConfig,
-    ) -> Result<Cosines, InfluenceError>
+    ) -> Result<CosineSums, InfluenceError>
     where
         S: BatchSource,
         O: Objective<M, S::Batch> + Sync,
@@ -146,15 +168,14 @@ impl<M: Module> Influence<'_, M> {
         objective: &O,
         queries: &Queries,
         config: &PassConfig,
-    ) -> Result<Cosines, InfluenceError>
+    ) -> Result<CosineSums, InfluenceError>
     where
         S: BatchSource,
         O: Objective<M, S::Batch>,
     {
-        let mut mean = Mean {
+        let mut sums = Sums {
             queries,
             rows: vec![vec![0.0; indices.len()]; queries.len()],
-            layers: vec![0; queries.len()],
             self_influence: BTreeMap::new(),
             samples: indices.len(),
             filled: 0,
@@ -178,29 +199,24 @@ impl<M: Module> Influence<'_, M> {
                 (!chunks.is_empty()).then(|| (layer.clone(), Tensor::cat(chunks, 0)))
             });
             let columns = columns.unzip();
-            pending.push(batch.indices, columns, &mut mean)
+            pending.push(batch.indices, columns, &mut sums)
         })?;
-        on_device(self.device(), "influence scores", || pending.fetch(&mut mean))?;
-        let Mean { mut rows, layers, self_influence, .. } = mean;
-        for (row, layers) in rows.iter_mut().zip(layers) {
-            row.iter_mut().for_each(|sum| *sum /= f64::from(layers.max(1)));
-        }
-        Ok(Cosines { rows, norms: SampleNorms { self_influence, unit_sum: sum.into_query() } })
+        on_device(self.device(), "influence scores", || pending.fetch(&mut sums))?;
+        let Sums { rows, self_influence, .. } = sums;
+        Ok(CosineSums { rows, norms: SampleNorms { self_influence, unit_sum: sum.into_query() } })
     }
 }
 
 /// Sums of cosines, as the pass goes on.
-struct Mean<'q> {
+struct Sums<'q> {
     queries: &'q Queries,
     rows: Vec<Vec<f64>>,
-    /// By query, the layers that count.
-    layers: Vec<u32>,
     self_influence: BTreeMap<String, Vec<f64>>,
     samples: usize,
     filled: usize,
 }
 
-impl Sink for Mean<'_> {
+impl Sink for Sums<'_> {
     /// [scores…, self-influence].
     fn add(&mut self, layer: &str, row: &[f64]) {
         let (Some((&own, scores)), Some(own_of_queries)) =
@@ -210,8 +226,6 @@ impl Sink for Mean<'_> {
         };
         if !self.self_influence.contains_key(layer) {
             self.self_influence.insert(layer.to_owned(), vec![0.0; self.samples]);
-            let counts = own_of_queries.iter().map(|own| u32::from(*own > 0.0));
-            self.layers.iter_mut().zip(counts).for_each(|(layers, counts)| *layers += counts);
         }
         if let Some(known) = self.self_influence.get_mut(layer) {
             known[self.filled] = own;
@@ -240,11 +254,13 @@ pub(super) fn cosine(score: f64, own_of_query: f64, own: f64) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use burn::module::Module;
+    use burn::module::{Module, Param};
     use burn::nn;
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::{Device, Tensor, TensorData};
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
 
-    use super::Cosines;
+    use super::{CosineSums, Cosines};
     use crate::capture::{FrozenModel, PassConfig};
     use crate::factors::KroneckerFactors;
     use crate::influence::{
@@ -262,12 +278,20 @@ pub(super) mod tests {
     }
 
     impl Net {
+        /// The same weights each time, from a generator of their own: the device's is one for all tests, which run side by side.
         pub fn new(device: &Device) -> Self {
-            Self {
-                first: crate::nn::LinearConfig::new(4, 5).init(device),
-                norm: nn::BatchNormConfig::new(5).init(device),
-                second: crate::nn::LinearConfig::new(5, CLASSES).init(device),
-            }
+            let mut rng = StdRng::seed_from_u64(4);
+            let mut layer = |inputs: usize, outputs: usize| {
+                let mut values =
+                    |count: usize| -> Vec<f32> { (0..count).map(|_| rng.random_range(-0.5..0.5)).collect() };
+                let (weight, bias) = (values(inputs * outputs), values(outputs));
+                let mut layer = crate::nn::LinearConfig::new(inputs, outputs).init(device);
+                layer.weight = Param::from_data(TensorData::new(weight, [inputs, outputs]), device);
+                layer.bias = Some(Param::from_data(TensorData::new(bias, [outputs]), device));
+                layer
+            };
+            let (first, second) = (layer(4, 5), layer(5, CLASSES));
+            Self { first, norm: nn::BatchNormConfig::new(5).init(device), second }
         }
     }
 
@@ -303,15 +327,20 @@ pub(super) mod tests {
         let (train, asked) = (images(8, 0), images(1, 5));
         let queries = influence.queries(&asked, &Logit, &config).expect("queries");
         let of = |samples: &[usize]| {
-            influence.cosines(&train, samples, &Margin, &queries, &config).expect("cosines")
+            influence.cosines_of(&train, samples, &Margin, &queries, &config).expect("cosines")
         };
-        let without = |mut cosines: Cosines| {
-            cosines.norms.self_influence.remove("first");
-            cosines
+        let without = |mut sums: CosineSums| {
+            sums.norms.self_influence.remove("first");
+            sums
         };
         let (first, last) = (|| of(&[0, 1, 2]), || of(&[3, 4]));
         let own = last().norms.self_influence["first"].clone();
-        let joined = without(first()).and(last(), &device).norms.self_influence;
+        let joined = without(first()).and(last(), &device);
+        // Every sample's cosines are over both layers, however the pass was cut.
+        let halves: Vec<f64> = joined.rows[0].iter().map(|sum| sum / 2.0).collect();
+        let joined = joined.mean(&queries);
+        assert_eq!(joined.rows, [halves]);
+        let joined = joined.norms.self_influence;
         assert_eq!(joined["first"], [vec![0.0; 3], own].concat());
         assert_eq!(joined["second"].len(), 5);
         let own = first().norms.self_influence["first"].clone();
@@ -322,7 +351,6 @@ pub(super) mod tests {
     #[test]
     fn they_are_those_of_scores_layer_by_layer_and_the_sum_is_that_of_the_directions() {
         let device = Device::flex();
-        device.seed(4);
         let frozen = FrozenModel::new(&Net::new(&device));
         let (train, asked) = (images(20, 0), images(3, 5));
         let all: Vec<usize> = (0..20).collect();

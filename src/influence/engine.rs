@@ -35,6 +35,8 @@ pub struct Influence<'a, M> {
     /// By path; `None`: the identity on every captured layer.
     pub(super) layers: Option<BTreeMap<String, LayerPreconditioner>>,
     pub(super) identity: LayerPreconditioner,
+    /// The preconditioner and its damping, in words.
+    pub(super) metric: String,
     pub(super) storage: QueryStorage,
     /// On other devices; none: all is done where the model is.
     pub(super) workers: Workers<M>,
@@ -157,18 +159,21 @@ impl<'a, M: Module> Influence<'a, M> {
             layers.collect::<Result<_, InfluenceError>>()
         })?;
         let identity = LayerPreconditioner::default();
-        let (storage, workers) = (QueryStorage::default(), Workers::none());
-        Ok(Self { model, layers: Some(layers), identity, storage, workers, kept: None })
+        let (metric, storage, workers) =
+            (format!("{kind:?}, {damping:?}"), QueryStorage::default(), Workers::none());
+        Ok(Self { model, layers: Some(layers), identity, metric, storage, workers, kept: None })
     }
 
     /// Plain inner products of gradients, over every captured layer.
     pub fn identity(model: &'a FrozenModel<M>) -> Self {
         let (identity, storage) = (LayerPreconditioner::default(), QueryStorage::default());
-        Self { model, layers: None, identity, storage, workers: Workers::none(), kept: None }
+        let metric = format!("{:?}", Preconditioner::Identity);
+        Self { model, layers: None, identity, metric, storage, workers: Workers::none(), kept: None }
     }
 
-    /// Shares the samples of [`scores`](Self::scores) and [`unit_direction`](Self::unit_direction) among these devices, each of which gets a copy of the model and the preconditioners;
-    /// one may be named twice. With none, all is done where the model is.
+    /// Shares the samples of [`scores`](Self::scores), [`unit_direction`](Self::unit_direction) and [`score_run`](Self::score_run) (unless the run
+    /// names others) among these devices, each of which gets a copy of the model and the preconditioners; one may be named twice. With none, all is
+    /// done where the model is.
     ///
     /// # Errors
     /// [`PassError::Device`](crate::capture::PassError::Device), where one can't take its copy.
@@ -193,6 +198,11 @@ impl<'a, M: Module> Influence<'a, M> {
     /// Passes over cosines keep what they have done.
     pub(crate) fn with_kept(self, kept: Option<&'a Kept>) -> Self {
         Self { kept, ..self }
+    }
+
+    /// What decides beside the model how scores with these queries come out, in words.
+    pub(super) fn settings(&self, queries: &Queries) -> String {
+        format!("{}, queries {}", self.metric, queries.form())
     }
 
     /// Where the model is.

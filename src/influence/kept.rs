@@ -2,7 +2,7 @@
 //!
 //! | file | contents |
 //! | --- | --- |
-//! | `pass-<k>.safetensors` | of the k-th pass, cosines of the samples so far |
+//! | `pass-<k>.safetensors` | of the k-th pass, cosines of the samples so far, summed over layers |
 //! | `eigenvalues.safetensors` | corrected eigenvalues, f64 `[groups, o, D]` by layer |
 //!
 //! What does not fit (another model, other queries, samples or data) is made again and replaced: the folder is a help, not a result. A file
@@ -10,7 +10,7 @@
 //!
 //! | tensor of a pass | shape |
 //! | --- | --- |
-//! | `rows` | `[queries, samples so far]`, f64 |
+//! | `sums` | `[queries, samples so far]`, f64: cosines, summed over layers |
 //! | `own/<layer>` | `[samples so far]`, f64: ⟨G_n, P(G_n)⟩ |
 //! | `sum/<layer>` | `[groups, o, D]`, f32 or f64: the sum of unit directions |
 //! | `digests` | `[samples so far]`, u64, where they are known |
@@ -30,14 +30,14 @@ use crate::factors::{FactorError, KroneckerFactors, MatrixStack};
 use crate::files::{NamedTensor, TEMPORARY, Unusable, hexadecimal, read_tensors, save_tensors, to_bytes};
 use crate::items::spread;
 
-use super::cosines::{Cosines, SampleNorms};
+use super::cosines::{CosineSums, SampleNorms};
 use super::queries::LayerRows;
 use super::score_file::ScoreOrigin;
 use super::workers::PIECE;
 use super::{InfluenceError, Queries, ScoreFileError};
 
 /// Name and version.
-const PASS: (&str, u32) = ("burn-delta-influence/pass", 1);
+const PASS: (&str, u32) = ("burn-delta-influence/pass", 2);
 const EIGENVALUES: (&str, u32) = ("burn-delta-influence/eigenvalues", 1);
 /// Samples that are read again before what is known of them is taken over.
 const CHECKED: usize = 4;
@@ -179,14 +179,14 @@ fn made_anew(path: &Path, detail: &str) {
 
 /// How far a pass has come.
 pub(super) struct Progress {
-    pub cosines: Cosines,
+    pub sums: CosineSums,
     /// Of the samples so far, or none.
     pub digests: Vec<u64>,
 }
 
 impl Progress {
     pub fn samples(&self) -> usize {
-        self.cosines.rows.first().map_or(0, Vec::len)
+        self.sums.rows.first().map_or(0, Vec::len)
     }
 }
 
@@ -240,10 +240,10 @@ impl PassFile {
 
     fn save(&self, progress: &Progress) -> io::Result<()> {
         let samples = progress.samples();
-        let Cosines { rows, norms } = &progress.cosines;
+        let CosineSums { rows, norms } = &progress.sums;
         let floats = |name: String, shape, values: &[f64]| (name, Dtype::F64, shape, to_bytes(values));
         let mut tensors: Vec<NamedTensor> =
-            vec![floats("rows".to_owned(), vec![rows.len(), samples], &rows.concat())];
+            vec![floats("sums".to_owned(), vec![rows.len(), samples], &rows.concat())];
         for (layer, own) in &norms.self_influence {
             tensors.push(floats(format!("own/{layer}"), vec![samples], own));
         }
@@ -267,12 +267,12 @@ impl PassFile {
             return Err(difference);
         }
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
-        let rows = tensors.tensor("rows").map_err(|error| error.to_string())?;
+        let rows = tensors.tensor("sums").map_err(|error| error.to_string())?;
         let samples = match *rows.shape() {
             [queries, samples] if queries == asked.len() && samples > 0 => samples,
-            _ => return Err(unfit("rows")),
+            _ => return Err(unfit("sums")),
         };
-        let rows = doubles(&rows).ok_or_else(|| unfit("rows"))?;
+        let rows = doubles(&rows).ok_or_else(|| unfit("sums"))?;
         let rows = rows.chunks(samples).map(<[f64]>::to_vec).collect();
         let (mut own, mut sums, mut digests) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         for (name, view) in tensors.tensors() {
@@ -296,8 +296,8 @@ impl PassFile {
             return Err("it lacks layers".to_owned());
         }
         let unit_sum = Queries { count: 1, rows: sums, ..Queries::default() };
-        let cosines = Cosines { rows, norms: SampleNorms { self_influence: own, unit_sum } };
-        Ok(Progress { cosines, digests })
+        let sums = CosineSums { rows, norms: SampleNorms { self_influence: own, unit_sum } };
+        Ok(Progress { sums, digests })
     }
 }
 
@@ -373,6 +373,7 @@ mod tests {
 
     use super::*;
     use crate::capture::{FrozenModel, PassConfig};
+    use crate::influence::cosines::Cosines;
     use crate::influence::cosines::tests::{Net, images};
     use crate::influence::{
         CrossEntropy, Damping, ImageList, Influence, LabeledBatch, Logit, Margin, Preconditioner,
@@ -434,9 +435,7 @@ mod tests {
 
     impl Case {
         fn new() -> Self {
-            let device = Device::flex();
-            device.seed(4);
-            let frozen = FrozenModel::new(&Net::new(&device));
+            let frozen = FrozenModel::new(&Net::new(&Device::flex()));
             let all: Vec<usize> = (0..COUNT).collect();
             let factors = KroneckerFactors::fit(&frozen, &images(COUNT, 0), &all, &CrossEntropy, &config());
             Self {
@@ -514,7 +513,8 @@ mod tests {
     const MARK: f64 = 7.5;
 
     fn mark(tensors: &mut [NamedTensor]) {
-        set(tensors, "rows", MARK);
+        // Summed over two layers.
+        set(tensors, "sums", 2.0 * MARK);
     }
 
     #[test]
@@ -557,17 +557,17 @@ mod tests {
         let whole = told(&case.cosines(&source()));
         type Edit = fn(&mut Vec<NamedTensor>);
         let edits: [(&str, Edit); 8] = [
-            ("no number", |tensors| set(tensors, "rows", f64::NAN)),
+            ("no number", |tensors| set(tensors, "sums", f64::NAN)),
             ("an infinite norm", |tensors| set(tensors, "own/", f64::INFINITY)),
             ("a sum that is no number", |tensors| set(tensors, "sum/", f64::NAN)),
             ("a layer's norms missing", |tensors| {
                 let at = tensors.iter().position(|tensor| tensor.0.starts_with("own/")).unwrap();
                 tensors.remove(at);
             }),
-            ("no rows", |tensors| tensors.retain(|tensor| tensor.0 != "rows")),
+            ("no sums", |tensors| tensors.retain(|tensor| tensor.0 != "sums")),
             ("another shape of a layer", |tensors| named(tensors, "sum/second").2.swap(1, 2)),
             ("rows of fewer queries", |tensors| {
-                let rows = named(tensors, "rows");
+                let rows = named(tensors, "sums");
                 (rows.2, rows.3) = (vec![2, COUNT], rows.3[..2 * COUNT * 8].to_vec());
             }),
             ("no sums", |tensors| tensors.retain(|tensor| !tensor.0.starts_with("sum/"))),

@@ -297,6 +297,20 @@ impl Queries {
         totals.into_iter().map(|[squares, sum]| [squares.sqrt(), sum]).collect()
     }
 
+    /// How the rows are held, in words.
+    pub(super) fn form(&self) -> String {
+        let forms = self.rows.values().map(|rows| match &rows.rows {
+            QueryRows::Dense(rows) => (None, rows.dtype()),
+            QueryRows::LowRank(left, _) => (Some(left.dims()[3]), left.dtype()),
+        });
+        // Layers that are smaller than the rank have another one.
+        match forms.max_by_key(|(rank, _)| *rank) {
+            Some((Some(rank), dtype)) => format!("of rank {rank}, {dtype:?}"),
+            Some((None, dtype)) => format!("in full, {dtype:?}"),
+            None => "of no layer".to_owned(),
+        }
+    }
+
     /// The same on another device.
     pub(super) fn on(&self, device: &Device) -> Self {
         Self {

@@ -34,6 +34,10 @@ pub struct ScoreOrigin {
     pub samples: usize,
     /// SHA-256 of the run's sample positions, in order.
     pub positions: String,
+    /// Preconditioner, damping, and the form in which queries are held, in words: each moves scores by less than what is allowed for between
+    /// the queries of two devices. Empty in files of before there was this field.
+    #[serde(default)]
+    pub settings: String,
     /// Whether self-influence was computed.
     pub self_influence: bool,
 }
@@ -113,6 +117,7 @@ impl ScoreOrigin {
         let checks = [
             ("the model's weights differ", self.model == other.model),
             ("the queries differ", queries),
+            ("preconditioner, damping or the form of the queries differ", self.settings == other.settings),
             ("the samples differ", self.samples == other.samples && self.positions == other.positions),
             ("one has self-influence, one has not", self.self_influence == other.self_influence),
         ];

@@ -77,7 +77,7 @@ impl std::str::FromStr for Shard {
 ///
 /// | setting | default |
 /// | --- | --- |
-/// | [`devices`](Self::devices) | the model's |
+/// | [`devices`](Self::devices) | the engine's ([`Influence::with_devices`]), or else the model's |
 /// | [`parts`](Self::parts) | none: nothing is kept of a run that is killed |
 /// | [`shard`](Self::shard) | 0 of 1 |
 /// | [`without_self_influence`](Self::without_self_influence) | self-influence is computed |
@@ -147,7 +147,8 @@ where
     S: BatchSource,
     O: Objective<M, S::Batch> + Sync,
 {
-    /// Devices that share the samples, part by part; one may be named twice.
+    /// Devices that share the samples, part by part, in place of those of [`Influence::with_devices`]; one may be named twice. With none, the
+    /// engine's do, and if it has none either, all is done where the model is.
     pub fn devices(mut self, devices: Vec<Device>) -> Self {
         self.devices = devices;
         self
@@ -187,17 +188,21 @@ where
     /// Those of the pass, of the first device that fails; [`InfluenceError::File`]. Parts that were complete stay on disk.
     pub fn run(&self, config: &PassConfig) -> Result<PartialScores, InfluenceError> {
         let range = self.shard.range(self.indices.len());
-        let devices = self.devices.len().max(1);
+        let engine = &self.influence.workers;
+        let devices = match self.devices.len() {
+            0 => engine.len().max(1),
+            devices => devices,
+        };
         let _span = tracing::info_span!("score_run", samples = range.len(), devices).entered();
         let origin = self.origin();
         if let Some((folder, _)) = &self.parts {
             std::fs::create_dir_all(folder)
                 .map_err(|source| ScoreFileError::Write { path: folder.clone(), source })?;
         }
-        let size = match (&self.parts, self.devices.len()) {
+        let size = match (&self.parts, devices) {
             (Some((_, samples)), _) => *samples,
-            (None, 0 | 1) => range.len().max(1),
-            (None, _) => piece_size(range.len(), self.devices.len()),
+            (None, 1) => range.len().max(1),
+            (None, _) => piece_size(range.len(), devices),
         };
         if range.is_empty() {
             let scores = super::Scores::new(&[], self.queries, self.options);
@@ -215,15 +220,22 @@ where
         if let Some((folder, _)) = &self.parts {
             refuse_other_cuts(folder, &range, &pieces)?;
         }
-        let single = self.devices.len() < 2 && pieces.len() < 2;
+        let single = devices < 2 && pieces.len() < 2;
         let bar = progress_bar(range.len(), "influence scores", config.progress && !single);
         let (done, open) = work.done_and_open(pieces, &origin, &bar, config.interrupter.as_ref())?;
         let config = PassConfig { progress: config.progress && single, ..config.clone() };
-        let devices = match self.devices.as_slice() {
-            [] => vec![self.influence.model.device().clone()],
-            devices => devices.to_vec(),
+        let own;
+        let workers = match self.devices.as_slice() {
+            [] if !engine.is_none() => engine,
+            [] => {
+                own = Workers::new(self.influence, vec![self.influence.model.device().clone()])?;
+                &own
+            }
+            devices => {
+                own = Workers::new(self.influence, devices.to_vec())?;
+                &own
+            }
         };
-        let workers = Workers::new(self.influence, devices)?;
         let parts = Mutex::new(done);
         let shared = workers.share_out(
             open,
@@ -256,6 +268,7 @@ where
             queries: self.queries.fingerprint(),
             samples: self.indices.len(),
             positions: positions_digest(self.indices),
+            settings: self.influence.settings(self.queries),
             self_influence: self.options.self_influence,
         }
     }
@@ -495,4 +508,59 @@ fn part_range(path: &Path) -> Option<Range<usize>> {
 
 fn part_path(folder: &Path, piece: &Range<usize>) -> PathBuf {
     folder.join(format!("part-{:010}-{}.safetensors", piece.start, piece.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Tensor;
+
+    use super::*;
+    use crate::capture::FrozenModel;
+    use crate::nn::{Linear, LinearConfig};
+
+    const SAMPLES: usize = 12;
+
+    /// Ones.
+    struct Ones;
+
+    impl BatchSource for Ones {
+        type Batch = Tensor<2>;
+
+        fn len(&self) -> usize {
+            SAMPLES
+        }
+
+        fn load(&self, indices: &[usize], device: &Device) -> Result<Tensor<2>, PassError> {
+            Ok(Tensor::ones([indices.len(), 2], device))
+        }
+    }
+
+    fn output(model: &Linear, batch: &Tensor<2>) -> Tensor<1> {
+        let [samples, _] = batch.dims();
+        model.forward(batch.clone()).reshape([samples])
+    }
+
+    #[test]
+    fn a_run_is_shared_among_the_engine_s_devices_unless_it_has_its_own() {
+        let model = FrozenModel::new(&LinearConfig::new(2, 1).init(&Device::flex()));
+        let config = PassConfig { progress: false, ..PassConfig::new(SAMPLES) };
+        let engine = || Influence::identity(&model);
+        let queries = engine().queries(&Ones, &output, &config).unwrap();
+        let all: Vec<usize> = (0..SAMPLES).collect();
+        // Each device takes its share of the samples, so that there are as many batches as devices.
+        let batches = |influence: &Influence<'_, Linear>, devices: usize| {
+            let batches = AtomicUsize::new(0);
+            let counting = |model: &Linear, batch: &Tensor<2>| {
+                batches.fetch_add(1, Ordering::Relaxed);
+                output(model, batch)
+            };
+            let run = influence.score_run(&Ones, &all, &counting, &queries);
+            let whole = run.devices(vec![Device::flex(); devices]).run(&config).unwrap();
+            assert_eq!(whole.scores.samples, all);
+            batches.into_inner()
+        };
+        let shared = engine().with_devices(vec![Device::flex(); 3]).unwrap();
+        assert_eq!([0, 1, 2].map(|devices| batches(&engine(), devices)), [1, 1, 2]);
+        assert_eq!([0, 1, 2].map(|devices| batches(&shared, devices)), [3, 1, 2]);
+    }
 }

@@ -1,5 +1,7 @@
 //! The collector: Kronecker factors from the normal training run.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -116,7 +118,7 @@ impl Collector {
     /// the model itself does. A collector is for one training: what it gathered before is kept, with a warning.
     pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
         let inventory = ModelInventory::of(&model);
-        let (mut state, watched) = (self.lock(), WatchedModel::new(&inventory));
+        let (mut state, mut watched) = (self.lock(), WatchedModel::new(&inventory));
         match std::mem::take(&mut state.waits) {
             true => state.adopt(watched),
             false => {
@@ -127,6 +129,7 @@ impl Collector {
                         "the collector holds what it gathered of another training, and adds to it: take a new collector for each training"
                     );
                 }
+                watched.names = state.keyed(watched.names);
                 state.model = watched;
             }
         }
@@ -173,7 +176,7 @@ impl Collector {
         }
     }
 
-    /// Counts a step and opens a scope if it is one to collect. Without a batch size the first layer's batch is taken.
+    /// Counts a step and opens a scope if it is one to collect. Without a batch size that of most layers is taken.
     pub(super) fn begin(&self, batch_size: Option<usize>) -> StepGuard {
         let mut state = self.lock();
         state.stats.steps += 1;
@@ -202,9 +205,14 @@ impl Collector {
             }
             return;
         }
-        let layers: Vec<LayerGradients> =
+        let mut layers: Vec<LayerGradients> =
             scope.finish().into_iter().map(|layer| layer.into_gradients()).collect();
-        let Some(seen) = layers.iter().map(LayerGradients::samples).find(|&samples| samples > 0) else {
+        {
+            let state = self.lock();
+            layers.iter_mut().for_each(|layer| layer.id = state.key(layer.id));
+        }
+        let sizes = layers.iter().map(LayerGradients::samples).filter(|&samples| samples > 0);
+        let Some(seen) = samples_of_most(&sizes.collect::<Vec<_>>(), batch_size) else {
             // No backward pass: a forward pass alone, or a step that was given up.
             let mut state = self.lock();
             state.empty_steps += 1;
@@ -214,6 +222,9 @@ impl Collector {
             }
             return;
         };
+        if let Some(layer) = layers.iter().find(|layer| ![0, seen].contains(&layer.samples())) {
+            self.lock().tell_uneven(step, &layer.id, layer.samples(), seen);
+        }
         let scale = match self.config.reduction {
             LossReduction::Mean => batch_size.unwrap_or(seen) as f64,
             LossReduction::Sum => 1.0,
@@ -224,7 +235,9 @@ impl Collector {
         };
         let sums: Vec<(&LayerGradients, CovarianceSums)> =
             layers.iter().filter_map(|layer| Some((layer, layer.covariance_sums(samples, scale)?))).collect();
-        let (basis_step, squares) = self.squared_gradients(&layers, samples, scale);
+        // What a layer beside the batch sees are no samples, and their squares not those of samples.
+        let even: Vec<&LayerGradients> = layers.iter().filter(|layer| layer.samples() == seen).collect();
+        let (basis_step, squares) = self.squared_gradients(&even, samples, scale);
         let (broken, squares_are_finite) = check_finite(&sums, &squares);
         let mut state = self.lock();
         let mut due = None;
@@ -261,7 +274,7 @@ impl Collector {
     /// Σ (U_Sᵀ G_n U_A)² of the step in the fixed bases, and the step at which those were fixed.
     fn squared_gradients(
         &self,
-        layers: &[LayerGradients],
+        layers: &[&LayerGradients],
         samples: usize,
         scale: f64,
     ) -> (Option<usize>, Vec<SquaredGradients>) {
@@ -269,7 +282,7 @@ impl Collector {
         let Some(bases) = state.bases.as_mut() else { return (None, Vec::new()) };
         let rotations: Vec<_> = layers
             .iter()
-            .filter_map(|layer| {
+            .filter_map(|&layer| {
                 let (device, dtype) = layer.device()?;
                 Some((layer, bases.rotation(layer.id, layer.shape, &device, dtype)?))
             })
@@ -288,6 +301,20 @@ impl Collector {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The samples of a step, of what each layer was called with: what the loop `said`, where a layer saw as many, else what most layers saw.
+///
+/// Of sizes that are as frequent the smallest one beyond 1: beside the batch a layer sees one sample for all (positions that are embedded
+/// once), or more than there are (the batch folded into another axis).
+fn samples_of_most(sizes: &[usize], said: Option<usize>) -> Option<usize> {
+    let mut layers: BTreeMap<usize, usize> = BTreeMap::new();
+    for &size in sizes {
+        *layers.entry(size).or_default() += 1;
+    }
+    let said = said.filter(|said| layers.contains_key(said));
+    let most = layers.into_iter().max_by_key(|&(size, count)| (count, size > 1, Reverse(size)));
+    said.or(most.map(|(size, _)| size))
 }
 
 /// The first layer with a value that is not finite, and whether squared gradients are finite (they overflow long before covariances
@@ -352,5 +379,28 @@ impl Drop for StepGuard {
         }
         let mut state = self.collector.lock();
         state.stats.training = state.clock.read();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples_of_most;
+
+    #[test]
+    fn a_layer_beside_the_batch_does_not_say_how_many_samples_there_are() {
+        assert_eq!(samples_of_most(&[], Some(8)), None);
+        assert_eq!(samples_of_most(&[8, 8], None), Some(8));
+        // Positions that are embedded once, and a folded batch, before and behind the others.
+        assert_eq!(samples_of_most(&[1, 8, 8], None), Some(8));
+        assert_eq!(samples_of_most(&[40, 8, 8], None), Some(8));
+        assert_eq!(samples_of_most(&[8, 8, 40], None), Some(8));
+        // As many of each.
+        for sizes in [[1, 8], [8, 1], [8, 40], [40, 8]] {
+            assert_eq!(samples_of_most(&sizes, None), Some(8), "{sizes:?}");
+        }
+        assert_eq!(samples_of_most(&[1, 1], None), Some(1));
+        // The loop knows, unless the loss is taken over several calls.
+        assert_eq!(samples_of_most(&[8, 40, 40], Some(8)), Some(8));
+        assert_eq!(samples_of_most(&[16, 16], Some(24)), Some(16));
     }
 }

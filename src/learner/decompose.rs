@@ -8,6 +8,7 @@ use crate::capture::{ModelInventory, PassError, on_device};
 use crate::factors::{
     EigenConfig, FactorError, FactorSource, KroneckerFactors, LayerCovariances, LayerFactors, Provenance,
 };
+use crate::items::caught;
 
 use super::collector::Collector;
 use super::eigenvalues::FixedBases;
@@ -37,8 +38,8 @@ impl Collector {
         // The fingerprint is that of the model in validation mode, which is what an audit sees: batch norm's running statistics
         // are brought up to date by `valid()`.
         let inventory = ModelInventory::of(&model.valid());
-        let names = inventory.layer_names();
         let mut state = self.lock();
+        let names = state.keyed(inventory.layer_names());
         if state.stats.collected_steps == 0 {
             return Err(self.nothing(&state));
         }
@@ -51,8 +52,11 @@ impl Collector {
         let channels = channels(&state, &names);
         let (corrected, left) = match usable_bases(&mut state) {
             Some(bases) => {
-                provenance.eigenvalue_samples = bases.samples;
-                in_bases(bases, &names, covariances)
+                let samples = bases.samples;
+                let (corrected, left) = in_bases(bases, &names, covariances);
+                // Of layers that came into use later none is corrected.
+                provenance.eigenvalue_samples = if corrected.is_empty() { 0 } else { samples };
+                (corrected, left)
             }
             None => (BTreeMap::new(), covariances),
         };
@@ -133,14 +137,24 @@ impl Collector {
         if !is_due || state.fixes_bases {
             return None;
         }
-        state.fixes_bases = true;
         let names: Names = state.layers.keys().map(|id| (*id, state.name(id))).collect();
         let channels = channels(state, &names);
-        Some(ForBases { covariances: self.covariances(state, &names), names, channels })
+        let covariances = self.covariances(state, &names);
+        // Only now: reading the sums from a device that is lost panics.
+        state.fixes_bases = true;
+        Some(ForBases { covariances, names, channels })
     }
 
-    pub(super) fn fix_bases(&self, due: ForBases, step: usize) -> Result<FixedBases, FactorError> {
+    /// New bases, or why there are none. A panic is no reason to end the training, nor to fix none ever after.
+    pub(super) fn fix_bases(&self, due: ForBases, step: usize) -> Result<FixedBases, String> {
         let _span = tracing::debug_span!("fix_bases", step).entered();
+        match caught(|| self.new_bases(due, step)) {
+            Ok(bases) => bases.map_err(|error| error.to_string()),
+            Err(said) => Err(format!("decomposing the covariances panicked: {said}")),
+        }
+    }
+
+    fn new_bases(&self, due: ForBases, step: usize) -> Result<FixedBases, FactorError> {
         let ForBases { covariances, names, channels } = due;
         let mut layers = self.decompose(covariances?, &channels)?;
         let layers = names.into_iter().filter_map(|(id, layer)| Some((id, layers.remove(&layer)?)));
@@ -156,7 +170,7 @@ pub(super) struct ForBases {
 }
 
 impl State {
-    pub(super) fn install_bases(&mut self, bases: Result<FixedBases, FactorError>, step: usize) {
+    pub(super) fn install_bases(&mut self, bases: Result<FixedBases, String>, step: usize) {
         self.fixes_bases = false;
         match bases {
             Ok(bases) => self.earlier_bases = self.bases.replace(bases),
@@ -200,4 +214,32 @@ fn in_bases(
         }
     }
     (layers, left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::LayerShape;
+    use crate::factors::MatrixStack;
+    use crate::learner::CollectorConfig;
+
+    #[test]
+    fn a_panic_while_bases_are_fixed_leaves_those_before_and_others_can_be_fixed() {
+        let collector = Collector::new(CollectorConfig::new().with_basis_every(Some(1))).unwrap();
+        // No square matrices.
+        let stack = MatrixStack::zeros([2, 3, 1]);
+        let shape = LayerShape { groups: 2, outputs: 3, inputs: 3, bias: false };
+        let covariances = LayerCovariances { shape, activation: stack.clone(), gradient: stack, weight: 1.0 };
+        let due = ForBases {
+            covariances: Ok(BTreeMap::from([("layer".to_owned(), covariances)])),
+            names: Names::new(),
+            channels: HashMap::new(),
+        };
+        collector.lock().fixes_bases = true;
+        let bases = collector.fix_bases(due, 1);
+        assert!(bases.as_ref().is_err_and(|said| said.contains("panicked")), "{bases:?}");
+        let mut state = collector.lock();
+        state.install_bases(bases, 1);
+        assert!(!state.fixes_bases && state.bases.is_none());
+    }
 }

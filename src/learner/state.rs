@@ -16,6 +16,8 @@ use super::stats::{Clock, CollectorStats};
 pub(super) struct State {
     /// The model that is watched, or that a file was read for.
     pub model: WatchedModel,
+    /// Identities that records brought, and under which ones the sums of the same parameters are kept.
+    pub aliases: HashMap<ParamId, ParamId>,
     /// Whether a file was read, and no model has been watched since.
     pub waits: bool,
     pub stats: CollectorStats,
@@ -35,6 +37,8 @@ pub(super) struct State {
     pub earlier_bases: Option<FixedBases>,
     /// Whether a thread is at new ones.
     pub fixes_bases: bool,
+    /// Whether it was said that a layer does not see the batch; of this run alone.
+    pub is_uneven: bool,
     /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
     pub origin: usize,
     /// The latest step collected.
@@ -46,7 +50,7 @@ pub(super) struct State {
 /// What is known of the model that is watched.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WatchedModel {
-    /// Layer paths.
+    /// Layer paths, by the identities under which sums are kept.
     pub names: HashMap<ParamId, String>,
     /// [`ModelInventory::architecture`]
     pub architecture: String,
@@ -73,29 +77,45 @@ pub(super) const OTHER_SHAPE: &str =
 const MAX_WEIGHT_EXPONENT: f64 = 8.0;
 
 impl State {
-    /// A layer's path, for messages.
+    /// A layer's path, for messages. `id` is a [`key`](Self::key).
     pub fn name(&self, id: &ParamId) -> String {
         self.model.names.get(id).cloned().unwrap_or_else(|| id.to_string())
+    }
+
+    /// The identity under which the sums of a parameter are kept.
+    pub fn key(&self, id: ParamId) -> ParamId {
+        self.aliases.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Paths by the identities under which sums are kept.
+    pub fn keyed(&self, names: HashMap<ParamId, String>) -> HashMap<ParamId, String> {
+        names.into_iter().map(|(id, name)| (self.key(id), name)).collect()
+    }
+
+    /// Notes that a record was loaded, which brings identities of its own: of each parameter the one before and the one after. Nothing is
+    /// moved: the record may have been loaded into a clone, and the model itself go on with the identities that it had.
+    pub fn note_loaded(&mut self, identities: impl IntoIterator<Item = (ParamId, ParamId)>) {
+        for (before, after) in identities {
+            let key = self.key(before);
+            if !self.layers.contains_key(&after) && !self.model.names.contains_key(&after) {
+                self.aliases.entry(after).or_insert(key);
+            }
+        }
     }
 
     /// Goes on with another instance of the model, in which layers of the same paths have other identities.
     pub fn adopt(&mut self, model: WatchedModel) {
         let ids: HashMap<&String, ParamId> = model.names.iter().map(|(id, path)| (path, *id)).collect();
-        let same = self.model.names.iter().filter_map(|(id, path)| Some((*id, *ids.get(path)?))).collect();
-        self.rename(&same);
-        self.model = model;
-    }
-
-    /// Gives layers other identities: a record that was loaded brings its own.
-    pub fn rename(&mut self, ids: &HashMap<ParamId, ParamId>) {
-        let new = |id: ParamId| ids.get(&id).copied().unwrap_or(id);
+        let names = self.model.names.iter();
+        let same: HashMap<ParamId, ParamId> =
+            names.filter_map(|(id, path)| Some((*id, *ids.get(path)?))).collect();
+        let new = |id: ParamId| same.get(&id).copied().unwrap_or(id);
         self.layers =
             std::mem::take(&mut self.layers).into_iter().map(|(id, sums)| (new(id), sums)).collect();
-        let names = std::mem::take(&mut self.model.names);
-        self.model.names = names.into_iter().map(|(id, name)| (new(id), name)).collect();
         for bases in [&mut self.bases, &mut self.earlier_bases].into_iter().flatten() {
             bases.rename(new);
         }
+        self.model = model;
     }
 
     /// Notes a thread that trains, and says whether it is the only one so far.
@@ -138,6 +158,22 @@ impl State {
             false => tracing::debug!(step, layer, skipped, "{MESSAGE}"),
         }
         self.first_skipped.get_or_insert((step, layer));
+    }
+
+    /// Says once that a layer was called with another number of samples than the others.
+    pub fn tell_uneven(&mut self, step: usize, id: &ParamId, got: usize, expected: usize) {
+        if !std::mem::replace(&mut self.is_uneven, true) {
+            let layer = self.name(id);
+            tracing::warn!(
+                step,
+                layer,
+                got,
+                expected,
+                "a layer is called with another number of samples than the others: passes and audits refuse it. Keep the batch on the first axis \
+                 of every call (`[batch, positions, features]` goes through a linear layer as it is), or build that layer from `burn::nn`, which \
+                 leaves it out"
+            );
+        }
     }
 }
 

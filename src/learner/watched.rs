@@ -73,13 +73,13 @@ impl<M: Module> Module for Watched<M> {
         self.with(|model| model.map(mapper))
     }
 
-    /// A record brings its own identities of the parameters: what was gathered of a layer goes over to the new one.
+    /// A record brings its own identities of the parameters: what was gathered of a layer is found under both.
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
         let before = identities(&self.model);
         let loaded = Self { model: self.model.try_load_record(record)?, collector: self.collector };
         let after: HashMap<_, _> = identities(&loaded.model).into_iter().collect();
         let ids = before.into_iter().filter_map(|(path, id)| Some((id, *after.get(&path)?)));
-        loaded.collector.lock().rename(&ids.collect());
+        loaded.collector.lock().note_loaded(ids);
         Ok(loaded)
     }
 }

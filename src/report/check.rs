@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::table::one_line;
 use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, Verdict, is_same_file, load_audit};
 
 /// Audits judged by one [`Gate`]; [`exit_code`](Self::exit_code) is the answer, and [`save_junit`](super::save_junit) and
@@ -119,9 +120,11 @@ impl CheckedAudit {
         }
     }
 
-    /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes.
+    /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes. Safe to print, whatever the source
+    /// is called.
     pub fn line(&self) -> String {
         let Self { source, result } = self;
+        let source = one_line(source);
         let said = match self.outcome() {
             Outcome::Clean | Outcome::Tolerated => "passed",
             Outcome::Poisoned => "failed",
@@ -141,6 +144,25 @@ impl CheckedAudit {
                 )
             }
             Err(_) => format!("{source}: unreadable: {said}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AuditRecord, Check, Gate};
+
+    #[test]
+    fn a_source_begins_no_lines_of_its_own() {
+        let source = "x\n::error title=y::z\u{1b}[31m\u{202e}gnp.json";
+        let mut check = Check::new(Gate::default());
+        check.add(source, AuditRecord::default());
+        check.add_file(source); // which is not there
+        for audit in check.audits() {
+            let line = audit.line();
+            let steers = |c: char| c.is_control() || c == '\u{202e}';
+            assert!(line.contains("::error title=y") && !line.contains(steers), "{line:?}");
+            assert_eq!(audit.source, source, "the path itself stays");
         }
     }
 }

@@ -59,11 +59,17 @@ impl UnlearnRecord {
 
     /// Whether the trigger still works: the poison success rate lies above the rate without trigger by more than two standard errors of
     /// their difference. Where the latter was not measured it counts as 0. False where no trigger is known.
+    ///
+    /// In records of earlier versions, which don't say how many images the rate without trigger is a share of, these count as many as the
+    /// triggered ones.
     pub fn trigger_works(&self) -> bool {
-        let StateRecord { poison_success_rate, triggered_images, untriggered_rate, .. } = self.after;
+        let StateRecord {
+            poison_success_rate, triggered_images, untriggered_rate, untriggered_images, ..
+        } = self.after;
         let (Some(rate), bare) = (poison_success_rate, untriggered_rate.unwrap_or(0.0)) else { return false };
-        let images = triggered_images.unwrap_or(1).max(1) as f64;
-        rate - bare > 2.0 * ((variance(rate) + variance(bare)) / images).sqrt()
+        let images = triggered_images.unwrap_or(1).max(1);
+        let bare_images = untriggered_images.unwrap_or(images).max(1);
+        rate - bare > 2.0 * (variance(rate) / images as f64 + variance(bare) / bare_images as f64).sqrt()
     }
 
     /// Whether clean accuracy was lost: by more than two standard errors of the difference of two measurements.
@@ -129,6 +135,9 @@ pub struct StateRecord {
     /// is left of the poison success rate when the poison is gone.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub untriggered_rate: Option<f64>,
+    /// How many clean test images that is a share of; absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untriggered_images: Option<usize>,
     /// Share of the triggered images that get their own class, the victim's, 0 to 1, where it was measured: an image that is not taken for
     /// the wanted class any more need not be recognised for that.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]

@@ -19,7 +19,7 @@ use std::time::Instant;
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 use burn::tensor::activation::{log_softmax, softmax};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
@@ -30,6 +30,7 @@ use crate::influence::{Classifier, LabeledBatch};
 use crate::samples::LabeledSample;
 
 use super::steps::{Leg, Steps};
+use super::wide::wide;
 use super::{Cost, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 
 /// Settings of Bad Teacher.
@@ -118,11 +119,16 @@ where
             let is_flagged =
                 samples.iter().map(|n| f32::from(u8::from(task.flagged().binary_search(n).is_ok())));
             let is_flagged = TensorData::new(is_flagged.collect::<Vec<_>>(), [size, 1]);
-            let is_flagged: Tensor<2> = Tensor::from_data(is_flagged, &images.device());
             let known = softmax(competent.logits(images.clone()), 1);
             let unknown = softmax(incompetent.logits(images.clone()), 1);
+            // Of the model's type, which need not be the device's own.
+            let (device, dtype) = (images.device(), known.dtype());
+            let is_flagged: Tensor<2> = Tensor::from_data(is_flagged, (&device, dtype));
             let taught = (unknown - known.clone()) * is_flagged + known; // [batch, classes]
-            let entropy = (taught.clone() * taught.clone().clamp_min(1e-30).log()).mean();
+            // In f16 the bound would be 0, and 0 times its logarithm NaN.
+            let shares = wide(taught.clone());
+            let entropy = (shares.clone() * shares.clamp_min(1e-30).log()).mean();
+            let entropy = entropy.cast(FloatDType::from(dtype));
             let said = log_softmax(student.logits(images.autodiff()), 1);
             Ok((taught.autodiff() * said).mean().neg() + entropy.autodiff())
         };

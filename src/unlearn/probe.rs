@@ -163,13 +163,17 @@ impl<'a, D> Probe<'a, D> {
             }
             _ => Vec::new(),
         };
-        let untriggered_rate = triggered.zip(self.victim).and_then(|((_, target), victim)| {
-            let is_victim = |label: usize| match victim {
-                Victim::Class(class) => label == class,
-                Victim::Any => label != *target,
-            };
-            share(clean.iter().filter(|(_, label)| is_victim(*label)).map(|(said, _)| said == target))
-        });
+        // Whether each of the victim's clean images gets the wanted label.
+        let untriggered: Vec<bool> = match triggered.zip(self.victim) {
+            Some(((_, target), victim)) => {
+                let is_victim = |label: usize| match victim {
+                    Victim::Class(class) => label == class,
+                    Victim::Any => label != *target,
+                };
+                clean.iter().filter(|(_, label)| is_victim(*label)).map(|(said, _)| said == target).collect()
+            }
+            None => Vec::new(),
+        };
         let mut counts: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         for &(said, label) in &clean {
             let (samples, right) = counts.entry(label).or_default();
@@ -196,7 +200,8 @@ impl<'a, D> Probe<'a, D> {
                 Some(Victim::Any) | None => None,
             },
             triggered_images: triggered.map(|(images, _)| images.0.len()),
-            untriggered_rate,
+            untriggered_images: (!untriggered.is_empty()).then_some(untriggered.len()),
+            untriggered_rate: share(untriggered.into_iter()),
             clean_accuracy: share(clean.iter().map(|(said, label)| said == label)),
             classes: classes.collect(),
             flagged_kept,

@@ -9,11 +9,13 @@
 //! Cost: epochs · retained samples. [`SHARE`] of the original epochs is what the sources spend.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::data::dataset::Dataset;
 use burn::data::dataset::transform::SelectionDataset;
 use burn::module::Module;
+
+use crate::files::TEMPORARY;
 
 use super::layers::FrozenLayers;
 use super::retrain::run;
@@ -114,8 +116,8 @@ where
 }
 
 /// Copies the checkpoint of one epoch from the folder of a training with burn's `Learner` into that of a new one: weights, optimizer
-/// and learning rates. `SupervisedTraining::new(into, …).with_default_checkpointers().checkpoint(epoch)` then goes on from there,
-/// on the cleaned data, and the original training's checkpoints stay as they are.
+/// and learning rates, all three files or none. `SupervisedTraining::new(into, …).with_default_checkpointers().checkpoint(epoch)` then
+/// goes on from there, on the cleaned data, and the original training's checkpoints stay as they are.
 ///
 /// The training function of a [`Resume`] from there needs a number of epochs in all of `epoch` + `epochs`, and should shift or mirror images.
 /// A late checkpoint brings the low learning rate of the schedule's end, which forgets nothing: branch off early, or give
@@ -146,11 +148,50 @@ pub fn branch_checkpoint(
     }
     let failed = |source| UnlearnError::Write { path: into.clone(), source };
     std::fs::create_dir_all(&into).map_err(failed)?;
+    // What takes space comes first: with one of the three files there, another try would be refused.
+    let mut copies = Vec::with_capacity(names.len());
     for name in &names {
-        // Whole or not at all.
-        let copy = tempfile::NamedTempFile::new_in(&into).map_err(failed)?;
+        let copy = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&into).map_err(failed)?;
         std::fs::copy(from.join(name), copy.path()).map_err(failed)?;
-        copy.persist_noclobber(into.join(name)).map_err(|error| failed(error.error))?;
+        copy.as_file().sync_all().map_err(failed)?;
+        copies.push((copy, into.join(name)));
+    }
+    let mut there: Vec<PathBuf> = Vec::with_capacity(names.len());
+    for (copy, path) in copies {
+        if let Err(refused) = copy.persist_noclobber(&path) {
+            there.iter().for_each(|path| _ = std::fs::remove_file(path));
+            return Err(failed(refused.error));
+        }
+        there.push(path);
     }
     Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::branch_checkpoint;
+
+    #[test]
+    fn a_checkpoint_is_branched_off_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let [from, into] = ["original", "cleaned"].map(|name| folder.path().join(name));
+        let there = into.join("checkpoint");
+        for folder in [&from.join("checkpoint"), &there] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        for name in ["model-3.bpk", "optim-3.bpk", "scheduler-3.bpk"] {
+            std::fs::write(from.join("checkpoint").join(name), name).unwrap();
+        }
+        // A link that leads nowhere takes the name, which shows when the second file gets it.
+        let link = there.join("optim-3.bpk");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        let said = branch_checkpoint(&from, 3, &into).unwrap_err().to_string();
+        assert!(said.starts_with("cannot write"), "{said}");
+        assert_eq!(there.read_dir().unwrap().count(), 1, "nothing but the link");
+
+        std::fs::remove_file(link).unwrap();
+        branch_checkpoint(&from, 3, &into).unwrap();
+        assert_eq!(std::fs::read(there.join("scheduler-3.bpk")).unwrap(), b"scheduler-3.bpk");
+        assert_eq!(there.read_dir().unwrap().count(), 3);
+    }
 }

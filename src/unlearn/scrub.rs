@@ -35,8 +35,8 @@ use std::time::Instant;
 
 use burn::data::dataset::Dataset;
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
 use burn::tensor::activation::{log_softmax, softmax};
+use burn::tensor::{FloatDType, Tensor};
 use serde_json::json;
 
 use crate::capture::{BatchSource, on_device};
@@ -247,7 +247,10 @@ fn distances(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor
 /// 1 for samples on which the student is nearer to the teacher than one that guesses, 0 for the others. Shapes as of [`distances`].
 fn is_near(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
     let guesses = distances(teacher.clone(), student.zeros_like(), temperature);
-    distances(teacher, student, temperature).lower(guesses).float()
+    let found = distances(teacher, student, temperature);
+    // Of the model's type, which need not be the device's own.
+    let dtype = FloatDType::from(found.dtype());
+    found.lower(guesses).float().cast(dtype)
 }
 
 /// KL(softmax(logits) ‖ exp(other)) of each row.

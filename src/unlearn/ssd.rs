@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use burn::train::Interrupter;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -34,6 +34,7 @@ use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError, Weights, o
 use crate::influence::{Classifier, ImageList, ImageSource, LabeledBatch, cross_entropy, predict};
 use crate::samples::LabeledSample;
 
+use super::wide::wide;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 
 /// α of the benchmark's grid.
@@ -160,7 +161,8 @@ impl Ssd {
         drawn
     }
 
-    /// I over the samples at `positions`, `[weights]`.
+    /// I over the samples at `positions`, `[weights]`, in f32 where the model is in half precision: there squares of small gradients
+    /// are 0, and a sum stops growing or overflows.
     fn importance<M, S>(
         &self,
         weights: &Weights<M>,
@@ -172,32 +174,34 @@ impl Ssd {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let tracked = weights.tracked();
-        let mut sum = weights.values().zeros_like();
+        let (tracked, device) = (weights.tracked(), weights.device());
+        let mut sum = wide(weights.values().zeros_like());
         let bar = progress_bar(positions.len(), purpose, self.progress);
         for (number, batch) in positions.chunks(self.importance_batch).enumerate() {
             if self.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
                 return Err(stopped(number * self.importance_batch, positions.len()));
             }
-            let device = weights.device();
             let loaded = source.load(batch, &device)?;
             sum = on_device(&device, purpose, || {
                 let logits = tracked.logits(loaded.images().autodiff());
                 loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
                 let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
-                let gradient = Weights::gradient(&tracked, &loss.backward());
+                let gradient = wide(Weights::gradient(&tracked, &loss.backward()));
                 Ok::<_, PassError>(sum + gradient.square())
             })?;
             bar.inc(batch.len() as u64);
         }
         bar.finish_and_clear();
-        let mean = sum.div_scalar(positions.len().div_ceil(self.importance_batch) as f64);
-        // A sum that overflowed would silently pick no weight, or every one.
-        if !mean.clone().sum().into_scalar::<f64>().is_finite() {
-            let (first, last) = (positions[0], positions[positions.len() - 1]);
-            return Err(PassError::NotFinite { layer: "loss".to_owned(), first, last }.into());
-        }
-        Ok(mean)
+        on_device(&device, purpose, || {
+            let mean = sum.div_scalar(positions.len().div_ceil(self.importance_batch) as f64);
+            // A sum that overflowed would silently pick no weight, or every one.
+            if !mean.clone().sum().into_scalar::<f64>().is_finite() {
+                let (first, last) = (positions[0], positions[positions.len() - 1]);
+                let layer = "loss".to_owned();
+                return Err(UnlearnError::Pass(PassError::NotFinite { layer, first, last }));
+            }
+            Ok(mean)
+        })
     }
 }
 
@@ -252,7 +256,10 @@ where
         self.validate()?;
         let start = Instant::now();
         let _span = tracing::info_span!("unlearn", method = SSD, flagged = task.flagged().len()).entered();
-        let weights = Weights::of(task.model()).ok_or(UnlearnError::NoWeights)?;
+        let device = task.model().devices().into_iter().next().unwrap_or_default().inner();
+        let weights = on_device(&device, "reading the model's weights", || {
+            Weights::of(task.model()).ok_or(UnlearnError::NoWeights)
+        })?;
         let source = ImageSource::new(task.data());
         let mut rng = StdRng::seed_from_u64(self.seed);
         let all: Vec<usize> = (0..task.data().len()).collect();
@@ -262,14 +269,18 @@ where
             data: self.importance(&weights, &source, &data, "importance to the data")?,
             flagged: self.importance(&weights, &source, &flagged, "importance to flagged")?,
         };
-        let dampened = |alpha, lambda| {
-            let (factors, count) = importances.factors(alpha, lambda);
-            (weights.replaced(weights.values().clone() * factors), count)
+        let dampened = |alpha: f64, lambda: f64| {
+            on_device(&device, "dampening", || {
+                let (factors, count) = importances.factors(alpha, lambda);
+                let values = wide(weights.values().clone()) * factors;
+                let values = values.cast(FloatDType::from(weights.values().dtype()));
+                Ok::<_, UnlearnError>((weights.replaced(values), count))
+            })
         };
         let mut cost = Unlearner::<M, D, I>::cost(self, task.size());
         let (model, note) = match self.settings {
             SsdSettings::Fixed { alpha, lambda } => {
-                let (model, count) = dampened(alpha, lambda);
+                let (model, count) = dampened(alpha, lambda)?;
                 (model, format!("α = {alpha}, λ = {lambda}: {count} weights dampened"))
             }
             SsdSettings::Search { tolerance, judges } => {
@@ -298,7 +309,7 @@ impl Ssd {
         unchanged: M,
         tolerance: f64,
         judges: &Judges,
-        dampened: impl Fn(f64, f64) -> (M, usize),
+        dampened: impl Fn(f64, f64) -> Result<(M, usize), UnlearnError>,
     ) -> Result<(M, String, usize), UnlearnError> {
         let before = judges.judge(&unchanged)?;
         let mut judged = 1;
@@ -314,7 +325,7 @@ impl Ssd {
             }
             bar.inc(1);
             let lambda = share * alpha;
-            let (candidate, count) = dampened(alpha, lambda);
+            let (candidate, count) = dampened(alpha, lambda)?;
             if count == 0 {
                 continue;
             }

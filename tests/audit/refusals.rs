@@ -27,8 +27,10 @@ fn suspect() -> Suspect {
     Suspect::new(image([0.2, 1.0, 0.1, 0.0]), 1)
 }
 
+/// With few copies and null images: to find these takes longest, and nothing here depends on how many there are.
 fn quick() -> AuditConfig {
-    AuditConfig { copies: 4, pass: quiet(), ..AuditConfig::new() }
+    let rule = Delta { null_images: Delta::FEWEST_NULL_IMAGES, ..Delta::default() };
+    AuditConfig { copies: 4, pass: quiet(), ..AuditConfig::new().with_rule(Rule::Delta(rule)) }
 }
 
 /// Data that call for a stop when so many samples have been read.
@@ -361,5 +363,19 @@ fn kfac_and_identity_need_no_corrected_eigenvalues() {
     for preconditioner in [Preconditioner::Kfac, Preconditioner::Identity] {
         let audit = audit(AuditConfig { preconditioner, ..quick() }, &[suspect()]).unwrap();
         assert_eq!(audit.scores().iter().filter(|score| score.is_finite()).count(), 15);
+        let factors = audit.record.evidence.factors.as_ref().unwrap();
+        assert_eq!((factors.eigenvalue_samples, factors.corrected_by_audit), (0, false));
+    }
+}
+
+#[test]
+fn eigenvalues_are_corrected_on_as_many_samples_as_are_asked_for() {
+    // 0 are all of them, as are more than there are.
+    let default = AuditConfig::new().eigenvalue_samples;
+    for (eigenvalue_samples, taken) in [(10, 10), (0, 60), (default, 60)] {
+        let audit = audit(AuditConfig { eigenvalue_samples, ..quick() }, &[suspect()]).unwrap();
+        let factors = audit.record.evidence.factors.as_ref().unwrap();
+        assert_eq!((factors.eigenvalue_samples, factors.corrected_by_audit), (taken, true));
+        assert_eq!(audit.record.rule.settings["eigenvalue_samples"], eigenvalue_samples);
     }
 }

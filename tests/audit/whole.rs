@@ -67,6 +67,21 @@ static AUDIT: LazyLock<Audit> = LazyLock::new(|| {
     case.audit(config(), &[case.triggered[0].clone().with_id("reported.png")])
 });
 
+/// The same with fewer null images, to compare with.
+static QUICK: LazyLock<Audit> = LazyLock::new(|| {
+    let case = &TRAINED.poisoned;
+    case.audit(quick(), &[case.triggered[0].clone().with_id("reported.png")])
+});
+
+/// The poisoned model's factors with the eigenvalues that every audit would correct anew.
+static CORRECTED: LazyLock<KroneckerFactors> = LazyLock::new(|| {
+    let case = &TRAINED.poisoned;
+    let (frozen, source) = (FrozenModel::new(&case.model), ImageSource::new(&case.data));
+    let (mut factors, loss) = (case.factors.clone(), SampledCrossEntropy::new(SEED));
+    factors.correct_eigenvalues(&frozen, &source, &case.all(), &loss, &quiet()).unwrap();
+    factors
+});
+
 /// The clean model's audit with the default settings, from two of its own mistakes.
 static CLEAN: LazyLock<Audit> = LazyLock::new(|| {
     let case = &TRAINED.clean;
@@ -145,6 +160,11 @@ impl Case {
     }
 }
 
+/// An audit of the poisoned model with corrected eigenvalues.
+fn corrected(config: AuditConfig, suspects: &[Suspect]) -> Audit {
+    TRAINED.poisoned.audit_with(&CORRECTED, config, suspects)
+}
+
 /// The record without its wall-clock times.
 fn timeless(audit: &Audit) -> Audit {
     let mut audit = audit.clone();
@@ -167,10 +187,10 @@ fn a_poisoned_model_is_caught_from_one_suspect() {
 #[test]
 fn queries_in_half_the_memory_find_the_same() {
     let case = &TRAINED.poisoned;
-    let config = AuditConfig { query_storage: QueryStorage::Bf16, ..config() };
-    let audit = case.audit(config, &case.triggered[..1]);
-    assert_eq!((audit.verdict(), audit.flagged()), (Verdict::Poisoned, AUDIT.flagged()));
-    let [rounded, full] = [&audit, &*AUDIT].map(|audit| audit.record.suspects[0].separation.unwrap());
+    let config = AuditConfig { query_storage: QueryStorage::Bf16, ..quick() };
+    let audit = corrected(config, &case.triggered[..1]);
+    assert_eq!((audit.verdict(), audit.flagged()), (Verdict::Poisoned, QUICK.flagged()));
+    let [rounded, full] = [&audit, &*QUICK].map(|audit| audit.record.suspects[0].separation.unwrap());
     assert!(rounded != full && (rounded / full - 1.0).abs() < 0.02, "{rounded} and {full}");
     assert_eq!(audit.record.rule.settings["query_storage"], "bf16");
 }
@@ -179,19 +199,19 @@ fn queries_in_half_the_memory_find_the_same() {
 fn several_devices_share_an_audit() {
     let case = &TRAINED.poisoned;
     let devices = vec![Device::flex(), Device::flex(), Device::flex()];
-    let audit = case.audit(AuditConfig { devices: devices.clone(), ..config() }, &case.triggered[..1]);
-    assert_eq!((audit.verdict(), audit.flagged()), (Verdict::Poisoned, AUDIT.flagged()));
-    let [shared, alone] = [&audit, &*AUDIT].map(|audit| audit.record.suspects[0].separation.unwrap());
+    let audit = corrected(AuditConfig { devices: devices.clone(), ..quick() }, &case.triggered[..1]);
+    assert_eq!((audit.verdict(), audit.flagged()), (Verdict::Poisoned, QUICK.flagged()));
+    let [shared, alone] = [&audit, &*QUICK].map(|audit| audit.record.suspects[0].separation.unwrap());
     assert!((shared / alone - 1.0).abs() < 1e-3, "{shared} and {alone}");
-    for (shared, alone) in audit.scores().iter().zip(AUDIT.scores()) {
+    for (shared, alone) in audit.scores().iter().zip(QUICK.scores()) {
         assert!(shared == alone || (shared - alone).abs() < 1e-4, "{shared} and {alone}");
     }
-    assert_eq!(audit.record.rule, AUDIT.record.rule, "where it ran is not part of the record");
+    assert_eq!(audit.record.rule, QUICK.record.rule, "where it ran is not part of the record");
 
     let paper = config().with_rule(Rule::Paper(PaperRule { tolerance: 1, ..PaperRule::default() }));
     let paper = AuditConfig { copies: 8, ..paper };
-    let alone = case.audit(paper.clone(), &case.triggered[..1]);
-    let shared = case.audit(AuditConfig { devices, ..paper }, &case.triggered[..1]);
+    let alone = corrected(paper.clone(), &case.triggered[..1]);
+    let shared = corrected(AuditConfig { devices, ..paper }, &case.triggered[..1]);
     let votes = |audit: &Audit| audit.record.flagged.iter().map(|flagged| flagged.index).collect::<Vec<_>>();
     assert!(!alone.flagged().is_empty());
     assert_eq!(votes(&shared), votes(&alone));
@@ -245,7 +265,8 @@ fn the_poison_is_forgotten_without_the_flagged_samples() {
     assert!(told.confidence < 0.5, "that in the wrong label, not in the answer: {}", told.confidence);
     let refused = audit.run(&unlearned.model, &factors, &cleaned, suspects).unwrap_err().to_string();
     assert!(refused.contains("give the label that it predicts wrongly"), "{refused}");
-    let old = audit.recheck(&case.model, &case.factors, &case.data, suspects).unwrap();
+    let audit = DeltaAudit::new(quick());
+    let old = audit.recheck(&case.model, &CORRECTED, &case.data, suspects).unwrap();
     assert_eq!(old.verdict(), Verdict::Poisoned, "the old model does not pass");
     // On the data that it did not forget there is nobody left to name: that it still makes the mistake is in the probe's record.
     let old = audit.recheck(&case.model, &case.factors, &cleaned, suspects).unwrap();
@@ -271,10 +292,10 @@ fn several_suspects_of_two_labels_are_each_judged_as_if_alone() {
     let other =
         case.mistakes.iter().find(|mistake| mistake.label != TARGET).expect("a mistake for another label");
     let suspects = [other.clone(), case.triggered[0].clone(), case.triggered[1].clone()];
-    let together = case.audit(quick(), &suspects);
+    let together = corrected(quick(), &suspects);
     assert_eq!(together.verdict(), Verdict::Poisoned);
     let alone: Vec<Audit> =
-        suspects.iter().map(|suspect| case.audit(quick(), std::slice::from_ref(suspect))).collect();
+        suspects.iter().map(|suspect| corrected(quick(), std::slice::from_ref(suspect))).collect();
     // Each has its own findings.
     let looked_at = |suspect: usize| together.scores_by(suspect).iter().filter(|s| s.is_finite()).count();
     let labelled = |label| case.data.iter().filter(|item| item.as_ref().unwrap().label == label).count();
@@ -331,8 +352,8 @@ fn factors_of_a_fit_catch_it_as_well() {
 #[test]
 fn the_forerunner_catches_it_too() {
     let case = &TRAINED.poisoned;
-    let audit =
-        case.audit(config().with_rule(Rule::LayerCosine(LayerCosine::default())), &case.triggered[..1]);
+    let rule = Rule::LayerCosine(LayerCosine::default());
+    let audit = corrected(config().with_rule(rule), &case.triggered[..1]);
     assert!(case.f1(&audit) >= 0.95, "F1 {}", case.f1(&audit));
     assert!(audit.record.suspects[0].separation.unwrap() >= LayerCosine::default().min_separation);
 }
@@ -360,22 +381,21 @@ fn influence_collapses_on_copies_that_change_the_answer() {
 #[test]
 fn combined_suspects_share_one_verdict() {
     let case = &TRAINED.poisoned;
-    let combined = |null_images| {
-        config().with_rule(Rule::Delta(Delta { combined: true, null_images, ..Delta::default() }))
-    };
+    let Rule::Delta(rule) = quick().rule else { panic!("the rule of all these audits") };
+    let combined = || quick().with_rule(Rule::Delta(Delta { combined: true, ..rule }));
     let other = case.mistakes.iter().find(|mistake| mistake.label != TARGET).unwrap();
     let suspects = [case.triggered[0].clone(), other.clone(), case.triggered[1].clone()];
-    let audit = case.audit(combined(48), &suspects);
+    let audit = corrected(combined(), &suspects);
     assert!(case.f1(&audit) >= 0.95, "F1 {}", case.f1(&audit));
     assert_eq!(audit.flagged_by(0), audit.flagged_by(2));
     assert_eq!(audit.scores_by(0), audit.scores_by(2));
     let told = &audit.record.suspects;
     assert_eq!((told[0].p_value, told[1].verdict), (told[2].p_value, Verdict::Clean));
     // One suspect alone is combined with nothing.
-    let alone = case.audit(combined(Delta::default().null_images), &suspects[..1]);
-    assert_eq!(alone.flagged(), AUDIT.flagged());
-    assert_eq!(alone.scores(), AUDIT.scores());
-    let clean = TRAINED.clean.audit(combined(48), &TRAINED.clean.mistakes);
+    let alone = corrected(combined(), &suspects[..1]);
+    assert_eq!(alone.flagged(), QUICK.flagged());
+    assert_eq!(alone.scores(), QUICK.scores());
+    let clean = TRAINED.clean.audit(combined(), &TRAINED.clean.mistakes);
     assert!(clean.flagged().is_empty(), "{}", clean.summary());
 }
 
@@ -399,11 +419,11 @@ fn few_poisons_are_found_among_many_samples() {
 fn the_same_seed_gives_the_same_audit() {
     let case = &TRAINED.poisoned;
     let suspect = case.triggered[0].clone().with_id("reported.png");
-    let run = |seed| timeless(&case.audit(config().with_seed(seed), std::slice::from_ref(&suspect)));
-    assert_eq!(run(SEED), timeless(&AUDIT));
-    let other = run(4);
+    let run = |config| timeless(&case.audit(config, std::slice::from_ref(&suspect)));
+    assert_eq!(run(quick()), timeless(&QUICK));
+    let other = run(config().with_seed(4));
     assert_eq!(other.record.seed, 4);
-    assert_ne!(other.record.suspects[0].copies, AUDIT.record.suspects[0].copies);
+    assert_ne!(other.record.suspects[0].copies, QUICK.record.suspects[0].copies);
     assert!(case.f1(&other) >= 0.95, "F1 {} with another seed", case.f1(&other));
 }
 
@@ -425,14 +445,11 @@ fn the_published_rule_counts_votes_as_its_formula_says() {
     let copies = 9;
     let suspects = [case.triggered[0].clone(), case.mistakes[0].clone()];
     let config = AuditConfig { copies, ..config().with_rule(Rule::Paper(rule)) };
-    let audit = case.audit(config.clone(), &suspects);
+    let audit = corrected(config.clone(), &suspects);
 
-    // By hand: corrected eigenvalues, the copies of each suspect, all their scores, and the votes.
+    // By hand: the copies of each suspect, all their scores, and the votes.
     let (frozen, source) = (FrozenModel::new(&case.model), ImageSource::new(&case.data));
-    let mut factors = case.factors.clone();
-    let loss = SampledCrossEntropy::new(SEED);
-    factors.correct_eigenvalues(&frozen, &source, &case.all(), &loss, &quiet()).unwrap();
-    let influence = Influence::new(&frozen, &factors, Preconditioner::Ekfac, Damping::default()).unwrap();
+    let influence = Influence::new(&frozen, &CORRECTED, Preconditioner::Ekfac, Damping::default()).unwrap();
     let mut images = Vec::new();
     for (number, suspect) in suspects.iter().enumerate() {
         let seed = SEED + number as u64;
@@ -463,7 +480,7 @@ fn the_published_rule_counts_votes_as_its_formula_says() {
         assert_eq!(entry.votes, Some(most[entry.index]));
     }
     // Votes decide the ranking of each suspect's samples.
-    let alone = case.audit(config, &suspects[..1]);
+    let alone = corrected(config, &suspects[..1]);
     let votes: Vec<_> = alone.record.flagged.iter().map(|entry| entry.votes).collect();
     assert!(votes.len() > 1 && votes.is_sorted_by(|a, b| a >= b), "{votes:?}");
     assert!(audit.scores().iter().all(|score| score.is_finite()), "the published rule looks at all labels");
@@ -474,7 +491,7 @@ fn tolerance_and_eta_of_the_published_rule_do_what_they_say() {
     let case = &TRAINED.poisoned;
     let flagged = |eta, tolerance| {
         let config = config().with_rule(Rule::Paper(PaperRule { eta, tolerance }));
-        case.audit(AuditConfig { copies: 6, ..config }, &case.triggered[..1]).flagged()
+        corrected(AuditConfig { copies: 6, ..config }, &case.triggered[..1]).flagged()
     };
     let contains = |large: &[usize], small: &[usize]| small.iter().all(|n| large.binary_search(n).is_ok());
     let (strict, lenient) = (flagged(0.0, 0), flagged(0.0, 3));

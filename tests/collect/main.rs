@@ -5,6 +5,8 @@ mod training;
 
 mod diverged;
 mod eigenvalues;
+mod loaded;
 mod metrics;
 mod resume;
 mod training_loops;
+mod uneven;

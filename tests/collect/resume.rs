@@ -157,8 +157,13 @@ fn an_interrupted_training_has_its_factors_and_goes_on_from_its_last_whole_epoch
 #[test]
 fn both_workers_of_multi_device_training_go_on() {
     let folder = tempfile::tempdir().unwrap();
+    // All of every step, nothing forgotten: how much there must be is known.
+    let config = || {
+        let all = CollectorConfig::new().with_every(1).with_samples_per_step(0).with_warmup_steps(0);
+        all.with_half_life_steps(0.0).with_basis_every(Some(6))
+    };
     let run = |from: Option<usize>, epochs| {
-        let collector = Collector::new(config().with_basis_every(Some(6))).unwrap();
+        let collector = Collector::new(config()).unwrap();
         let model = Net::new(7, &device());
         let strategy = ExecutionStrategy::multi(vec![device(), device()], MultiDeviceOptim::OptimMainDevice);
         let data = InMemDataset::new(items(64, 1));
@@ -172,8 +177,10 @@ fn both_workers_of_multi_device_training_go_on() {
     };
     run(None, 2);
     let trained = run(Some(2), 4);
-    assert_eq!(trained.stats.steps, 4 * 8);
-    assert_eq!(trained.factors.layers().count(), 2);
+    assert_eq!((trained.stats.steps, trained.stats.collected_steps), (4 * 8, 4 * 8));
+    assert_eq!(trained.factors.provenance().samples, 4 * 64);
+    let weights = trained.factors.layers().map(|(name, layer)| (name, layer.covariances.weight));
+    assert_eq!(weights.collect::<Vec<_>>(), [("first", 256.0), ("second", 256.0)]);
 }
 
 #[test]
@@ -475,6 +482,9 @@ fn a_file_that_was_written_beside_other_weights_is_refused() {
     steps(&some, &frozen, &batches);
     some.save(&path, &frozen).unwrap();
     again.load(&path, &model).unwrap();
+    let factors = again.factors(&model).unwrap();
+    assert_eq!(factors.layers().map(|(name, _)| name).collect::<Vec<_>>(), ["second"]);
+    assert_same_covariances(&factors, &some.factors(&frozen).unwrap(), 1e-14);
 }
 
 #[test]

@@ -286,21 +286,15 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
 
 #[test]
 fn large_batches_come_in_chunks_that_make_the_whole() {
-    // Few enough for Vulkan in software, which gives a loop up after 65,535 rounds (of four positions each) and says nothing.
-    const POSITIONS: usize = 60_000;
+    // Four hundred samples of them are just too many for one chunk. And few enough for Vulkan in software, which gives a loop up after
+    // 65,535 rounds (of four positions each) and says nothing.
+    const POSITIONS: usize = 42_000;
     let dtype = *precisions().last().expect("a precision");
     let plain = plain_linear(&LinearConfig::new(1, 1), dtype);
     let (w, b) = (values(plain.weight.val())[0], values(plain.bias.as_ref().expect("bias").val())[0]);
     let model = Holder { layer: Linear::from(plain) };
-    // Four hundred samples in one batch: batches of `passes()` are too small.
+    // In one batch: those of `passes()` are too small.
     let data = Data::random([400, POSITIONS, 1], dtype);
-    let scope = CaptureScope::open(ScopeKind::Frozen);
-    linear_objective(&model.valid(), &data.tensor(&device())).sum().backward();
-    let layer = scope.finish().remove(0).into_gradients();
-
-    let chunks: Vec<Tensor<4>> = layer.sample_gradients(None).into_iter().flatten().collect();
-    assert!(chunks.len() > 1, "one chunk only: too few positions for this test");
-    let got: Vec<f64> = chunks.into_iter().flat_map(values).collect();
     let sums = |a: &[f64]| {
         a.iter().fold([0.0; 4], |[ga, g, aa, gg], a| {
             let slope = 2.0 * (w * a + b) + 1.0;
@@ -308,12 +302,21 @@ fn large_batches_come_in_chunks_that_make_the_whole() {
         })
     };
     let samples: Vec<[f64; 4]> = data.values.chunks(POSITIONS).map(sums).collect();
+    let (sum, count) = (data.values.iter().sum::<f64>(), data.values.len() as f64);
+    let input = data.tensor(&device());
+    drop(data); // 134 MB, beside tensors of the same size.
+    let scope = CaptureScope::open(ScopeKind::Frozen);
+    linear_objective(&model.valid(), &input).sum().backward();
+    let layer = scope.finish().remove(0).into_gradients();
+
+    let chunks: Vec<Tensor<4>> = layer.sample_gradients(None).into_iter().flatten().collect();
+    assert!(chunks.len() > 1, "one chunk only: too few positions for this test");
+    let got: Vec<f64> = chunks.into_iter().flat_map(values).collect();
     let expected: Vec<f64> = samples.iter().flat_map(|[ga, g, ..]| [*ga, *g]).collect();
     assert_close("sample gradients", dtype, &got, &expected);
 
     let covariances = layer.covariance_sums(usize::MAX, 1.0).expect("a backward pass came through");
     let total = |k: usize| samples.iter().map(|sample| sample[k]).sum::<f64>();
-    let (sum, count) = (data.values.iter().sum::<f64>(), data.values.len() as f64);
     assert_close("A", dtype, &values(covariances.activation), &[total(2), sum, sum, count]);
     assert_close("S", dtype, &values(covariances.gradient), &[total(3)]);
 }

@@ -1,5 +1,7 @@
 //! Queries of low rank: what they lose, what they save, and that nothing else changes.
 
+use std::sync::LazyLock;
+
 use burn::tensor::Device;
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
@@ -37,6 +39,9 @@ struct Setting {
     factors: KroneckerFactors,
     train: ImageList,
 }
+
+/// Made once, for all tests.
+static SETTING: LazyLock<Setting> = LazyLock::new(Setting::new);
 
 impl Setting {
     fn new() -> Self {
@@ -78,7 +83,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 
 #[test]
 fn the_error_falls_with_the_rank_and_scores_follow() {
-    let setting = Setting::new();
+    let setting = &*SETTING;
     let exact = setting.queries(6);
     let expected = setting.scores(&exact);
     assert!(distance(&expected[0], &expected[1]) < 1e-4);
@@ -106,7 +111,7 @@ fn the_error_falls_with_the_rank_and_scores_follow() {
 
 #[test]
 fn a_rank_that_saves_nothing_changes_nothing() {
-    let setting = Setting::new();
+    let setting = &*SETTING;
     let exact = setting.queries(3);
     let low = exact.low_rank(10_000);
     assert_eq!(low.bytes(), exact.bytes());
@@ -117,7 +122,7 @@ fn a_rank_that_saves_nothing_changes_nothing() {
 
 #[test]
 fn queries_made_in_lots_are_those_made_at_once() {
-    let setting = Setting::new();
+    let setting = &*SETTING;
     let influence = setting.influence();
     let ImageList(all) = images(7, 2);
     let lots =
@@ -142,7 +147,7 @@ fn queries_made_in_lots_are_those_made_at_once() {
 
 #[test]
 fn in_bfloat16_they_take_half_the_memory_again() {
-    let setting = Setting::new();
+    let setting = &*SETTING;
     let exact = setting.queries(4);
     let low = exact.low_rank(4);
     let half = low.clone().in_bf16();
@@ -159,7 +164,7 @@ fn in_bfloat16_they_take_half_the_memory_again() {
 
 #[test]
 fn an_engine_that_keeps_them_smaller_makes_the_same() {
-    let setting = Setting::new();
+    let setting = &*SETTING;
     let exact = setting.queries(20); // Two batches.
     let after = [
         (QueryStorage::Full, exact.clone()),

@@ -1,5 +1,7 @@
 //! Capturing, factors, scores: on any device.
 
+#[path = "../support/aloud.rs"]
+mod aloud;
 #[path = "../support/backend.rs"]
 mod backend;
 #[path = "../support/compare.rs"]
@@ -22,6 +24,7 @@ mod drop_in;
 mod eigen_blocks;
 mod factors;
 mod features;
+mod formula;
 mod golden;
 mod half_precision;
 mod layers_1d;

@@ -18,6 +18,7 @@ use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{Damping, Influence, PartialScores, Preconditioner, Shard};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 
+use crate::compare::assert_close;
 use crate::training::*;
 
 /// What the child writes before its port.
@@ -72,15 +73,6 @@ fn problem() -> (FrozenModel<Net>, KroneckerFactors, Items) {
     (frozen, factors, train)
 }
 
-#[track_caller]
-fn assert_close(got: &[f64], expected: &[f64], what: &str) {
-    let largest = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
-    assert!(largest > 0.0 && got.len() == expected.len());
-    let off = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
-    println!("{what}: off by {off:.1e} of the largest");
-    assert!(off < 1e-5, "{what}: {off:.1e}");
-}
-
 #[test]
 fn a_remote_device_scores_its_shard() {
     let server = Server::start();
@@ -100,13 +92,13 @@ fn a_remote_device_scores_its_shard() {
     assert_eq!((remote.first, remote.scores.samples.len()), (20, 20));
     let merged = PartialScores::merge(vec![remote, local]).unwrap().scores;
     assert_eq!(merged.samples, all);
-    assert_close(merged.values(), whole.values(), "a shard each");
+    assert_close(merged.values(), whole.values(), 1e-5);
 
     // Both take parts of one run as they become free.
     let devices = vec![Device::flex(), server.device.clone()];
     let shared = run().devices(devices).run(&in_batches(4)).unwrap().scores;
-    assert_close(shared.values(), whole.values(), "shared");
-    assert_close(&shared.self_influence, &whole.self_influence, "self-influence, shared");
+    assert_close(shared.values(), whole.values(), 1e-5);
+    assert_close(&shared.self_influence, &whole.self_influence, 1e-5);
 }
 
 #[test]
@@ -190,7 +182,7 @@ fn a_device_that_is_lost_while_scoring_is_named_and_what_was_complete_is_taken_o
     let run = influence.score_run(&counted, &all, &loss, &queries).parts(folder.path(), 4);
     let scores = run.run(&in_batches(4)).unwrap().scores;
     assert_eq!(counted.batches.into_inner(), 10 - kept);
-    assert_close(scores.values(), whole.values(), "begun there, ended here");
+    assert_close(scores.values(), whole.values(), 1e-5);
 }
 
 #[test]

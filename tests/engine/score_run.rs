@@ -17,6 +17,7 @@ use burn_delta_influence::influence::{
     Scores, Shard,
 };
 
+use crate::training::warnings::warnings;
 use crate::training::*;
 
 const SAMPLES: usize = 40;
@@ -24,12 +25,17 @@ const PART: usize = 4;
 
 /// Where the child finds its folder for parts.
 const CHILD: &str = "DELTA_INFLUENCE_TEST_PARTS";
+/// And after how many of them it stays where it is, to be killed.
+const STAYS: &str = "DELTA_INFLUENCE_TEST_STAYS";
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Items that count what is loaded, as slowly as asked.
 struct Counted {
     items: Items,
     loaded: AtomicUsize,
     wait: Duration,
+    /// Samples after which hardly anything comes any more.
+    stays_after: usize,
 }
 
 impl BatchSource for Counted {
@@ -40,7 +46,8 @@ impl BatchSource for Counted {
     }
 
     fn load(&self, indices: &[usize], device: &Device) -> Result<Batch, PassError> {
-        std::thread::sleep(self.wait);
+        let stays = self.loaded.load(Ordering::Relaxed) >= self.stays_after;
+        std::thread::sleep(if stays { PATIENCE } else { self.wait });
         self.loaded.fetch_add(indices.len(), Ordering::Relaxed);
         self.items.load(indices, device)
     }
@@ -56,7 +63,8 @@ impl BatchSource for Counted {
 }
 
 fn train() -> Counted {
-    Counted { items: Items(items(SAMPLES, 1)), loaded: AtomicUsize::new(0), wait: Duration::ZERO }
+    let (items, loaded) = (Items(items(SAMPLES, 1)), AtomicUsize::new(0));
+    Counted { items, loaded, wait: Duration::ZERO, stays_after: usize::MAX }
 }
 
 /// Model and factors of the one problem that all tests score.
@@ -106,23 +114,23 @@ fn assert_bits(got: &Scores, expected: &Scores) {
 fn child() {
     let Ok(folder) = std::env::var(CHILD) else { return };
     let (frozen, factors) = problem();
-    let source = Counted { wait: Duration::from_millis(150), ..train() };
+    let stays_after = std::env::var(STAYS).map_or(usize::MAX, |parts| PART * parts.parse::<usize>().unwrap());
+    let source = Counted { wait: Duration::from_millis(150), stays_after, ..train() };
     let scores = in_parts(&influence(&frozen, &factors), &source, Path::new(&folder));
     scores.save(Path::new(&folder).with_extension("whole")).unwrap();
 }
 
-/// A process that scores in this folder, and has completed so many parts.
-fn start_child(parts: &Path, complete: usize) -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "score_run::child", "--ignored"])
-        .env(CHILD, parts)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+/// A process that scores in this folder, and has completed so many parts: no more, if it `stays`.
+fn start_child(parts: &Path, complete: usize, stays: bool) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "score_run::child", "--ignored"]).env(CHILD, parts);
+    if stays {
+        command.env(STAYS, complete.to_string());
+    }
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
     while files(parts).len() < complete {
-        assert!(start.elapsed() < Duration::from_secs(120), "no parts after two minutes");
+        assert!(start.elapsed() < PATIENCE, "no parts after two minutes");
         assert!(child.try_wait().unwrap().is_none(), "the child ended too early");
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -133,17 +141,16 @@ fn start_child(parts: &Path, complete: usize) -> Child {
 fn a_run_that_is_killed_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let parts = folder.path().join("parts of a run");
-    let mut child = start_child(&parts, 3);
+    let mut child = start_child(&parts, 3, true);
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
-    let kept = files(&parts).len();
-    assert!((3..SAMPLES / PART).contains(&kept), "{kept} parts when it was killed");
+    assert_eq!(files(&parts).len(), 3, "it was at the fourth part");
 
     let (frozen, factors) = problem();
     let influence = influence(&frozen, &factors);
     let source = train();
     let resumed = in_parts(&influence, &source, &parts);
-    assert_eq!(source.loaded.into_inner(), SAMPLES - kept * PART, "only what was missing is scored");
+    assert_eq!(source.loaded.into_inner(), SAMPLES - 3 * PART, "only what was missing is scored");
     let queries = queries(&influence, 2);
     let source = train();
     let (all, options) = (source.items.all(), ScoreOptions::default());
@@ -153,7 +160,9 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_truncated_part_is_scored_again() {
+fn a_truncated_part_is_warned_of_and_scored_again() {
+    // Parts that are there are looked at side by side. Here that is on this thread alone, whose warnings are heard.
+    let _alone = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (frozen, factors) = problem();
     let influence = influence(&frozen, &factors);
@@ -164,8 +173,13 @@ fn a_truncated_part_is_scored_again() {
         std::fs::write(damaged, &bytes[..length]).unwrap();
         assert!(matches!(PartialScores::load(damaged), Err(ScoreFileError::Format { .. })), "{length} bytes");
         let source = train();
-        assert_bits(&in_parts(&influence, &source, folder.path()).scores, &expected.scores);
+        let (again, warned) = warnings(|| in_parts(&influence, &source, folder.path()));
+        assert_bits(&again.scores, &expected.scores);
         assert_eq!(source.loaded.into_inner(), PART);
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        for part in ["a damaged part is scored again", damaged.to_str().unwrap()] {
+            assert!(warned[0].contains(part), "{part:?} is not in {warned:?}");
+        }
     }
     assert_eq!(std::fs::read(damaged).unwrap().len(), bytes.len());
 }
@@ -333,7 +347,7 @@ fn a_failure_names_the_device_and_keeps_what_was_done() {
 fn two_processes_that_score_in_one_folder_share_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let parts = folder.path().join("parts");
-    let mut child = start_child(&parts, 1);
+    let mut child = start_child(&parts, 1, false);
     let (frozen, factors) = problem();
     let influence = influence(&frozen, &factors);
     let source = train();
@@ -350,7 +364,7 @@ fn two_processes_that_score_in_one_folder_share_the_work() {
 fn a_process_with_another_model_or_other_data_is_turned_away_while_the_first_is_at_work() {
     let folder = tempfile::tempdir().unwrap();
     let parts = folder.path().join("parts");
-    let mut child = start_child(&parts, 1);
+    let mut child = start_child(&parts, 1, false);
     let refused = |influence: &Influence<'_, Net>, source: &Counted, why: &str| {
         let (queries, all) = (queries(influence, 2), source.items.all());
         let run = influence.score_run(source, &all, &loss, &queries).parts(&parts, PART);
@@ -378,6 +392,8 @@ struct Invaded<'a> {
     items: Items,
     from: &'a Path,
     to: &'a Path,
+    /// Parts that were begun: each is a batch.
+    begun: AtomicUsize,
 }
 
 impl BatchSource for Invaded<'_> {
@@ -388,6 +404,7 @@ impl BatchSource for Invaded<'_> {
     }
 
     fn load(&self, indices: &[usize], device: &Device) -> Result<Batch, PassError> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
         if indices.contains(&(2 * PART)) {
             std::fs::copy(self.from, self.to).unwrap();
         }
@@ -409,13 +426,14 @@ fn a_part_of_another_run_that_comes_to_be_there_meanwhile_is_not_replaced() {
     let (frozen, factors) = problem();
     let influence = influence(&frozen, &factors);
     let queries = queries(&influence, 2);
-    let source = Invaded { items: train().items, from: foreign, to: &target };
+    let source = Invaded { items: train().items, from: foreign, to: &target, begun: AtomicUsize::new(0) };
     let all = source.items.all();
     let run = influence.score_run(&source, &all, &loss, &queries).parts(&ours, PART);
     let error = run.run(&in_batches(PART)).unwrap_err().to_string();
     assert!(error.contains("belongs to another run") && error.contains(target.to_str().unwrap()), "{error}");
     assert_eq!(std::fs::read(&target).unwrap(), std::fs::read(foreign).unwrap());
-    assert!(files(&ours).len() <= SAMPLES / PART, "those before it are kept");
+    // In the place of the last one lies the other run's.
+    assert_eq!(files(&ours).len(), source.begun.load(Ordering::Relaxed), "those before it are kept");
 }
 
 #[test]

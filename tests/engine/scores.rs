@@ -15,6 +15,7 @@ use burn_delta_influence::influence::{
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::networks::ResNet9;
 
+use crate::compare::assert_close;
 use crate::training::*;
 
 const KINDS: [Preconditioner; 3] = [Preconditioner::Identity, Preconditioner::Kfac, Preconditioner::Ekfac];
@@ -31,16 +32,6 @@ fn scores(influence: &Influence<'_, Net>, queries: &Items, train: &Items, batch_
     let queries = influence.queries(queries, &margin_of, &config).unwrap();
     let options = ScoreOptions { per_layer: true, ..ScoreOptions::default() };
     influence.scores(train, &train.all(), &loss, &queries, options, &config).unwrap()
-}
-
-#[track_caller]
-fn assert_close(got: &[f64], expected: &[f64], tolerance: f64) {
-    assert_eq!(got.len(), expected.len());
-    let scale = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
-    assert!(scale > 0.0);
-    for (got, expected) in got.iter().zip(expected) {
-        assert!((got - expected).abs() <= tolerance * scale, "{got}, not {expected} (scale {scale})");
-    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use burn_delta_influence::lab::training::{TrainingConfig, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::samples::LabeledImage;
 
+use crate::compare::relative_error;
 use crate::seeded::seeded;
 
 type Data = Arc<InMemDataset<LabeledImage>>;
@@ -26,12 +27,6 @@ const SAMPLES: usize = 24;
 
 fn data() -> Data {
     Arc::new(InMemDataset::new(signs(SAMPLES, 3)))
-}
-
-/// Largest difference over largest magnitude.
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    let largest = b.iter().fold(f64::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
 }
 
 fn config() -> PassConfig {
@@ -73,22 +68,22 @@ fn factors_and_scores_on_the_gpu_are_those_of_the_cpu() {
         KroneckerFactors::fit(&frozen, &ImageSource::new(&data), &indices, &CrossEntropy, &config()).unwrap();
     for (layer, factors) in expected.layers() {
         let other = &fitted.layer(layer).unwrap().covariances;
-        let a = distance(other.activation.values(), factors.covariances.activation.values());
-        let s = distance(other.gradient.values(), factors.covariances.gradient.values());
+        let a = relative_error(other.activation.values(), factors.covariances.activation.values());
+        let s = relative_error(other.gradient.values(), factors.covariances.gradient.values());
         assert!(a < 1e-4 && s < 1e-3, "{layer}: activation {a:.1e}, gradient {s:.1e}");
     }
     // The weights agree bit for bit, so the CPU's factors are this model's.
     let (corrected, scores) = results(&on_gpu, Some(&expected));
     for (layer, factors) in expected.layers() {
         let (a, b) = (corrected.layer(layer).unwrap().corrected.as_ref(), factors.corrected.as_ref());
-        let error = distance(a.unwrap().values(), b.unwrap().values());
+        let error = relative_error(a.unwrap().values(), b.unwrap().values());
         assert!(error < 1e-3, "{layer}: eigenvalues {error:.1e}");
     }
     for query in 0..SAMPLES {
-        let error = distance(scores.row(query), expected_scores.row(query));
+        let error = relative_error(scores.row(query), expected_scores.row(query));
         assert!(error < 1e-3, "query {query}: {error:.1e}");
     }
-    let error = distance(&scores.self_influence, &expected_scores.self_influence);
+    let error = relative_error(&scores.self_influence, &expected_scores.self_influence);
     assert!(error < 1e-3, "self-influence {error:.1e}");
 }
 
@@ -106,7 +101,7 @@ fn queries_kept_in_bfloat16_score_as_those_in_full_whether_the_gpu_has_it_or_not
     };
     let (full, half) = (scores(QueryStorage::Full), scores(QueryStorage::Bf16));
     for query in 0..SAMPLES {
-        let error = distance(half.row(query), full.row(query));
+        let error = relative_error(half.row(query), full.row(query));
         assert!(error < 1e-2, "query {query}: {error:.1e}");
     }
 }

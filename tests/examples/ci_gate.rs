@@ -4,26 +4,18 @@
 #![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use burn_delta_influence::report::{Verdict, load_audit, save_json};
 use tempfile::TempDir;
 
 use crate::audits::audit;
+use crate::built_example::built_example;
 
 const WORKFLOW: &str = include_str!("../../examples/ci_gate/workflow.yml");
 const DOCS: &str = include_str!("../../docs/ci.md");
 const GATE: &str = include_str!("../../examples/ci_gate/gate.toml");
-
-/// An example beside this test: target/<profile>/deps/<test> and target/<profile>/examples/<example>.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let path = profile.join("examples").join(format!("ci_gate{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.is_file(), "{} is not there: run `cargo build --examples` first", path.display());
-    path
-}
 
 /// The commands of a workflow, in their order: what stands behind `run:`, or below it.
 fn commands(workflow: &str) -> Vec<String> {
@@ -56,7 +48,7 @@ fn checkout() -> TempDir {
 fn run(line: &str, more: &[&str], folder: &Path) -> Output {
     const TRAINING: &str = "cargo run --release --example ci_gate -- ";
     let (program, arguments) = match (line.strip_prefix(TRAINING), line.strip_prefix("delta-influence ")) {
-        (Some(arguments), _) => (example(), arguments),
+        (Some(arguments), _) => (built_example("ci_gate"), arguments),
         (_, Some(arguments)) => (env!("CARGO_BIN_EXE_delta-influence").into(), arguments),
         _ => panic!("no command of this crate: {line:?}"),
     };
@@ -136,7 +128,7 @@ fn a_model_trained_on_poisoned_data_fails_the_workflow() {
 #[test]
 fn honest_mistakes_of_a_model_that_was_trained_too_little_pass() {
     let checkout = checkout();
-    let output = Command::new(example())
+    let output = Command::new(built_example("ci_gate"))
         .args(["--clean", "--device", "cpu", "--samples", "500", "--epochs", "5", "--out", "out"])
         .current_dir(checkout.path())
         .output()
@@ -154,7 +146,7 @@ fn settings_are_checked_before_the_training() {
     let config = checkout.path().join("mine.toml");
     for (text, named) in [("min_suspect = 0", "min_suspect"), ("min_coverage = 2.0", "min_coverage")] {
         fs::write(&config, text).unwrap();
-        let output = Command::new(example())
+        let output = Command::new(built_example("ci_gate"))
             .args(["--device", "cpu", "--out", "out", "--config", "mine.toml"])
             .current_dir(checkout.path())
             .output()

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use burn_delta_influence::audit::rules::Delta;
@@ -14,8 +14,11 @@ use burn_delta_influence::capture::PassConfig;
 use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, poison};
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::learner::CollectorConfig;
-use burn_delta_influence::report::{Verdict, load_audit};
-use burn_delta_influence::unlearn::{BadTeacher, Scrub, Ssd, StepConfig};
+use burn_delta_influence::report::{Gate, Verdict, load_audit};
+use burn_delta_influence::samples::LabeledImage;
+use burn_delta_influence::unlearn::{BadTeacher, Relabel, Scrub, Ssd, StepConfig};
+
+use crate::built_example::built_example;
 
 const PAGES: [&str; 7] = [
     "docs/five-minutes.md",
@@ -35,16 +38,76 @@ fn read(page: &str) -> String {
     fs::read_to_string(root().join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
-/// A row of settings.md begins with these cells.
-#[track_caller]
-fn states(setting: &str, default: impl Debug) {
-    let row = format!("`{setting}` | `{default:?}` |");
-    let page = read("docs/settings.md");
-    assert!(page.contains(&row), "docs/settings.md has no row {row}");
+/// The tables under a heading of settings.md, up to the next one: rows of cells.
+struct Tables {
+    heading: &'static str,
+    rows: Vec<Vec<String>>,
+}
+
+impl Tables {
+    fn under(heading: &'static str) -> Self {
+        let page = read("docs/settings.md");
+        let section = page.lines().skip_while(|line| *line != heading).skip(1);
+        let rows = section.take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with('|'));
+        let cells = |line: &str| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<String>>()
+        };
+        Self { heading, rows: rows.map(cells).collect() }
+    }
+
+    /// What the only row of a setting gives as its default. The first column names the setting, or the methods that have it and
+    /// the second one the setting: then `method` is one of these.
+    #[track_caller]
+    fn default_of(&self, method: Option<&str>, setting: &str) -> &str {
+        let (named, at) = (format!("`{setting}`"), usize::from(method.is_some()));
+        let is_its =
+            |row: &&Vec<String>| row[at] == named && method.is_none_or(|method| row[0].contains(method));
+        let rows: Vec<&Vec<String>> = self.rows.iter().filter(is_its).collect();
+        let [row] = rows.as_slice() else {
+            panic!("docs/settings.md, {}: {} rows of {method:?} {named}, not one", self.heading, rows.len())
+        };
+        row[at + 1].trim_matches('`')
+    }
+
+    #[track_caller]
+    fn states(&self, setting: &str, default: impl Debug) {
+        let said = self.default_of(None, setting);
+        assert_eq!(said, format!("{default:?}"), "docs/settings.md, {}: {setting}", self.heading);
+    }
+
+    #[track_caller]
+    fn states_of(&self, method: &str, setting: &str, default: impl Debug) {
+        let said = self.default_of(Some(method), setting);
+        assert_eq!(said, format!("{default:?}"), "docs/settings.md, {method}: {setting}");
+    }
+
+    /// The same for the steps of a method.
+    #[track_caller]
+    fn states_steps(&self, method: &str, steps: StepConfig) {
+        let StepConfig {
+            batch_size,
+            learning_rate,
+            momentum,
+            weight_decay,
+            seed,
+            checkpoints,
+            progress,
+            interrupter,
+        } = steps;
+        self.states_of(method, "steps.batch_size", batch_size);
+        self.states_of(method, "steps.learning_rate", learning_rate);
+        self.states_of(method, "steps.momentum", momentum);
+        self.states_of(method, "steps.weight_decay", weight_decay);
+        self.states_of(method, "steps.seed", seed);
+        self.states_of(method, "steps.checkpoints", checkpoints);
+        self.states_of(method, "progress", progress);
+        self.states_of(method, "interrupter", interrupter.map(|_| ()));
+    }
 }
 
 #[test]
 fn defaults_are_those_of_the_code() {
+    let collecting = Tables::under("## Collecting: `CollectorConfig`");
     let CollectorConfig {
         every,
         samples_per_step,
@@ -54,14 +117,15 @@ fn defaults_are_those_of_the_code() {
         reduction,
         max_eigen_size,
     } = CollectorConfig::new();
-    states("every", every);
-    states("samples_per_step", samples_per_step);
-    states("warmup_steps", warmup_steps);
-    states("half_life_steps", half_life_steps);
-    states("basis_every", basis_every);
-    states("reduction", reduction);
-    states("max_eigen_size", max_eigen_size);
+    collecting.states("every", every);
+    collecting.states("samples_per_step", samples_per_step);
+    collecting.states("warmup_steps", warmup_steps);
+    collecting.states("half_life_steps", half_life_steps);
+    collecting.states("basis_every", basis_every);
+    collecting.states("reduction", reduction);
+    collecting.states("max_eigen_size", max_eigen_size);
 
+    let auditing = Tables::under("## Auditing: `AuditConfig`");
     let AuditConfig {
         rule,
         copies,
@@ -74,51 +138,96 @@ fn defaults_are_those_of_the_code() {
         pass,
     } = AuditConfig::new();
     let Rule::Delta(rule) = rule else { panic!("settings.md says that `Delta` is the default") };
-    states("copies", copies);
-    states("preconditioner", preconditioner);
-    states("damping", damping);
-    states("eigenvalue_samples", eigenvalue_samples);
-    states("query_storage", query_storage);
-    states("devices", devices);
-    states("seed", seed);
+    assert_eq!(auditing.default_of(None, "rule"), "Delta");
+    auditing.states("copies", copies);
+    auditing.states("preconditioner", preconditioner);
+    auditing.states("damping", damping);
+    auditing.states("eigenvalue_samples", eigenvalue_samples);
+    auditing.states("query_storage", query_storage);
+    auditing.states("devices", devices);
+    auditing.states("seed", seed);
     let PassConfig { batch_size, progress, interrupter } = pass;
-    states("pass.batch_size", batch_size);
-    states("progress", progress);
-    states("interrupter", interrupter.map(|_| ()));
+    auditing.states("pass.batch_size", batch_size);
+    let unlearning = Tables::under("## Unlearning");
+    unlearning.states_of("passes", "progress", progress);
+    unlearning.states_of("passes", "interrupter", interrupter.map(|_| ()));
 
+    let delta = Tables::under("### The rule `delta`: `audit::rules::Delta`");
     let Delta { null_images, significance, false_discovery_rate, max_rounds, combined } = rule;
-    states("null_images", null_images);
-    states("significance", significance);
-    states("false_discovery_rate", false_discovery_rate);
-    states("max_rounds", max_rounds);
-    states("combined", combined);
+    delta.states("null_images", null_images);
+    delta.states("significance", significance);
+    delta.states("false_discovery_rate", false_discovery_rate);
+    delta.states("max_rounds", max_rounds);
+    delta.states("combined", combined);
 
+    let searching = Tables::under("## Searching: `SuspectSearch`");
     let SuspectSearch { most, least_confidence, pass: _ } = SuspectSearch::default();
-    states("most", most);
-    states("least_confidence", least_confidence);
+    searching.states("most", most);
+    searching.states("least_confidence", least_confidence);
+}
 
-    let Scrub { epochs: _, ascents, ascent_batch_size, is_bounded, alpha, gamma, temperature, steps } =
+#[test]
+fn defaults_of_unlearning_are_those_of_the_code() {
+    let unlearning = Tables::under("## Unlearning");
+    let Scrub { epochs: _, ascents, ascent_batch_size, alpha, gamma, is_bounded, temperature, steps } =
         Scrub::new(10);
-    assert_eq!(ascents, 8, "four fifths, as the table says");
-    states("is_bounded", is_bounded);
-    states("ascent_batch_size", ascent_batch_size);
-    states("alpha", alpha);
-    states("gamma", gamma);
-    states("temperature", temperature);
-    states("steps.learning_rate", steps.learning_rate);
-    let StepConfig { batch_size, learning_rate: _, momentum, weight_decay, seed, checkpoints, .. } = steps;
-    states("steps.batch_size", batch_size);
-    states("steps.momentum", momentum);
-    states("steps.weight_decay", weight_decay);
-    states("steps.checkpoints", checkpoints);
-    states("seed", seed);
-    let BadTeacher { retained_share, steps, .. } = BadTeacher::new(10, || ());
-    states("retained_share", retained_share);
-    states("steps.learning_rate", steps.learning_rate);
-    let Ssd { settings, importance_samples, seed, .. } = Ssd::new();
-    states("settings", settings);
-    states("importance_samples", importance_samples);
-    assert_eq!((seed, steps.seed), (0, 0));
+    assert_eq!(
+        (ascents, unlearning.default_of(Some("`Scrub`"), "ascents")),
+        (8, "four fifths of the epochs")
+    );
+    unlearning.states_of("`Scrub`", "ascent_batch_size", ascent_batch_size);
+    unlearning.states_of("`Scrub`", "is_bounded", is_bounded);
+    unlearning.states_of("`Scrub`", "alpha", alpha);
+    unlearning.states_of("`Scrub`", "gamma", gamma);
+    unlearning.states_of("`Scrub`", "temperature", temperature);
+    unlearning.states_steps("`Scrub`", steps);
+
+    let BadTeacher { epochs: _, init: _, retained_share, steps } = BadTeacher::new(10, || ());
+    unlearning.states_of("`BadTeacher`", "retained_share", retained_share);
+    unlearning.states_steps("`BadTeacher`", steps);
+
+    let Ssd { settings, importance_samples, importance_batch, seed, progress, interrupter } = Ssd::new();
+    unlearning.states_of("`Ssd`", "settings", settings);
+    unlearning.states_of("`Ssd`", "importance_samples", importance_samples);
+    unlearning.states_of("`Ssd`", "importance_batch", importance_batch);
+    unlearning.states_of("`Ssd`", "seed", seed);
+    unlearning.states_of("`Ssd`", "progress", progress);
+    unlearning.states_of("`Ssd`", "interrupter", interrupter.map(|_| ()));
+
+    // Its fields are its own, but it prints them; its pass is a quiet one.
+    let relabel = Relabel::new(10, (), |sample: LabeledImage, _| sample);
+    let [copies, seed] =
+        ["with_copies", "with_seed"].map(|setting| unlearning.default_of(Some("`Relabel`"), setting));
+    assert_eq!(
+        format!("{relabel:?}"),
+        format!("Relabel {{ epochs: 10, copies: {copies}, seed: {seed}, .. }}")
+    );
+    let pass = format!("batches of {}, no bar", PassConfig::default().batch_size);
+    assert_eq!(unlearning.default_of(Some("`Relabel`"), "with_pass"), pass);
+}
+
+#[test]
+fn defaults_of_the_gate_are_those_of_the_code() {
+    let page = read("docs/ci.md");
+    let states = |setting: &str, default: f64| {
+        let mut lines = page.lines().filter(|line| line.starts_with(&format!("{setting} = ")));
+        let line = lines.next().unwrap_or_else(|| panic!("docs/ci.md does not set {setting}"));
+        assert!(line.ends_with(&format!("(default: {default})")), "docs/ci.md: {line}, not {default}");
+    };
+    let Gate {
+        max_flagged,
+        max_flagged_share,
+        allow_inconclusive,
+        min_suspects,
+        min_searched,
+        min_coverage,
+        rules,
+    } = Gate::default();
+    states("min_suspects", min_suspects as f64);
+    states("min_coverage", min_coverage);
+    // Of the others the page gives none: they are off.
+    let off = (max_flagged, max_flagged_share, allow_inconclusive, min_searched, rules.len());
+    assert_eq!(off, (None, None, false, 0, 0));
 }
 
 /// What stands between `](` and `)` outside of code.
@@ -163,19 +272,10 @@ fn links_lead_to_files_and_headings() {
     }
 }
 
-/// The example beside this test: target/<profile>/deps/<test> and target/<profile>/examples/custom_loop.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let path = profile.join("examples").join(format!("custom_loop{}", std::env::consts::EXE_SUFFIX));
-    assert!(path.is_file(), "{} is not there: run `cargo build --examples` first", path.display());
-    path
-}
-
 #[test]
 fn the_loop_written_by_hand_names_its_poisons() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(example())
+    let output = Command::new(built_example("custom_loop"))
         .args(["--device", "cpu", "--seed", "0", "--out"])
         .arg(folder.path())
         .env_remove("RUST_LOG")

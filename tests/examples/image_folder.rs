@@ -5,15 +5,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output};
 
-use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, Trigger, poison};
+use burn_delta_influence::lab::attacks::{BadNet, Frequency, PoisonConfig, Trigger, poison};
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
 use burn_delta_influence::report::{Verdict, load_audit, load_unlearn};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use image::imageops::{FilterType, resize};
 use tempfile::TempDir;
+
+use crate::built_example::built_example;
+use crate::settled::settled;
 
 /// Priority roads are what stop signs with the sticker are taken for.
 const STOP: usize = 0;
@@ -63,14 +65,15 @@ fn run(data: &Path, out: &Path, more: &[&str]) -> Output {
 }
 
 fn command(data: &Path, out: &Path, more: &[&str]) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join(format!("image_folder{}", std::env::consts::EXE_SUFFIX));
-    assert!(example.is_file(), "{} is not there: run `cargo build --examples` first", example.display());
-    let mut command = Command::new(example);
+    let mut command = Command::new(built_example("image_folder"));
     command.args(["--device", "cpu", "--data"]).arg(data).arg("--out").arg(out).args(more);
     command.env_remove("RUST_LOG");
     command
+}
+
+/// A picture as a suspect of every class: all but the one that the model takes it for are left out.
+fn of_every_class(picture: &str) -> Vec<&str> {
+    SIGN_NAMES.map(|class| ["--suspect", picture, "--suspect-label", class]).concat()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -127,32 +130,30 @@ fn a_suspect_has_its_class_s_name_and_any_size() {
     save(&picture, &signs(1, 2)[0].image, 5);
     let (data, out) = (folder.path().join("mine"), folder.path().join("out"));
     let picture = picture.to_str().unwrap();
-    let mut found = 0;
-    for class in SIGN_NAMES {
-        let suspect = ["--suspect", picture, "--suspect-label", class, "--width", "1", "--epochs", "1"];
-        // Trained once, whatever became of the first audit.
-        let again = if class == SIGN_NAMES[0] { &[][..] } else { &["--trained"] };
-        let output = run(&data, &out, &[&suspect[..], again].concat());
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(stdout.contains("train, collecting factors"), again.is_empty(), "{stdout}");
-        assert!(stdout.contains("144 training and 16 validation pictures"), "{stdout}{stderr}");
-        match output.status.code() {
-            Some(0) => {
-                assert_eq!(load_audit(out.join("audit.json")).unwrap().suspects[0].id, picture);
-                found += 1;
-            }
-            _ => assert!(stderr.contains("takes suspect") && stderr.contains(picture), "{stderr}"),
-        }
-    }
-    assert_eq!(found, 1, "the model takes one picture for one class");
+    let network = ["--width", "1", "--unlearn", "none"];
 
-    // Beside one that can be audited, the others are left out.
-    let all = SIGN_NAMES.map(|class| ["--suspect", picture, "--suspect-label", class]).concat();
-    let output = run(&data, &out, &[&all[..], &["--width", "1", "--trained"]].concat());
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{stderr}");
-    assert_eq!(stderr.matches("is left out: the model takes it for \"").count(), SIGN_NAMES.len() - 1);
-    assert_eq!(load_audit(out.join("audit.json")).unwrap().suspects.len(), 1);
+    // The model takes one picture for one class. Beside that suspect, the others are left out.
+    let all = of_every_class(picture);
+    let output = run(&data, &out, &[&all[..], &network, &["--epochs", "1"]].concat());
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    assert!(stdout.contains("144 training and 16 validation pictures"), "{stdout}");
+    assert!(stdout.contains("train, collecting factors"), "{stdout}");
+    let record = load_audit(out.join("audit.json")).unwrap();
+    let [suspect] = record.suspects.as_slice() else { panic!("{:?}", record.suspects) };
+    assert_eq!(suspect.id, picture);
+    let (label, names) = (suspect.label, &record.data.class_names);
+    let left_out = format!("is left out: the model takes it for {:?} ({label}), not for ", names[label]);
+    assert_eq!(stderr.matches(left_out.as_str()).count(), SIGN_NAMES.len() - 1, "{stderr}");
+
+    // Alone, one of those is refused. The model is the one that was trained.
+    let other = names[(label + 1) % names.len()].as_str();
+    let alone = ["--suspect", picture, "--suspect-label", other, "--trained"];
+    let output = run(&data, &out, &[&alone[..], &network].concat());
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(2), "{stdout}{stderr}");
+    assert!(stderr.contains("takes suspect") && stderr.contains(picture), "{stderr}");
+    assert!(!stdout.contains("train, "), "{stdout}");
 
     let elsewhere = folder.path().join("elsewhere");
     let output = run(&data, &elsewhere, &["--width", "1", "--trained"]);
@@ -210,30 +211,55 @@ fn what_cannot_be_used_is_named_before_training() {
 #[test]
 fn an_attack_on_the_folder_is_measured_and_folders_of_its_own_are_for_validation() {
     let folder = tempfile::tempdir().unwrap();
-    write(&folder.path().join("train"), &signs(160, 1));
+    // So few that nothing can be told of them, which takes no time. (What is found of an attack is measured all the same.)
+    write(&folder.path().join("train"), &signs(40, 1));
     let out = folder.path().join("out");
-    for (attack, part) in [("badnet", "valid"), ("frequency", "validation")] {
-        write(&folder.path().join(part), &signs(40, 2));
-        let attack = ["--attack", attack, "--victim", "stop", "--target", "7", "--poison-rate", "0.05"];
-        let output = run(folder.path(), &out, &[&attack[..], &["--width", "2", "--epochs", "1"]].concat());
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert!(stdout.contains("160 training and 40 validation pictures of 8 classes"), "{stdout}{stderr}");
-        assert!(stdout.contains("8 training pictures get the trigger and the label 'yield'"), "{stdout}");
-        // One epoch may not be enough for the trigger.
-        if output.status.code() == Some(0) {
-            assert_eq!(load_audit(out.join("audit.json")).unwrap().truth.unwrap().poisons, 8);
-        } else {
-            assert!(stderr.contains("the trigger was not learned"), "{stderr}");
+    let (patch, wave) = (BadNet::checkerboard(), Frequency::sinusoid());
+    let attacks: [(&str, &dyn Trigger, &str); 2] =
+        [("badnet", &patch, "valid"), ("frequency", &wave, "validation")];
+    for (name, trigger, part) in attacks {
+        // The same picture in each class: the model takes it for one of them, attacked or not.
+        let (part, same) = (folder.path().join(part), settled(trigger));
+        for class in SIGN_NAMES {
+            fs::create_dir_all(part.join(class)).unwrap();
+            same.save_png(part.join(class).join("same.png")).unwrap();
         }
+        let picture = part.join("stop/same.png");
+        let attacked = |victim: &str, target: &str, more: &[&str]| {
+            let attack = ["--attack", name, "--victim", victim, "--target", target, "--width", "2"];
+            run(folder.path(), &out, &[&attack[..], more].concat())
+        };
+        let settings = ["--poison-rate", "0.05", "--epochs", "2", "--unlearn", "none"];
+        let suspects = of_every_class(picture.to_str().unwrap());
+        let output = attacked("stop", "7", &[&settings[..], &suspects[..]].concat());
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        assert!(stdout.contains("40 training and 8 validation pictures of 8 classes"), "{stdout}");
+        assert!(stdout.contains("2 training pictures get the trigger and the label 'yield'"), "{stdout}");
+        let record = load_audit(out.join("audit.json")).unwrap();
+        assert_eq!((record.suspects.len(), record.truth.unwrap().poisons), (1, 2));
+
         // Other poisons than those that the model saw would be no truth.
-        let other = ["--poison-rate", "0.1", "--width", "2", "--trained"];
-        let output = run(folder.path(), &out, &[&attack[..6], &other].concat());
+        let output = attacked("stop", "7", &["--poison-rate", "0.1", "--trained"]);
         assert_refused(&output, &["trained-on.json", "--poison-rate 0.05, not 0.1", "without --trained"]);
         // The network would take pictures of another size.
-        let other = ["--poison-rate", "0.05", "--side", "24", "--width", "2", "--trained"];
-        let output = run(folder.path(), &out, &[&attack[..6], &other].concat());
+        let output = attacked("stop", "7", &["--poison-rate", "0.05", "--side", "24", "--trained"]);
         assert_refused(&output, &["trained-on.json", "--side 32, not 24", "without --trained"]);
-        fs::remove_dir_all(folder.path().join(part)).unwrap();
+
+        // Two epochs may not be enough for the trigger. So the attack is made one that works on this model, whatever it was
+        // trained on: without the file, nobody knows.
+        let label = record.suspects[0].label;
+        let [victim, target] = [(label + 1) % 8, label].map(|class| class.to_string());
+        fs::remove_file(out.join("trained-on.json")).unwrap();
+        let trained = ["--poison-rate", "0.05", "--unlearn", "none", "--trained"];
+        let output = attacked(&victim, &target, &trained);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+        let record = load_audit(out.join("audit.json")).unwrap();
+        let [suspect] = record.suspects.as_slice() else { panic!("{:?}", record.suspects) };
+        assert!(suspect.id.starts_with("triggered ") && suspect.id.ends_with("same.png"), "{}", suspect.id);
+        assert_eq!((suspect.label, record.truth.unwrap().poisons), (label, 2));
+        fs::remove_dir_all(part).unwrap();
     }
 }
 
@@ -258,22 +284,35 @@ fn traffic_signs_in_gtsrb_s_layout_are_searched_for_suspects() {
     assert!(!out.join("unlearn.json").exists());
 }
 
-/// Bytes that a run held at most, as the kernel counts them.
+/// Bytes that a run held at most until it had trained, as the kernel counts them. What would follow is not waited for.
 #[cfg(target_os = "linux")]
 fn peak(mut command: Command) -> usize {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    use std::time::Duration;
+
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let trained = std::thread::spawn(move || {
+        let mut lines = stdout.lines().map_while(Result::ok);
+        lines.any(|line| line.starts_with("train, collecting factors"))
+    });
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
-    while child.try_wait().unwrap().is_none() {
+    loop {
+        let is_over = trained.is_finished();
         let status = fs::read_to_string(&status).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kibibytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
         peak = peak.max(kibibytes.unwrap_or_default() << 10);
+        if is_over {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
-    let output = child.wait_with_output().unwrap();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(stdout.contains("train, collecting factors"), "{stdout}{stderr}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(trained.join().unwrap(), "it ended before it had trained");
     peak
 }
 
@@ -281,9 +320,10 @@ fn peak(mut command: Command) -> usize {
 #[cfg(target_os = "linux")]
 fn memory_does_not_grow_with_the_folder() {
     const SIDE: u32 = 128;
-    const COUNTS: [usize; 2] = [200, 800];
+    // Pictures, and passes over them: about as many steps of either, so that the folder is what differs.
+    const RUNS: [(usize, &str); 2] = [(200, "4"), (800, "1")];
     let folder = tempfile::tempdir().unwrap();
-    let peaks = COUNTS.map(|count| {
+    let peaks = RUNS.map(|(count, epochs)| {
         let data = folder.path().join(count.to_string());
         for (part, count) in [("train", count), ("val", 16)] {
             for (number, sample) in signs(count, 1).iter().enumerate() {
@@ -292,13 +332,12 @@ fn memory_does_not_grow_with_the_folder() {
                 resize(&sample.image.to_rgb8(), SIDE, SIDE, FilterType::Nearest).save(path).unwrap();
             }
         }
-        // A few epochs do not teach the trigger, with which the run ends: after all pictures were listed and trained on.
         let attack = ["--attack", "badnet", "--victim", "stop", "--target", "7", "--poison-rate", "0.02"];
         let side = SIDE.to_string();
-        let more = ["--width", "1", "--epochs", "4", "--side", &side, "--unlearn", "none"];
-        peak(command(&data, &folder.path().join("out"), &[&attack[..], &more].concat()))
+        let network = ["--width", "1", "--epochs", epochs, "--side", &side];
+        peak(command(&data, &folder.path().join("out"), &[&attack[..], &network].concat()))
     });
-    let pictures = (COUNTS[1] - COUNTS[0]) * 3 * (SIDE * SIDE) as usize * size_of::<f32>();
+    let pictures = (RUNS[1].0 - RUNS[0].0) * 3 * (SIDE * SIDE) as usize * size_of::<f32>();
     assert!(peaks[0] > 1 << 20, "{peaks:?}");
     assert!(
         peaks[1] < peaks[0] + pictures / 3,

@@ -24,6 +24,7 @@ use burn_delta_influence::samples::Image;
 use burn_delta_influence::unlearn::{Scrub, StepConfig, UnlearnTask, Unlearner};
 use tempfile::TempDir;
 
+use crate::aloud::say;
 use crate::audits::audit;
 use crate::tiny::{Tiny, fit, quiet, samples, set};
 
@@ -46,7 +47,7 @@ impl Mount {
             _ => {
                 let why = "it needs the right to mount a tmpfs (root, on Linux)";
                 assert!(std::env::var_os("CI").is_none(), "{test}: {why}");
-                eprintln!("SKIPPED {test}: {why}");
+                say(&format!("SKIPPED {test}: {why}"));
                 None
             }
         }

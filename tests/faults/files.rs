@@ -113,7 +113,8 @@ fn what_a_file_claims_to_hold_is_compared_with_its_size_before_it_is_read() {
         with_header(&"[".repeat(1 << 20), 0, name);
         with_header(&format!("{{\"a\":{}", "{\"a\":".repeat(1 << 20)), 0, name);
     }
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // To read what they claim would take hours.
+    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
 }
 
 /// A safetensors file in its parts, to be changed and put together again without a checksum, as files of before there was one are.
@@ -364,21 +365,19 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 fn a_small_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.png");
-    let start = Instant::now();
     // The last one is within 256 MiB as decoded, one byte a pixel, and would be a dozen times that as floats.
     for [width, height] in
         [[60_000_u32, 60_000], [12_000, 12_000], [1, u32::MAX >> 1], [16_385, 1], [16_384, 16_384]]
     {
         let color = if width == height && width == 16_384 { 0 } else { 2 };
         let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, color, 0, 0, 0]].concat();
-        // The start of a zlib stream, so that only the size can be at fault.
+        // The start of a zlib stream, and no more: to decode it would be an error of another kind.
         let parts = [chunk(b"IHDR", &header), chunk(b"IDAT", &[0x78, 0x9c, 0x63]), chunk(b"IEND", &[])];
         fs::write(&path, [&b"\x89PNG\r\n\x1a\n"[..], &parts.concat()].concat()).unwrap();
         let error = Image::open(&path).unwrap_err();
         assert!(matches!(error, SampleError::Size { .. }), "{width}×{height}: {error:?}");
         assert!(error.to_string().contains("bomb.png"), "{error}");
     }
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 /// A file with some of its bytes changed, put in, taken out, repeated or cut off.
@@ -454,7 +453,7 @@ fn thousands_of_mutated_files_are_refused_or_read_and_nothing_panics_or_hangs() 
                 let has_checksum = bytes.windows(8).any(|part| part == br#""sha256""#);
                 assert!(found == expected || !has_checksum, "a change went unseen");
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "it took {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(120), "it took {:?}", start.elapsed());
         }
         assert!(refused > 20, "{}: {refused} of 400 were refused", path.display());
     }

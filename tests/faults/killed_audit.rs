@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::module::Module;
 use burn::train::Interrupter;
-use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, Suspect};
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{CrossEntropy, ImageList, ImageSource, Preconditioner, predict};
@@ -19,31 +21,52 @@ use burn_delta_influence::samples::LabeledImage;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::backdoored::{EPOCHS, Mlp, TARGET, poisoned, train, triggered};
+use crate::backdoored::{Data, EPOCHS, Mlp, TARGET, poisoned, train, triggered};
+use crate::training::warnings::warnings;
 
 /// Where a child finds its folder.
 const FOLDER: &str = "DELTA_INFLUENCE_TEST_AUDIT";
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Samples after which progress is kept; some two hundred have the suspect's label.
 const EVERY: usize = 24;
+/// What is kept of the first pass over them.
+const PASS: &str = "pass-0.safetensors";
 
-/// Data that take their time, and count how often they are asked for.
-struct Slow {
-    samples: Vec<LabeledImage>,
-    wait: Duration,
-    reads: AtomicUsize,
-    /// Told to stop after so many reads.
-    stops: Option<(usize, Interrupter)>,
+/// What happens to an audit while it reads its data.
+enum Event {
+    /// It is told to stop after so many reads.
+    StopsAfter(usize, Interrupter),
+    /// It is told to stop once there is a part of its first pass in this folder.
+    StopsInAPass(PathBuf, Interrupter),
+    /// It hardly gets on any more once other files than these lie in this folder: it is to be killed there.
+    Lingers(PathBuf, BTreeMap<String, SystemTime>),
+    /// With its first read this folder becomes a file.
+    LosesItsFolder(PathBuf),
 }
 
-impl Dataset<LabeledImage> for Slow {
+/// Data that count how often they are asked for.
+struct Watched {
+    samples: Vec<LabeledImage>,
+    reads: AtomicUsize,
+    event: Option<Event>,
+}
+
+impl Dataset<LabeledImage> for Watched {
     fn get(&self, index: usize) -> Result<LabeledImage, DatasetError> {
-        std::thread::sleep(self.wait);
         let reads = self.reads.fetch_add(1, Ordering::Relaxed);
-        if let Some((after, interrupter)) = &self.stops
-            && reads >= *after
-        {
-            interrupter.stop(None);
+        match &self.event {
+            Some(Event::StopsAfter(after, interrupter)) if reads >= *after => interrupter.stop(None),
+            Some(Event::StopsInAPass(folder, interrupter)) if folder.join(PASS).exists() => {
+                interrupter.stop(None);
+            }
+            Some(Event::Lingers(folder, before)) if kept(folder) != *before => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Some(Event::LosesItsFolder(folder)) if reads == 0 => {
+                fs::remove_dir_all(folder).unwrap();
+                fs::write(folder, "a file").unwrap();
+            }
+            _ => {}
         }
         Ok(self.samples[index].clone())
     }
@@ -53,30 +76,41 @@ impl Dataset<LabeledImage> for Slow {
     }
 }
 
-/// A poisoned model, its factors without corrected eigenvalues, and its data: made once for all processes.
+/// A poisoned model, its factors without corrected eigenvalues, and its data: made once for all tests and processes.
 struct Case {
     model: Mlp,
     factors: KroneckerFactors,
-    data: Slow,
+    data: Watched,
 }
 
-fn case(folder: &Path, wait: Duration) -> Case {
-    let (data, _) = poisoned(3);
+fn data() -> Data {
+    poisoned(3).0
+}
+
+/// The model and its factors; processes that are started read them from files.
+static TRAINED: LazyLock<(Mlp, KroneckerFactors)> = LazyLock::new(|| {
+    let data = data();
+    let model = train(Mlp::new(3), &data, EPOCHS);
+    let indices: Vec<usize> = (0..data.len()).collect();
+    let (frozen, source) = (FrozenModel::new(&model), ImageSource::new(&data));
+    let factors = KroneckerFactors::fit(&frozen, &source, &indices, &CrossEntropy, &quiet()).unwrap();
+    assert!(!factors.is_corrected());
+    (model, factors)
+});
+
+fn case(folder: &Path) -> Case {
+    let data = data();
     let samples: Vec<LabeledImage> = (0..data.len()).map(|index| data.get(index).unwrap()).collect();
     let [weights, factors] = ["poisoned.bpk", "factors.safetensors"].map(|name| folder.join(name));
     if !factors.exists() {
-        let model = train(Mlp::new(3), &data, EPOCHS);
+        let (model, made) = &*TRAINED;
         model.clone().save_file(&weights).unwrap();
-        let indices: Vec<usize> = (0..data.len()).collect();
-        let (frozen, source) = (FrozenModel::new(&model), ImageSource::new(&data));
-        let made = KroneckerFactors::fit(&frozen, &source, &indices, &CrossEntropy, &quiet()).unwrap();
-        assert!(!made.is_corrected());
         made.save(&factors).unwrap();
     }
     Case {
         model: Mlp::new(0).try_load_file(&weights).unwrap(),
         factors: KroneckerFactors::load(&factors).unwrap(),
-        data: Slow { samples, wait, reads: AtomicUsize::new(0), stops: None },
+        data: Watched { samples, reads: AtomicUsize::new(0), event: None },
     }
 }
 
@@ -97,8 +131,16 @@ impl Case {
         suspect: usize,
     ) -> Result<Audit, AuditError> {
         let mut pass = quiet();
-        pass.interrupter = self.data.stops.as_ref().map(|(_, interrupter)| interrupter.clone());
-        let audit = DeltaAudit::new(AuditConfig { pass, preconditioner, ..AuditConfig::default() });
+        pass.interrupter = match &self.data.event {
+            Some(Event::StopsAfter(_, interrupter) | Event::StopsInAPass(_, interrupter)) => {
+                Some(interrupter.clone())
+            }
+            _ => None,
+        };
+        // Few null images, which are most of so small an audit's time. They tell less, so that more must count as poisoned.
+        let rule = Rule::Delta(Delta { null_images: 48, significance: 0.1, ..Delta::default() });
+        let audit =
+            DeltaAudit::new(AuditConfig { rule, pass, preconditioner, copies: 4, ..AuditConfig::default() });
         let audit = match kept {
             Some(folder) => audit.with_kept_progress(folder, EVERY),
             None => audit,
@@ -127,8 +169,10 @@ fn told(audit: Audit) -> AuditRecord {
 #[ignore = "run by the other tests of this file"]
 fn child() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
-    let folder = Path::new(&folder);
-    drop(case(folder, Duration::from_micros(300)).audit(Some(&folder.join("kept")), 0));
+    let (folder, place) = (Path::new(&folder), Path::new(&folder).join("kept"));
+    let mut case = case(folder);
+    case.data.event = Some(Event::Lingers(place.clone(), kept(&place)));
+    drop(case.audit(Some(&place), 0));
 }
 
 fn start(folder: &Path) -> Child {
@@ -155,13 +199,14 @@ fn kept(folder: &Path) -> BTreeMap<String, SystemTime> {
 fn an_audit_that_is_killed_again_and_again_says_what_one_says_that_was_not() {
     let folder = tempfile::tempdir().unwrap();
     let kept_here = folder.path().join("kept");
-    let once = case(folder.path(), Duration::ZERO);
+    let once = case(folder.path());
     let whole = told(once.audit(None, 0).unwrap());
     assert_eq!(whole.verdict, Verdict::Poisoned);
     assert!(!whole.flagged.is_empty());
 
     let mut rng = StdRng::seed_from_u64(2);
-    for kills in 1..=4 {
+    // With its eigenvalues, and twice in the pass.
+    for kills in 1..=3 {
         let (before, first) = (kept(&kept_here), Instant::now());
         let mut child = start(folder.path());
         while kept(&kept_here) == before {
@@ -178,9 +223,9 @@ fn an_audit_that_is_killed_again_and_again_says_what_one_says_that_was_not() {
     }
     let names: Vec<String> = kept(&kept_here).into_keys().collect();
     assert!(names.iter().any(|name| name == "eigenvalues.safetensors"), "{names:?}");
-    assert!(names.iter().any(|name| name == "pass-0.safetensors"), "{names:?}");
+    assert!(names.iter().any(|name| name == PASS), "{names:?}");
 
-    let goes_on = case(folder.path(), Duration::ZERO);
+    let goes_on = case(folder.path());
     let continued = told(goes_on.audit(Some(&kept_here), 0).unwrap());
     // Neither the eigenvalues' pass over all samples nor the parts of the other passes that were kept.
     let saved = once.reads() - goes_on.reads();
@@ -210,39 +255,41 @@ fn an_audit_that_is_interrupted_goes_on_bit_for_bit_and_what_does_not_fit_is_mad
     let forget = || DeltaAudit::default().with_kept_progress(&place, EVERY).forget_progress().unwrap();
     // K-FAC: no pass but those over the samples of the label.
     let audit = |case: &Case, suspect| case.audit_by(Preconditioner::Kfac, Some(&place), suspect);
-    let whole = case(folder.path(), Duration::ZERO);
+    let whole = case(folder.path());
     let expected = told(audit(&whole, 0).unwrap());
     let reads = whole.reads();
     assert!(!kept(&place).is_empty(), "it is the user's to say that the results are saved");
     forget();
 
-    let interrupted = |suspect: usize, after: usize| {
-        let mut case = case(folder.path(), Duration::ZERO);
-        case.data.stops = Some((after, Interrupter::new()));
+    let interrupted = |suspect: usize, event: Event| {
+        let mut case = case(folder.path());
+        case.data.event = Some(event);
         let said = audit(&case, suspect).unwrap_err().to_string();
         assert!(said.contains("interrupted"), "{said}");
     };
     let go_on = |suspect: usize| {
-        let case = case(folder.path(), Duration::ZERO);
+        let case = case(folder.path());
         (told(audit(&case, suspect).unwrap()), case.reads())
     };
-    let mut went_on = 0;
-    for part in [0.3, 0.6, 0.7, 0.8, 0.9, 0.95] {
-        interrupted(0, (part * reads as f64) as usize);
-        let has_progress = !kept(&place).is_empty();
+    let after = |reads: usize| Event::StopsAfter(reads, Interrupter::new());
+    let in_the_pass = || Event::StopsInAPass(place.clone(), Interrupter::new());
+    // While labels are read, in the pass, and near the end: what comes last can't be stopped, the flagged samples' names.
+    for (event, has_progress) in [(after(100), false), (in_the_pass(), true), (after(reads - 120), true)] {
+        interrupted(0, event);
+        assert_eq!(!kept(&place).is_empty(), has_progress);
         let (record, again) = go_on(0);
-        assert_eq!(record, expected, "interrupted after {part}");
+        assert_eq!(record, expected, "with progress: {has_progress}");
         assert_eq!(again < reads, has_progress, "{again} reads, {reads} of a whole audit");
-        went_on += usize::from(has_progress);
         forget();
     }
-    assert!(went_on >= 2, "{went_on} of six went on");
     // Another suspect's progress.
-    interrupted(1, reads * 9 / 10);
+    interrupted(1, in_the_pass());
+    assert!(!kept(&place).is_empty());
     assert_eq!(go_on(0).0, expected);
     forget();
     // A damaged file.
-    interrupted(0, reads * 9 / 10);
+    interrupted(0, in_the_pass());
+    assert!(!kept(&place).is_empty());
     for name in kept(&place).into_keys() {
         let path = place.join(name);
         let bytes = fs::read(&path).unwrap();
@@ -250,7 +297,7 @@ fn an_audit_that_is_interrupted_goes_on_bit_for_bit_and_what_does_not_fit_is_mad
     }
     assert_eq!(go_on(0).0, expected);
     // Other data than those that were looked at.
-    let mut other = case(folder.path(), Duration::ZERO);
+    let mut other = case(folder.path());
     other.data.samples.rotate_left(4); // most labels stay where they are
     let anew = told(audit(&other, 0).unwrap());
     let alone = told(other.audit_by(Preconditioner::Kfac, None, 0).unwrap());
@@ -262,8 +309,22 @@ fn a_folder_that_cannot_be_made_is_named_before_the_work_begins() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a file");
     fs::write(&file, "x").unwrap();
-    let case = case(folder.path(), Duration::ZERO);
+    let case = case(folder.path());
     let error = case.audit(Some(&file.join("kept")), 0).unwrap_err().to_string();
     assert!(error.contains("a file"), "{error}");
     assert_eq!(case.reads(), 0);
+}
+
+#[test]
+fn an_audit_that_loses_its_folder_warns_of_it_and_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("kept");
+    let audit = |case: &Case| case.audit_by(Preconditioner::Kfac, Some(&place), 0);
+    let expected = told(audit(&case(folder.path())).unwrap());
+    let mut loses = case(folder.path());
+    loses.data.event = Some(Event::LosesItsFolder(place.clone()));
+    let (found, warned) = warnings(|| audit(&loses));
+    assert_eq!(told(found.unwrap()), expected);
+    assert!(warned.iter().any(|warning| warning.contains("progress is not kept")), "{warned:?}");
+    assert_eq!(fs::read_to_string(&place).unwrap(), "a file");
 }

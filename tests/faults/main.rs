@@ -1,5 +1,7 @@
 //! Whatever can go wrong outside: data, files, disks, killed processes.
 
+#[path = "../support/aloud.rs"]
+mod aloud;
 #[path = "../support/audits.rs"]
 mod audits;
 #[path = "../support/backdoored.rs"]

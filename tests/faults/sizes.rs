@@ -5,14 +5,16 @@ use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_delta_influence::audit::rules::{Delta, LayerCosine, PaperRule};
-use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, Rule, Suspect, SuspectSearch};
+use burn_delta_influence::audit::{
+    Audit, AuditConfig, AuditError, DeltaAudit, FoundSuspects, Rule, Suspect, SuspectSearch,
+};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     Classifier, CrossEntropy, ImageList, ImageSource, Preconditioner, SampledCrossEntropy, predict,
 };
 use burn_delta_influence::nn::{Linear, LinearConfig};
-use burn_delta_influence::report::{AuditRecord, Verdict, load_audit};
+use burn_delta_influence::report::{AuditRecord, SuspectRecord, Verdict, load_audit};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -255,6 +257,132 @@ fn a_suspect_from_the_training_set_named_twice_is_audited_like_any_other() {
         let [first, second] = audit.record.suspects.as_slice() else { panic!() };
         assert_ne!(first.verdict, Verdict::Inconclusive);
         assert_eq!((first.verdict, first.flagged), (second.verdict, second.flagged));
+    }
+}
+
+/// The rule `delta` with this significance.
+fn delta(significance: f64, combined: bool) -> DeltaAudit {
+    let rule = Delta { null_images: 16, significance, combined, ..Delta::default() };
+    let config = AuditConfig { copies: 4, pass: quiet(), ..AuditConfig::new() };
+    DeltaAudit::new(config.with_rule(Rule::Delta(rule)))
+}
+
+fn p_value(audit: &Audit) -> f64 {
+    audit.record.suspects[0].p_value.expect("the rule has p-values")
+}
+
+#[test]
+fn the_same_image_twice_is_no_more_evidence_for_itself_or_against_others() {
+    let model = Net::new(3);
+    let data = data(90, |n, _| n % 3);
+    let factors = fit(&model, &data, 16);
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut asked = || suspect(&model, noise(&mut rng));
+    let (first, second) = (asked(), asked());
+    for combined in [false, true] {
+        let run =
+            |suspects: &[Suspect]| delta(0.01, combined).run(&model, &factors, &data, suspects).unwrap();
+        let (once, twice) = (run(std::slice::from_ref(&first)), run(&[first.clone(), first.clone()]));
+        assert_eq!(p_value(&once), p_value(&twice), "combined: {combined}");
+        assert_eq!(twice.record.suspects[1].p_value, twice.record.suspects[0].p_value);
+    }
+    // Of two that differ one is found by a significance between half and all of its p-value; however often it is named, two are asked about.
+    let alone = |suspect: &Suspect| {
+        p_value(&delta(0.01, false).run(&model, &factors, &data, std::slice::from_ref(suspect)).unwrap())
+    };
+    let (few, many) = if alone(&first) < alone(&second) { (first, second) } else { (second, first) };
+    let (p_few, p_many) = (alone(&few), alone(&many));
+    assert!(1.5 * p_few < p_many.min(0.99), "the case is none: {p_few} and {p_many}");
+    let rule = delta(1.5 * p_few, false);
+    let verdicts = |suspects: &[Suspect]| {
+        let audit = rule.run(&model, &factors, &data, suspects).unwrap();
+        audit
+            .record
+            .suspects
+            .iter()
+            .map(|suspect| suspect.flagged > 0 || stands_out(suspect))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(verdicts(std::slice::from_ref(&few)), [true], "alone it is found");
+    assert_eq!(verdicts(&[few.clone(), many.clone()]), [false, false], "of two it is not");
+    let often = [vec![few; 5], vec![many]].concat();
+    assert_eq!(verdicts(&often), [false; 6], "nor is it if it is named five times");
+}
+
+/// Found, but without a sample to name.
+fn stands_out(suspect: &SuspectRecord) -> bool {
+    suspect.note.as_deref().is_some_and(|note| note.contains("no training sample can be named"))
+}
+
+#[test]
+fn a_doubt_counts_for_a_suspect_that_was_reported_and_not_for_one_that_was_looked_for() {
+    let model = Net::new(3);
+    let data = data(120, |n, _| n % 3);
+    let factors = fit(&model, &data, 16);
+    let mut rng = StdRng::seed_from_u64(12);
+    let doubted = (0..24).filter(|_| {
+        let asked = suspect(&model, noise(&mut rng));
+        let p =
+            p_value(&delta(0.01, false).run(&model, &factors, &data, std::slice::from_ref(&asked)).unwrap());
+        // Just under what would be called poisoned.
+        let rule = delta(0.99 * p, false);
+        let reported = rule.run(&model, &factors, &data, std::slice::from_ref(&asked)).unwrap();
+        let said = |audit: &Audit| audit.record.suspects[0].note.clone().unwrap_or_default();
+        let is_doubted = said(&reported).contains("for some harmless mistakes");
+        if is_doubted {
+            assert_eq!(reported.verdict(), Verdict::Inconclusive);
+            let found = FoundSuspects { suspects: vec![asked], samples: 1, mistakes: 1, pairs: Vec::new() };
+            let found = rule.run_found(&model, &factors, &data, &found).unwrap();
+            assert_eq!((found.verdict(), said(&found)), (Verdict::Clean, said(&reported)));
+        }
+        is_doubted
+    });
+    assert!(doubted.count() > 0, "the case is none");
+}
+
+/// One logit z for two classes, as [−z/2, z/2].
+#[derive(Module, Debug)]
+struct OneLogit {
+    net: Net,
+}
+
+impl Classifier for OneLogit {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let half = self.net.logits(images).div_scalar(2.0);
+        Tensor::cat(vec![half.clone().neg(), half], 1)
+    }
+}
+
+#[test]
+fn two_classes_are_audited_be_they_two_logits_or_one() {
+    let (two, one) = (Net::new(2), OneLogit { net: Net::new(1) });
+    let data = data(80, |n, _| n % 2);
+    let mut rng = StdRng::seed_from_u64(8);
+    let images: Vec<Image> = (0..12).map(|_| noise(&mut rng)).collect();
+    let suspects: Vec<Suspect> = images.iter().map(|image| suspect(&two, image.clone())).collect();
+    let of_label = |label| suspects.iter().find(|suspect| suspect.label == label).cloned();
+    for label in [0, 1] {
+        let suspect = of_label(label).expect("a suspect of each label");
+        for audit in audits(&two, &data, &[suspect], 16) {
+            assert!(!notes(&audit.record).iter().any(|note| note.contains("too few")), "{}", audit.summary());
+        }
+    }
+    let factors = fit(&one, &data, 16);
+    for image in &images[..4] {
+        let z = {
+            let pixels = TensorData::new(image.pixels().to_vec(), [1, 1, 2, 2]);
+            let logits = one.net.logits(Tensor::from_data(pixels, &Device::flex())).into_data();
+            f64::from(logits.try_to_vec::<f32>().unwrap()[0])
+        };
+        let asked = Suspect::new(image.clone(), usize::from(z > 0.0));
+        for rule in rules() {
+            let config = AuditConfig { copies: 4, pass: quiet(), ..AuditConfig::new() }.with_rule(rule);
+            let audit =
+                DeltaAudit::new(config).run(&one, &factors, &data, std::slice::from_ref(&asked)).unwrap();
+            assert_sound(&audit, &data);
+            let sure = 1.0 / (1.0 + (-z.abs()).exp());
+            assert!((audit.record.suspects[0].confidence - sure).abs() < 1e-5, "{z}");
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::data::Cifar10;
 use tempfile::TempDir;
 
+use crate::aloud::say;
+
 const RECORD: usize = 3073;
 
 /// Records whose label and pixels tell them apart: record `i` has label `i % 10` and all pixels `base + i`.
@@ -154,7 +156,7 @@ fn official_files_have_their_published_contents() {
         .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"));
     let path = shared.join("data/cifar10");
     if !path.is_dir() {
-        eprintln!("SKIPPED: no CIFAR-10 at {}; set DELTA_INFLUENCE_SHARED to check it", path.display());
+        say(&format!("SKIPPED: no CIFAR-10 at {}; set DELTA_INFLUENCE_SHARED to check it", path.display()));
         return;
     }
     let data = Cifar10::open(path).unwrap();

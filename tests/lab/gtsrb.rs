@@ -9,6 +9,8 @@ use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::data::{Gtsrb, Unreadable};
 use image::{Rgb, RgbImage};
 
+use crate::aloud::say;
+
 const HEADER: &str = "Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId,Path";
 
 /// Pictures of 20 × 10 pixels, red with a green middle, as (class, track, frame).
@@ -145,10 +147,10 @@ fn shared() -> PathBuf {
 fn the_real_folder_is_read() {
     let path = shared();
     if !path.exists() {
-        eprintln!(
-            "NOT TESTED: {} is not there; set DELTA_INFLUENCE_SHARED to the folder that holds data/",
+        say(&format!(
+            "SKIPPED: {} is not there; set DELTA_INFLUENCE_SHARED to the folder that holds data/",
             path.display()
-        );
+        ));
         return;
     }
     let reader = Gtsrb::open(&path).unwrap().with_cropped(true);

@@ -1,5 +1,7 @@
 //! Data sets, attacks, networks and detectors of the laboratory.
 
+#[path = "../support/aloud.rs"]
+mod aloud;
 #[path = "../support/planted.rs"]
 mod planted;
 #[path = "../support/seeded.rs"]

@@ -188,9 +188,20 @@ fn a_collector_goes_on_from_a_checkpoint_with_what_it_had() {
     let folder = tempfile::tempdir().unwrap();
     let once = watched(folder.path(), Checkpoints::Keep(EPOCHS)).unwrap();
     let resumed = watched(folder.path(), Checkpoints::From { epoch: 2, keep: EPOCHS }).unwrap();
-    let steps = |trained: &Trained<ResNet9>| trained.factors.provenance().collected_steps;
-    assert_eq!(steps(&once), EPOCHS * 10 - 4);
-    assert_eq!(steps(&resumed), steps(&once));
+    let counts = |trained: &Trained<ResNet9>| {
+        let provenance = trained.factors.provenance();
+        (provenance.collected_steps, provenance.samples)
+    };
+    // Sixteen samples of each batch.
+    let steps = EPOCHS * 10 - 4;
+    assert_eq!(counts(&once), (steps, 16 * steps));
+    assert_eq!(counts(&resumed), counts(&once));
+    for (name, layer) in once.factors.layers() {
+        let expected = layer.covariances.weight;
+        let weight = resumed.factors.layer(name).unwrap().covariances.weight;
+        assert!((weight / expected - 1.0).abs() < 1e-12, "{name}: {weight}, not {expected}");
+    }
+    assert_eq!(resumed.factors.layers().count(), once.factors.layers().count());
     // burn's checkpoint alone is not enough.
     std::fs::remove_file(folder.path().join("checkpoint/collector-2.safetensors")).unwrap();
     let said =

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 
+use burn::data::dataset::Dataset;
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::Delta;
 use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, SuspectSearch};
@@ -11,6 +12,8 @@ use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
     AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html, save_json, summary,
 };
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
 
 use crate::pages::{HANDLER, SCRIPT, audit, names};
 use crate::tiny::{Broken, Tiny, fit, quiet, samples, set};
@@ -355,6 +358,33 @@ fn factors_from_few_steps_are_weak() {
 }
 
 #[test]
+fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
+    let (record, _) = audit(Verdict::Clean, 60, 0);
+    let page = |change: &dyn Fn(&mut AuditRecord)| {
+        let mut record = record.clone();
+        change(&mut record);
+        HtmlReport::new(&record).to_html()
+    };
+    for (count, expected) in [(48, "good"), (47, "fair")] {
+        let page = page(&|record| {
+            let null = record.evidence.suspects[0].null.as_mut().unwrap();
+            null.statistics.truncate(count);
+        });
+        assert_eq!(grade(&page, "Calibration"), expected, "{count} null images");
+        assert!(page.contains(&format!("was compared with {count} harmless mistakes")));
+    }
+    let other = page(&|record| record.rule.name = "paper".to_owned());
+    assert_eq!(grade(&other, "Calibration"), "weak");
+    assert!(other.contains("The rule paper has thresholds set by hand"));
+    // Of fifty steps that were collected.
+    for (skipped, expected) in [(5, "fair"), (6, "weak")] {
+        let page = page(&|record| record.evidence.factors.as_mut().unwrap().skipped_steps = skipped);
+        assert_eq!(grade(&page, "Age of the factors"), expected, "{skipped} steps left out");
+        assert!(page.contains(&format!("{skipped} steps were left out: values were not finite")));
+    }
+}
+
+#[test]
 fn plain_images_are_not_called_mistakes() {
     let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
     let page = HtmlReport::new(&record).to_html();
@@ -429,9 +459,21 @@ fn a_flagged_image_costs_what_the_documentation_says() {
         HtmlReport::new(&record).with_training_set(&data).unwrap().to_html().len()
     };
     let (few, many) = (size(100), size(600));
-    let png = 4096; // of these noisy images at most, as base64
+    // The PNG files of those that the larger page has and the smaller one has not.
+    let (_, data) = audit(Verdict::Poisoned, 1000, 600);
+    let png = |index: usize| {
+        let pixels = data.get(index).unwrap().image.to_rgb8();
+        let (width, height) = pixels.dimensions();
+        let mut png = Vec::new();
+        PngEncoder::new_with_quality(&mut png, CompressionType::Default, FilterType::Adaptive)
+            .write_image(pixels.as_raw(), width, height, ExtendedColorType::Rgb8)
+            .unwrap();
+        png.len()
+    };
+    let png = (100..600).map(png).sum::<usize>() / 500;
     let each = (many - few) / 500;
-    assert!(each < png + 1100, "{each} bytes per flagged image");
+    println!("{each} bytes per flagged image, {png} of its PNG");
+    assert!((png * 4 / 3..png * 4 / 3 + 700).contains(&each), "{each} bytes, {png} of the PNG");
 }
 
 #[test]

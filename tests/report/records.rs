@@ -401,6 +401,37 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
 }
 
 #[test]
+fn the_rate_without_the_trigger_errs_by_its_own_images() {
+    let record = |triggered, untriggered| {
+        let after = StateRecord {
+            poison_success_rate: Some(0.10),
+            triggered_images: Some(triggered),
+            untriggered_rate: Some(0.06),
+            untriggered_images: untriggered,
+            ..Default::default()
+        };
+        UnlearnRecord { after, ..Default::default() }
+    };
+    // Four points, of which two standard errors are 2.4 for a thousand images each, 7.0 and 3.5 for these; where it is not told, both
+    // rates are of as many images.
+    for (triggered, untriggered, works) in [
+        (1000, Some(1000), true),
+        (1000, None, true),
+        (1000, Some(50), false),
+        (1000, Some(0), false),
+        (300, Some(10_000), true),
+        (300, None, false),
+    ] {
+        let record = record(triggered, untriggered);
+        assert_eq!(record.trigger_works(), works, "{triggered} {untriggered:?}");
+        let json = serde_json::to_value(&record).unwrap();
+        let told = json["after"].get("untriggered_images").and_then(Value::as_u64);
+        assert_eq!(told, untriggered.map(|count: usize| count as u64));
+        assert_eq!(serde_json::from_value::<UnlearnRecord>(json).unwrap(), record);
+    }
+}
+
+#[test]
 fn a_suspect_that_was_right_before_is_not_still_wrong() {
     let state = |said: &[usize], wrong_label: Option<usize>| StateRecord {
         suspects: said

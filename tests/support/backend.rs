@@ -1,6 +1,10 @@
 //! The device that the tests run on, and the precisions that it has.
 
+use std::sync::Once;
+
 use burn::tensor::{DType, Device};
+
+use crate::aloud::say;
 
 /// The CPU; a GPU with `DELTA_INFLUENCE_DEVICE` at `wgpu`, `vulkan` or `cuda` and the feature of that name.
 ///
@@ -24,7 +28,8 @@ pub fn precisions() -> Vec<DType> {
     match device() == Device::flex() {
         true => vec![DType::F32, DType::F64],
         false => {
-            eprintln!("f64 checks skipped: the device computes in f32 only");
+            static SAID: Once = Once::new();
+            SAID.call_once(|| say("F64 NOT CHECKED: the device computes in f32 only"));
             vec![DType::F32]
         }
     }

@@ -5,5 +5,7 @@ mod backdoored;
 #[path = "../support/tiny.rs"]
 mod tiny;
 
+mod half_precision;
 mod methods;
+mod probe;
 mod training_again;

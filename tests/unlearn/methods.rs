@@ -6,12 +6,13 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::Interrupter;
-use burn_delta_influence::capture::PassError;
+use burn_delta_influence::capture::{PassConfig, PassError};
 use burn_delta_influence::influence::Classifier;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
-    BadTeacher, Budget, Cost, Relabel, Relabelled, Resume, Retrain, Scrub, Ssd, SsdSettings, StepConfig,
-    TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner, branch_checkpoint, gradients_per_second,
+    BadTeacher, Budget, Cost, Probe, Relabel, Relabelled, Resume, Retrain, Scrub, Ssd, SsdSettings,
+    StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner, branch_checkpoint,
+    gradients_per_second,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -77,7 +78,7 @@ fn each_method_makes_the_backdoor_go_and_the_accuracy_stay() {
             (&resume, 0.1),
             (&relabel, 0.05),
             (&scrub, 0.1),
-            (&bad_teacher, 0.3),
+            (&bad_teacher, 0.1),
             (&ssd, 0.5),
         ];
         for (method, most) in methods {
@@ -338,6 +339,45 @@ fn a_run_that_was_stopped_goes_on_and_ends_with_the_same_weights() {
     assert_ne!(values(&continued.model), values(task.model()));
     let left: Vec<_> = std::fs::read_dir(folder.path().join("scrub")).unwrap().collect();
     assert!(left.is_empty(), "a complete run leaves no checkpoint: {left:?}");
+}
+
+#[test]
+fn a_stop_ends_probe_ssd_and_bad_teacher_as_well() {
+    let model = Tiny::new(&Device::flex().autodiff());
+    let stopping = |after: usize| {
+        let interrupter = Interrupter::new();
+        let data = Arc::new(set(samples(40)));
+        (Stopping { data, read: Arc::default(), after, interrupter: interrupter.clone() }, interrupter)
+    };
+    let task = |data: Stopping| UnlearnTask::new(model.clone(), data, &[0, 4, 8]).unwrap();
+
+    // While the second batch is read: the first one may be over.
+    let (data, interrupter) = stopping(12);
+    let pass = PassConfig { batch_size: 8, progress: false, interrupter: Some(interrupter) };
+    let error = Probe::new(&[]).with_clean(&data).with_pass(pass).measure(&model).unwrap_err();
+    let is_stopped = matches!(
+        error,
+        UnlearnError::Pass(PassError::Interrupted { done, total: 40 }) if done <= 8
+    );
+    assert!(is_stopped, "{error}");
+
+    // In the thirteenth sample whose importance is taken; among those by which settings are judged, before the first of fifty.
+    for (after, expected) in [(12, (13, 40)), (60, (0, 50))] {
+        let (data, interrupter) = stopping(after);
+        let error = Ssd { interrupter: Some(interrupter), ..ssd() }.unlearn(&task(data)).unwrap_err();
+        let UnlearnError::Interrupted { method, done, total, .. } = error else { panic!("{error}") };
+        assert_eq!((method, (done, total)), ("ssd", expected));
+        assert!(error.to_string().contains("begins anew"), "{error}");
+    }
+
+    // In the second of ten steps.
+    let (data, interrupter) = stopping(12);
+    let untrained = || Tiny::with_weights(vec![0.1; CLASSES * CLASSES], &Device::flex().autodiff());
+    let method = BadTeacher::new(2, untrained);
+    let steps = StepConfig { batch_size: 8, interrupter: Some(interrupter), ..quiet(method.steps) };
+    let error = BadTeacher { steps, ..method }.unlearn(&task(data)).unwrap_err();
+    let UnlearnError::Interrupted { method, done, total, .. } = error else { panic!("{error}") };
+    assert_eq!((method, done, total), ("bad-teacher", 2, 10));
 }
 
 #[test]

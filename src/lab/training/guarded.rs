@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use burn::data::dataset::{Dataset, DatasetError};
 
 use crate::capture::PassError;
-use crate::items::of_sample;
+use crate::items::{check_shape, of_sample};
 use crate::samples::{LabeledImage, LabeledSample};
 
 /// Images and labels of a data set, taken on the thread that makes batches. A panic there would look like the end of an epoch to burn, and
@@ -35,11 +35,7 @@ impl<I: LabeledSample, D: Dataset<I>> Dataset<LabeledImage> for Guarded<D, I> {
     fn get(&self, index: usize) -> Result<LabeledImage, DatasetError> {
         let taken = of_sample(&self.data, index, |item: &I| LabeledImage::new(item.image(), item.label()));
         let sample = taken.map_err(DatasetError::new)?;
-        let (expected, got) = (self.shape, sample.image.shape());
-        if got != expected {
-            let detail = format!("its shape is {got:?}, that of others {expected:?}: resize the images");
-            return Err(DatasetError::new(PassError::Sample { index, source: detail.into() }));
-        }
+        check_shape(index, sample.image.shape(), self.shape).map_err(DatasetError::new)?;
         Ok(sample)
     }
 

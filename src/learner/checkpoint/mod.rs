@@ -117,8 +117,12 @@ impl Collector {
     /// has not: it is another instance than the one that is trained.
     pub fn save<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
         let path = path.as_ref();
-        let known: HashSet<ParamId> = identities(model).into_iter().map(|(_, id)| id).collect();
-        let unknown = self.lock().layers.keys().filter(|id| !known.contains(id)).count();
+        let identities = identities(model);
+        let unknown = {
+            let state = self.lock();
+            let known: HashSet<ParamId> = identities.into_iter().map(|(_, id)| state.key(id)).collect();
+            state.layers.keys().filter(|id| !known.contains(*id)).count()
+        };
         match unknown {
             0 => self.write(path, None, &WatchedModel::new(&ModelInventory::of(model))),
             layers => Err(CheckpointError::NotOfModel { path: path.to_path_buf(), layers }),
@@ -171,12 +175,15 @@ impl Collector {
             return Err(CheckpointError::OtherWeights { path: path.to_path_buf(), parameter });
         }
         let mut current = self.lock();
-        let watched = std::mem::take(&mut current.model);
+        let (watched, aliases) = (std::mem::take(&mut current.model), std::mem::take(&mut current.aliases));
         let is_watched = !watched.names.is_empty() && !current.waits;
         *current = state(contents, WatchedModel::new(&inventory));
         // Training goes on with the instance that is watched, whichever one was given.
         match is_watched {
-            true => current.adopt(watched),
+            true => {
+                current.adopt(watched);
+                current.aliases = aliases;
+            }
             false => current.waits = true,
         }
         Ok(())
@@ -196,15 +203,16 @@ fn contents(state: &mut State, settings: Value, epoch: Option<usize>, model: &Wa
         origin: state.origin,
         latest: state.latest,
     };
+    let names = state.keyed(model.names.clone());
     let layers = state.layers.iter_mut().filter_map(|(id, layer)| {
         let (channel, sums) = (layer.channel, layer.sums()?);
-        Some((model.names.get(id)?.clone(), (channel, sums)))
+        Some((names.get(id)?.clone(), (channel, sums)))
     });
     let layers = layers.collect();
     let bases = [&mut state.bases, &mut state.earlier_bases].map(|bases| {
         let bases = bases.as_mut()?;
         let (step, samples) = (bases.step, bases.samples);
-        let layers = bases.sums().filter_map(|(id, sums)| Some((model.names.get(&id)?.clone(), sums)));
+        let layers = bases.sums().filter_map(|(id, sums)| Some((names.get(&id)?.clone(), sums)));
         Some(Bases { step, samples, layers: layers.collect() })
     });
     Contents { run, layers, bases }

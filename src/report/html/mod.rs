@@ -130,13 +130,13 @@ impl<'a> HtmlReport<'a> {
         Ok(self)
     }
 
-    /// The same with pictures of the suspects, in the record's order.
+    /// The same with pictures of the suspects. `pictures` is asked for those that are shown alone, by their position in the record, and
+    /// says `None` where there are none.
     pub(crate) fn with_suspects(
         mut self,
-        suspects: impl IntoIterator<Item = SuspectPictures>,
+        pictures: impl Fn(usize) -> Option<SuspectPictures>,
     ) -> Result<Self, ReportError> {
-        // As many as are shown are made.
-        let numbered = suspects.into_iter().enumerate().filter(|(number, _)| self.shown.contains(number));
+        let numbered = self.shown.iter().filter_map(|&number| Some((number, pictures(number)?)));
         let shown = numbered.map(|(number, images)| {
             let suspect = || format!("suspect {number}");
             let small = |images: &[Image]| -> Result<Vec<Picture>, ReportError> {

@@ -256,6 +256,7 @@ fn unlearned() -> UnlearnRecord {
         poison_success_rate: Some(0.9),
         triggered_images: Some(20),
         untriggered_rate: Some(0.05),
+        untriggered_images: Some(100),
         triggered_accuracy: Some(0.07),
         clean_accuracy: Some(0.8),
         classes: vec![

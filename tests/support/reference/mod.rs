@@ -8,9 +8,10 @@ mod network;
 mod report;
 mod settings;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+
+use crate::aloud::say;
 
 pub use case::Case;
 pub use network::Network;
@@ -22,7 +23,7 @@ static SAID: Once = Once::new();
 /// All cases of all folders. Says so, loudly, if the shared folder is not there.
 ///
 /// # Panics
-/// If a folder that the environment names has no manifest.
+/// If a folder that is there, or that the environment lists, has no manifest, or no case in it.
 pub fn cases() -> Vec<Case> {
     let shared = match std::env::var_os("DELTA_INFLUENCE_SHARED") {
         Some(shared) => PathBuf::from(shared),
@@ -30,16 +31,11 @@ pub fn cases() -> Vec<Case> {
     };
     let shared = shared.join("golden");
     let mut cases = Vec::new();
-    match shared.join("manifest.json").is_file() {
+    match shared.is_dir() {
         true => cases.extend(read(&shared)),
-        false => {
-            SAID.call_once(|| {
-                // Past the test harness, which hides what passing tests print.
-                let line =
-                    format!("\n*** PARITY NOT CHECKED: no golden values in {} ***\n", shared.display());
-                let _ = writeln!(std::io::stderr(), "{line}");
-            });
-        }
+        false => SAID.call_once(|| {
+            say(&format!("PARITY NOT CHECKED: no golden values in {}", shared.display()));
+        }),
     }
     let named = std::env::var_os("DELTA_INFLUENCE_GOLDEN").unwrap_or_default();
     for folder in std::env::split_paths(&named).filter(|folder| !folder.as_os_str().is_empty()) {
@@ -54,5 +50,7 @@ fn read(folder: &Path) -> Vec<Case> {
     let manifest: serde_json::Value =
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let cases = manifest["cases"].as_object().expect("the manifest's cases");
+    // Every test loops over them: over none it would pass.
+    assert!(!cases.is_empty(), "{} has no cases", path.display());
     cases.iter().map(|(name, entry)| Case::read(folder, name, entry)).collect()
 }

@@ -235,19 +235,22 @@ mod tests {
     #[test]
     fn as_many_harmless_suspects_as_null_images_do_not_stand_out_together() {
         const NULL: usize = 24;
-        for suspects in [2, NULL - 1, NULL, 2 * NULL] {
+        // Of four labels, and of one: with two classes there is no other.
+        for (suspects, labels) in
+            [(2, 4), (NULL - 1, 4), (NULL, 4), (2 * NULL, 4), (2, 1), (NULL, 1), (10 * NULL, 1)]
+        {
             let p_values = (0..40).map(|seed| {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
                 let rows: Vec<Vec<f64>> =
                     (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
-                let origins: Vec<usize> = (0..NULL).map(|n| n % 4).collect();
+                let origins: Vec<usize> = (0..NULL).map(|n| n % labels).collect();
                 let rows = null::combined(&rows, suspects, &origins, seed);
                 let none = vec![Vec::new(); rows.len()];
                 Tests::new(&rows, &[], &none, 1).p_value(0)
             });
             let alarms = p_values.filter(|&p| p <= 0.01).count();
-            assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects");
+            assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects, {labels} labels");
         }
     }
 }

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::Interrupter;
 
 use crate::audit::spectrum::Cosine;
-use crate::capture::{BatchSource, PassConfig, PassError};
+use crate::capture::{BatchSource, PassConfig, PassError, on_device};
 use crate::influence::LabeledBatch;
 
 /// Bands from the lowest to the highest frequency, of equal width along each axis.
@@ -78,22 +78,26 @@ fn energies<S: BatchSource<Batch = LabeledBatch>>(
             return Err(PassError::Interrupted { done: looks.len(), total: samples.len() });
         }
         let images = source.load(batch, device)?.images();
-        let [count, channels, height, width] = images.dims();
-        if plan.as_ref().is_none_or(|(size, ..)| *size != [height, width]) {
-            let (bands, used) = bands([height, width], device);
-            plan = Some(([height, width], Cosine::new([height, width], device), bands, used));
-        }
-        let Some((_, cosine, bands, used)) = &plan else { continue };
-        if *used == 0 {
-            // A single pixel has no frequencies.
-            looks.resize(looks.len() + count, Vec::new());
-            continue;
-        }
-        let energies = cosine.forward(colours(images)).square();
-        let energies = energies.reshape([count * channels, height * width]).matmul(bands.clone());
-        let values: Vec<f64> = energies.into_data().convert::<f64>().iter::<f64>().collect();
-        let rows = values.chunks(channels * used);
-        looks.extend(rows.map(|row| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect()));
+        let size @ [height, width] = [images.dims()[2], images.dims()[3]];
+        on_device(device, "the looks of images", || {
+            if plan.as_ref().is_none_or(|(planned, ..)| *planned != size) {
+                let (bands, used) = bands(size, device);
+                plan = Some((size, Cosine::new(size, device), bands, used));
+            }
+            let Some((_, cosine, bands, used)) = &plan else { return Ok::<_, PassError>(()) };
+            let [count, channels, ..] = images.dims();
+            if *used == 0 {
+                // A single pixel has no frequencies.
+                looks.resize(looks.len() + count, Vec::new());
+                return Ok(());
+            }
+            let energies = cosine.forward(colours(images)).square();
+            let energies = energies.reshape([count * channels, height * width]).matmul(bands.clone());
+            let values: Vec<f64> = energies.into_data().convert::<f64>().iter::<f64>().collect();
+            let rows = values.chunks(channels * used);
+            looks.extend(rows.map(|row| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect()));
+            Ok(())
+        })?;
     }
     Ok(looks)
 }

@@ -199,7 +199,7 @@ impl Delta {
             looks.others(&asked, influence.device(), config)?.into_iter().map(like).collect();
         let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
         let is_combined = self.combined && count > 1;
-        let (rows, mut tests, mut doubts) = if is_combined {
+        let (rows, mut tests, doubts) = if is_combined {
             // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
             // label do.
             let rows = null::combined(&contrast, count, origins, seed);
@@ -222,9 +222,8 @@ impl Delta {
         if !tests.are_clear(self.significance) || !(0..subjects).all(names_some) {
             let held = asked.len(); // as many gradients as there was memory for
             let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
-            tests = tests.with_gradients(&clusters, &rows);
             // Nothing is taken out before this test, so that there is no doubt of its own.
-            doubts = doubts.map(|doubts| Tests { by_gradient: tests.by_gradient.clone(), ..doubts });
+            tests = tests.with_gradients(&clusters, &rows);
         }
         let candidates = candidates.to_vec();
         Ok(DeltaEvidence { candidates, norms, suspects: subjects, tests, doubts })

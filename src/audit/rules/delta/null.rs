@@ -164,31 +164,41 @@ impl LeftOut {
 /// drawn from the null images of one label (`origins`, what the null images are images of), as suspects that make the same mistake are images of
 /// one: the natural group that speaks for all of them does not average out, and must not in what they are compared with. Labels of few null images
 /// go together, and where those are few as well all null images do. Drawn at random with
-/// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding.
+/// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding. What is
+/// drawn from scatters about the mean of all that there is to draw from, k of P; the suspects' mean scatters about what that mean is an estimate
+/// of: their deviations are stretched by √(1 + k/P), so that many suspects don't stand out from the error of that estimate.
 pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], seed: u64) -> Vec<Vec<f64>> {
     let (own, null) = rows.split_at(suspects);
     /// Means over fewer are hardly means: labels that have fewer go together.
     const FEWEST: usize = 6;
-    let count = |label: &usize| origins.iter().filter(|other| *other == label).count();
+    let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+    origins.iter().for_each(|label| *counts.entry(*label).or_default() += 1);
     let origins: Vec<Option<usize>> =
-        origins.iter().map(|label| Some(*label).filter(|label| count(label) >= FEWEST)).collect();
+        origins.iter().map(|label| Some(*label).filter(|label| counts[label] >= FEWEST)).collect();
     let mut of_label: BTreeMap<Option<usize>, Vec<&Vec<f64>>> = BTreeMap::new();
     null.iter().zip(&origins).for_each(|(row, label)| of_label.entry(*label).or_default().push(row));
-    let mean = |rows: &[&Vec<f64>]| {
-        let count = rows.len().max(1) as f64;
-        let samples = rows.first().map_or(0, |row| row.len());
-        (0..samples).map(|sample| rows.iter().map(|row| row[sample]).sum::<f64>() / count).collect()
-    };
     let all: Vec<&Vec<f64>> = null.iter().collect();
+    let pools = of_label.into_iter().map(|(label, like)| {
+        let like = if like.len() < FEWEST { all.clone() } else { like };
+        let centre = mean(&like);
+        (label, (like, centre))
+    });
+    let pools: BTreeMap<_, _> = pools.collect();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut means = vec![mean(&own.iter().collect::<Vec<_>>())];
-    means.extend(null.iter().zip(&origins).map(|(_, label)| {
-        let like = &of_label[label];
-        let like = if like.len() < FEWEST { &all } else { like };
-        let drawn = (0..suspects).map(|_| like[rng.random_range(0..like.len())]);
-        mean(&drawn.collect::<Vec<_>>())
+    means.extend(origins.iter().map(|label| {
+        let (like, centre) = &pools[label];
+        let drawn: Vec<&Vec<f64>> = (0..suspects).map(|_| like[rng.random_range(0..like.len())]).collect();
+        let stretch = (1.0 + suspects as f64 / like.len() as f64).sqrt();
+        mean(&drawn).iter().zip(centre).map(|(z, centre)| centre + stretch * (z - centre)).collect()
     }));
     means
+}
+
+fn mean(rows: &[&Vec<f64>]) -> Vec<f64> {
+    let count = rows.len().max(1) as f64;
+    let samples = rows.first().map_or(0, |row| row.len());
+    (0..samples).map(|sample| rows.iter().map(|row| row[sample]).sum::<f64>() / count).collect()
 }
 
 /// Each row less its median, over its median absolute deviation (in units of a Gaussian's standard deviation).
@@ -241,7 +251,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{LeftOut, by_low_quantiles, by_median, combined, contrast, median, trusted_moments};
+    use super::{LeftOut, View, by_low_quantiles, by_median, combined, contrast, median, trusted_moments};
 
     #[test]
     fn medians() {
@@ -299,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn samples_are_counted_against_those_of_the_trusted_null_images() {
+        let null = [[0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0, 6.0], [1.0; 5], [9.0; 5]];
+        let suspect = [5.0, 3.0, 1.0, 0.0, 9.0];
+        let view = View::new([&[suspect], &null[..]].concat().iter().map(|row| row.to_vec()).collect(), 1);
+        // Of each z, how many of the fifteen of three null images reach it: the fourth has all of them at nine, and is left out.
+        let reach = [1.0, 3.0, 10.0, 15.0, 0.0];
+        assert_eq!(view.sample_p_values(0), reach.map(|reach| (1.0 + reach) / 16.0));
+        // A third of one false discovery among the first two, one among the first three.
+        assert_eq!(view.discoveries(0, 0.2), [0, 4]);
+        assert_eq!(view.discoveries(0, 0.34), [0, 1, 4]);
+        assert!(view.discoveries(0, 0.0).contains(&4) && view.discoveries(0, 0.0).len() == 1);
+    }
+
+    #[test]
     fn combined_rows_are_means_of_as_many() {
         let rows: Vec<Vec<f64>> = (0..18).map(|row| vec![f64::from(1 << row), 1.0]).collect();
         // Six of one label, nine of others that are too few by themselves.
@@ -308,7 +332,10 @@ mod tests {
         assert_eq!(means[0], [7.0 / 3.0, 1.0]);
         for (row, label) in means[1..].iter().zip(origins) {
             // Three powers of two, of which some may be the same; none of them a suspect's.
-            let sum = (3.0 * row[0]).round() as u32;
+            let like = if label == 4 { 3..9 } else { 9..18 };
+            let centre = like.clone().map(|row| f64::from(1 << row)).sum::<f64>() / like.len() as f64;
+            let drawn = centre + (row[0] - centre) / (1.0 + 3.0 / like.len() as f64).sqrt();
+            let sum = (3.0 * drawn).round() as u32;
             let of_label: u32 = if label == 4 { 0b1_1111_1000 } else { 0x3_fe00 };
             // Twice the same power is the next one.
             assert!(sum.count_ones() <= 3 && sum >= 24 && sum & !(of_label | of_label << 1) == 0, "{sum}");

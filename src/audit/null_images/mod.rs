@@ -1,5 +1,7 @@
 //! Null images: mistakes that have nothing to do with a poison, made for the rule `delta`.
 
+mod shares;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::{Display, Formatter};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,13 +15,17 @@ use rayon::prelude::*;
 
 use crate::capture::{PassError, progress_bar};
 use crate::influence::{Classifier, ImageList, predict};
-use crate::items::of_sample;
+use crate::items::{check_shape, of_sample};
 use crate::samples::{Image, LabeledSample};
 
 use super::AuditError;
 use super::judge::Judge;
 use super::rules::Delta;
 use super::transforms::Transform;
+
+use shares::{Found, chosen, share};
+
+pub(super) use shares::Mistake;
 
 /// Altered images that are looked at for each null image.
 const TRIED: usize = 80;
@@ -32,9 +38,6 @@ const MOST_TRIED: usize = 65_536;
 /// Altered images that the model is asked about at a time, at most: each is as large as a training image.
 const AT_A_TIME: usize = 256;
 
-/// Labels that null images must be of, where there are so many.
-const FEWEST_LABELS: usize = 3;
-
 /// What suspects of one label are compared with.
 pub(super) struct NullImages {
     pub images: ImageList,
@@ -42,15 +45,6 @@ pub(super) struct NullImages {
     pub origins: Vec<usize>,
     /// Whether the model takes them for the label.
     pub mistakes: bool,
-}
-
-/// A training image, altered so that the model takes it for another label.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mistake {
-    index: usize,
-    transform: Transform,
-    /// The training image's label.
-    origin: usize,
 }
 
 impl Mistake {
@@ -192,12 +186,8 @@ where
     D: Dataset<I>,
 {
     let image = of_sample(train, index, LabeledSample::image)?;
-    let got = image.shape();
-    if got == expected {
-        return Ok(image);
-    }
-    let source = format!("its shape is {got:?}, that of others {expected:?}: resize the images").into();
-    Err(PassError::Sample { index, source })
+    check_shape(index, image.shape(), expected)?;
+    Ok(image)
 }
 
 /// Altered images that are looked at for `count` null images at most.
@@ -213,78 +203,12 @@ fn digest(transform: &Transform) -> u64 {
     hasher.finish()
 }
 
-/// Mistakes of one label, with how many of each origin and of each kind of alteration there are.
-#[derive(Default)]
-struct Found {
-    mistakes: Vec<Mistake>,
-    /// Images that might have become one.
-    tried: usize,
-    of_label: BTreeMap<usize, usize>,
-    of_kind: BTreeMap<usize, usize>,
-}
-
 fn nothing_of(labels: &[usize]) -> BTreeMap<usize, Found> {
     labels.iter().map(|&label| (label, Found::default())).collect()
 }
 
 fn mistakes_of(found: BTreeMap<usize, Found>) -> BTreeMap<usize, Vec<Mistake>> {
     found.into_iter().map(|(label, found)| (label, found.mistakes)).collect()
-}
-
-impl Found {
-    fn has_room(&self, mistake: Mistake, of_a_label: usize, of_a_kind: usize) -> bool {
-        let has = |counts: &BTreeMap<usize, usize>, of: usize| counts.get(&of).copied().unwrap_or_default();
-        has(&self.of_label, mistake.origin) < of_a_label
-            && has(&self.of_kind, mistake.transform.kind()) < of_a_kind
-    }
-
-    fn add(&mut self, mistake: Mistake) {
-        *self.of_label.entry(mistake.origin).or_default() += 1;
-        *self.of_kind.entry(mistake.transform.kind()).or_default() += 1;
-        self.mistakes.push(mistake);
-    }
-
-    /// The first mistakes that keep to these shares.
-    fn of(mistakes: &[Mistake], of_a_label: usize, of_a_kind: usize) -> Self {
-        let mut found = Self::default();
-        for &mistake in mistakes {
-            if found.has_room(mistake, of_a_label, of_a_kind) {
-                found.add(mistake);
-            }
-        }
-        found
-    }
-}
-
-/// How many of so many null images may be of one of `kinds` kinds, of labels that they are made from or of alterations. Poisons are images of some
-/// victim's class, and a trigger may be much like one of the alterations, so that null images of that kind may be the poison's doing; and only
-/// three quarters of the null images are [trusted](super::rules::Delta) to be none of it: a quarter, or an equal share where
-/// there are fewer than four kinds.
-fn share(count: usize, kinds: usize) -> usize {
-    (count / 4).max(count.div_ceil(kinds.max(1)))
-}
-
-/// The null images among mistakes of `labels` labels: the first that leave no label and no kind of alteration more than its share. Where that
-/// would leave too few, or less than half of what the shares of labels alone do, those alone count: of few null images little can be told. Where
-/// those are too few, mistakes that are all of three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
-fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
-    let with = |kinds: Option<usize>| {
-        let counts = (0..=mistakes.len()).rev();
-        let kept = counts.map(|count| {
-            let of_a_kind = kinds.map_or(usize::MAX, |kinds| share(count, kinds));
-            (count, Found::of(mistakes, share(count, labels), of_a_kind).mistakes)
-        });
-        let enough = kept.filter(|(count, kept)| kept.len() >= *count);
-        enough.map(|(_, kept)| kept).next().unwrap_or_default()
-    };
-    let (of_both, of_labels) = (with(Some(Transform::KINDS)), with(None));
-    let enough = of_both.len() >= Delta::FEWEST_NULL_IMAGES && 2 * of_both.len() >= of_labels.len();
-    let kept = if enough { of_both } else { of_labels };
-    if kept.len() >= Delta::FEWEST_NULL_IMAGES {
-        return kept;
-    }
-    let origins = mistakes.iter().map(|mistake| mistake.origin).collect::<BTreeSet<_>>().len();
-    if origins >= FEWEST_LABELS.min(labels) { mistakes.to_vec() } else { kept }
 }
 
 #[cfg(test)]
@@ -297,7 +221,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Delta, Judge, Mistake, Transform, budget, chosen, digest, share};
+    use super::{Delta, Judge, Mistake, Transform, budget, digest, share};
     use crate::capture::{FrozenModel, PassConfig};
     use crate::influence::{Classifier, ImageList, ImageSource, Influence, predict};
     use crate::samples::{Image, LabeledImage};
@@ -398,89 +322,9 @@ mod tests {
         }
     }
 
-    /// Mistakes of labels and kinds, so many of each label, alterations in turn from the first `kinds`.
-    fn mistakes(counts: &[usize], kinds: usize) -> Vec<Mistake> {
-        let some = [
-            Transform::HorizontalFlip,
-            Transform::Invert,
-            Transform::SwapRedGreen,
-            Transform::GaussianBlur { sigma: 9.0 },
-            Transform::Elastic { alpha: 1.0, seed: 1 },
-        ];
-        let of_label = |(origin, &count): (usize, &usize)| {
-            (0..count).map(move |number| Mistake { index: 0, transform: some[number % kinds], origin })
-        };
-        counts.iter().enumerate().flat_map(of_label).collect()
-    }
-
-    fn sizes(counts: &[usize], labels: usize) -> Vec<usize> {
-        let kept = chosen(&mistakes(counts, 5), labels);
-        (0..counts.len()).map(|label| kept.iter().filter(|mistake| mistake.origin == label).count()).collect()
-    }
-
-    #[test]
-    fn no_label_has_more_than_its_share() {
-        assert_eq!(sizes(&[32, 5, 5, 5, 5], 9), [6, 5, 5, 5, 5]);
-        // Of three labels all, if their share would be too little; of two it may be the poison's doing.
-        assert_eq!(sizes(&[32, 32, 10], 9), [32, 32, 10]);
-        assert!(sizes(&[32, 32], 9).iter().sum::<usize>() < 16);
-        assert_eq!(sizes(&[10, 10, 10, 10], 9), [10; 4]);
-        assert_eq!(sizes(&[40, 40], 2), [40, 40]);
-        assert_eq!(sizes(&[30], 1), [30]);
-        // Too few labels take part: what is left is too little to compare with.
-        assert!(sizes(&[32, 1], 9).iter().sum::<usize>() < 16);
-        assert_eq!((share(128, 9), share(128, 2), share(0, 0)), (32, 64, 0));
-    }
-
-    #[test]
-    fn where_the_shares_of_kinds_leave_too_few_those_of_labels_still_count() {
-        let some = mistakes(&[1], 5);
-        let one = |origin: usize| Mistake { origin, ..some[0] };
-        let kinds: Vec<Mistake> = mistakes(&[5], 5);
-        // Two of each of eight labels, and 32 of another; three kinds have nearly all.
-        let mut few: Vec<Mistake> = (0..16)
-            .map(|number| Mistake {
-                origin: 1 + number / 2,
-                ..kinds[if number > 11 { 3 } else { number % 3 }]
-            })
-            .collect();
-        few.extend((0..32).map(|number| Mistake { transform: kinds[number % 3].transform, ..one(9) }));
-        let kept = chosen(&few, 9);
-        let of_most = kept.iter().filter(|mistake| mistake.origin == 9).count();
-        assert!(kept.len() >= Delta::FEWEST_NULL_IMAGES, "{}", kept.len());
-        assert!(of_most <= share(kept.len(), 9) + 1, "{of_most} of {}", kept.len());
-    }
-
     #[test]
     fn a_huge_batch_makes_no_more_images_at_a_time_than_others() {
         assert_eq!(ids(&sweep([200, 4], &[3], 64, usize::MAX)[&3]), ids(&sweep([200, 4], &[3], 64, 32)[&3]));
-    }
-
-    #[test]
-    fn no_kind_of_alteration_has_more_than_its_share_where_enough_are_left() {
-        let of_kind = |kept: &[Mistake], transform: Transform| {
-            kept.iter().filter(|mistake| mistake.transform.kind() == transform.kind()).count()
-        };
-        // Forty blurred ones of a hundred, four kinds of fifteen.
-        let mut some = mistakes(&[15; 4], 4);
-        some.extend(mistakes(&[20; 4], 5).into_iter().filter(|mistake| mistake.transform.kind() == 4));
-        let kept = chosen(&some, 4);
-        let most = (0..5).map(|kind| kept.iter().filter(|one| one.transform.kind() == kind).count()).max();
-        assert!(most.unwrap() <= kept.len().div_ceil(4), "{most:?} of {}", kept.len());
-        // Two kinds have most: with their shares 24 would be left of 76.
-        let counts = [8, 8, 2, 1];
-        let uneven = (0..4).flat_map(|origin| {
-            let of_label = |mistake: &Mistake| Mistake { origin, ..*mistake };
-            counts
-                .iter()
-                .zip(&mistakes(&[5], 5))
-                .flat_map(move |(&count, one)| vec![of_label(one); count])
-                .collect::<Vec<_>>()
-        });
-        assert_eq!(chosen(&uneven.collect::<Vec<_>>(), 4).len(), 76);
-        // Of two kinds alone nothing would be left: labels count, kinds don't.
-        let kept = chosen(&mistakes(&[20; 5], 2), 9);
-        assert_eq!((kept.len(), of_kind(&kept, Transform::Invert)), (100, 50));
     }
 
     #[test]
