@@ -30,8 +30,12 @@ struct Net {
 
 impl Net {
     fn new(classes: usize) -> Self {
+        Self::seeded(classes, 3)
+    }
+
+    fn seeded(classes: usize, seed: u64) -> Self {
         let device = &Device::flex();
-        let mut rng = StdRng::seed_from_u64(3);
+        let mut rng = StdRng::seed_from_u64(seed);
         let mut layer = |inputs: usize, outputs: usize| {
             let weight: Vec<f32> = (0..inputs * outputs).map(|_| rng.random_range(-2.0..2.0)).collect();
             let mut layer = LinearConfig::new(inputs, outputs).init(device);
@@ -277,21 +281,26 @@ fn the_same_image_twice_is_no_more_evidence_for_itself_or_against_others() {
     let data = data(90, |n, _| n % 3);
     let factors = fit(&model, &data, 16);
     let mut rng = StdRng::seed_from_u64(11);
-    let mut asked = || suspect(&model, noise(&mut rng));
-    let (first, second) = (asked(), asked());
-    for combined in [false, true] {
-        let run =
-            |suspects: &[Suspect]| delta(0.01, combined).run(&model, &factors, &data, suspects).unwrap();
-        let (once, twice) = (run(std::slice::from_ref(&first)), run(&[first.clone(), first.clone()]));
-        assert_eq!(p_value(&once), p_value(&twice), "combined: {combined}");
-        assert_eq!(twice.record.suspects[1].p_value, twice.record.suspects[0].p_value);
-    }
-    // Of two that differ one is found by a significance between half and all of its p-value; however often it is named, two are asked about.
     let alone = |suspect: &Suspect| {
         p_value(&delta(0.01, false).run(&model, &factors, &data, std::slice::from_ref(suspect)).unwrap())
     };
-    let (few, many) = if alone(&first) < alone(&second) { (first, second) } else { (second, first) };
-    let (p_few, p_many) = (alone(&few), alone(&many));
+    let mut asked: Vec<(f64, Suspect)> = (0..16)
+        .map(|_| {
+            let suspect = suspect(&model, noise(&mut rng));
+            (alone(&suspect), suspect)
+        })
+        .collect();
+    asked.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let [(p_few, few), .., (p_many, many)] = asked.as_slice() else { panic!("sixteen") };
+    for combined in [false, true] {
+        let run =
+            |suspects: &[Suspect]| delta(0.01, combined).run(&model, &factors, &data, suspects).unwrap();
+        let (once, twice) = (run(std::slice::from_ref(few)), run(&[few.clone(), few.clone()]));
+        assert_eq!(p_value(&once), p_value(&twice), "combined: {combined}");
+        assert_eq!(twice.record.suspects[1].p_value, twice.record.suspects[0].p_value);
+    }
+    // One is found by a significance between one and two times its p-value, of two that differ it is not; however often it is named, two are
+    // asked about.
     assert!(1.5 * p_few < p_many.min(0.99), "the case is none: {p_few} and {p_many}");
     let rule = delta(1.5 * p_few, false);
     let verdicts = |suspects: &[Suspect]| {
@@ -303,9 +312,9 @@ fn the_same_image_twice_is_no_more_evidence_for_itself_or_against_others() {
             .map(|suspect| suspect.flagged > 0 || stands_out(suspect))
             .collect::<Vec<_>>()
     };
-    assert_eq!(verdicts(std::slice::from_ref(&few)), [true], "alone it is found");
+    assert_eq!(verdicts(std::slice::from_ref(few)), [true], "alone it is found");
     assert_eq!(verdicts(&[few.clone(), many.clone()]), [false, false], "of two it is not");
-    let often = [vec![few; 5], vec![many]].concat();
+    let often = [vec![few.clone(); 5], vec![many.clone()]].concat();
     assert_eq!(verdicts(&often), [false; 6], "nor is it if it is named five times");
 }
 
@@ -355,14 +364,20 @@ impl Classifier for OneLogit {
 
 #[test]
 fn two_classes_are_audited_be_they_two_logits_or_one() {
-    let (two, one) = (Net::new(2), OneLogit { net: Net::new(1) });
+    let one = OneLogit { net: Net::new(1) };
     let data = data(80, |n, _| n % 2);
     let mut rng = StdRng::seed_from_u64(8);
     let images: Vec<Image> = (0..12).map(|_| noise(&mut rng)).collect();
-    let suspects: Vec<Suspect> = images.iter().map(|image| suspect(&two, image.clone())).collect();
-    let of_label = |label| suspects.iter().find(|suspect| suspect.label == label).cloned();
-    for label in [0, 1] {
-        let suspect = of_label(label).expect("a suspect of each label");
+    // Of some networks the first one that takes images for both labels.
+    let (two, suspects) = (0..50)
+        .find_map(|seed| {
+            let net = Net::seeded(2, seed);
+            let of_label = |label| images.iter().find(|image| said(&net, image) == label);
+            let suspects = [of_label(0)?, of_label(1)?].map(|image| suspect(&net, image.clone()));
+            Some((net, suspects))
+        })
+        .expect("a network of two classes that gives both");
+    for suspect in suspects {
         for audit in audits(&two, &data, &[suspect], 16) {
             assert!(!notes(&audit.record).iter().any(|note| note.contains("too few")), "{}", audit.summary());
         }
