@@ -116,8 +116,8 @@ impl ScoreOrigin {
             });
         let checks = [
             ("the model's weights differ", self.model == other.model),
-            ("the queries differ", queries),
             ("preconditioner, damping or the form of the queries differ", self.settings == other.settings),
+            ("the queries differ", queries),
             ("the samples differ", self.samples == other.samples && self.positions == other.positions),
             ("one has self-influence, one has not", self.self_influence == other.self_influence),
         ];

@@ -197,6 +197,15 @@ fn parts_of_other_queries_or_another_model_are_refused() {
     let error = run.run(&config).unwrap_err();
     assert!(matches!(&error, InfluenceError::File(ScoreFileError::OtherRun { .. })), "{error}");
     assert!(error.to_string().contains("the queries differ"), "{error}");
+    // So near that their rows alone could be another device's.
+    let damped = Damping::RelativeToMean(0.100_01);
+    let damped = Influence::new(&frozen, &factors, Preconditioner::Ekfac, damped).unwrap();
+    let (of_damped, rounded) = (queries(&damped, 2), queries(&first, 2).in_bf16());
+    for (influence, queries) in [(&damped, &of_damped), (&first, &rounded)] {
+        let run = influence.score_run(&source, &all, &loss, queries).parts(folder.path(), PART);
+        let error = run.run(&config).unwrap_err().to_string();
+        assert!(error.contains("preconditioner, damping or the form of the queries differ"), "{error}");
+    }
 
     let other = FrozenModel::new(&Net::new(8, &Device::flex()));
     let factors = fit(other.model(), &source.items);
