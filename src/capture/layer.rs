@@ -192,7 +192,8 @@ pub(crate) fn type_of_sums(dtype: DType) -> DType {
     }
 }
 
-fn wide<const D: usize>(values: Tensor<D>) -> Tensor<D> {
+/// The values in the type in which they are added up.
+pub(crate) fn wide<const D: usize>(values: Tensor<D>) -> Tensor<D> {
     let dtype = type_of_sums(values.dtype());
     if dtype == values.dtype() { values } else { values.cast(FloatDType::from(dtype)) }
 }

@@ -23,6 +23,7 @@ pub(crate) use device::on_device;
 pub use features::BatchFeatures;
 pub(crate) use inventory::identities;
 pub use inventory::{ModelInventory, ParameterInfo};
+pub(crate) use layer::wide;
 pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };

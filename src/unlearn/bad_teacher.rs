@@ -25,12 +25,11 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 use serde_json::json;
 
-use crate::capture::FrozenModel;
+use crate::capture::{FrozenModel, wide};
 use crate::influence::{Classifier, LabeledBatch};
 use crate::samples::LabeledSample;
 
 use super::steps::{Leg, Steps};
-use super::wide::wide;
 use super::{Cost, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 
 /// Settings of Bad Teacher.

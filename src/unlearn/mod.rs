@@ -26,7 +26,6 @@ mod ssd;
 mod step_config;
 mod steps;
 mod task;
-mod wide;
 
 pub use bad_teacher::BadTeacher;
 pub use budget::{Budget, Choice, gradients_per_second};

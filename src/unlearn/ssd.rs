@@ -30,11 +30,12 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
-use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError, Weights, on_device, progress_bar};
+use crate::capture::{
+    BatchSource, FrozenModel, PassConfig, PassError, Weights, on_device, progress_bar, wide,
+};
 use crate::influence::{Classifier, ImageList, ImageSource, LabeledBatch, cross_entropy, predict};
 use crate::samples::LabeledSample;
 
-use super::wide::wide;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 
 /// α of the benchmark's grid.

@@ -6,6 +6,7 @@ use burn_delta_influence::factors::{KroneckerFactors, LayerFactors};
 use burn_delta_influence::influence::{Damping, Influence, Preconditioner, ScoreOptions};
 use burn_delta_influence::nn::Linear;
 
+use crate::compare::assert_close;
 use crate::training::*;
 
 type Matrix = Vec<Vec<f64>>;
@@ -40,15 +41,6 @@ fn rotated(gradient: &Matrix, layer: &LayerFactors) -> Matrix {
     (0..outputs).map(|i| (0..width).map(|j| entry(i, j)).collect()).collect()
 }
 
-#[track_caller]
-fn assert_close(got: &[f64], expected: &[f64]) {
-    let scale = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
-    assert!(scale > 0.0 && got.len() == expected.len());
-    for (got, expected) in got.iter().zip(expected) {
-        assert!((got - expected).abs() <= 1e-4 * scale, "{got}, not {expected} (scale {scale})");
-    }
-}
-
 #[test]
 fn corrected_eigenvalues_and_scores_are_what_their_equations_say() {
     let (train, queries) = (Items(items(30, 1)), Items(items(4, 2)));
@@ -76,7 +68,7 @@ fn corrected_eigenvalues_and_scores_are_what_their_equations_say() {
         let size = squares[0].len();
         let mean = |at: usize| squares.iter().map(|sample| sample[at]).sum::<f64>() / squares.len() as f64;
         let ekfac: Vec<f64> = (0..size).map(mean).collect();
-        assert_close(layer.corrected.as_ref().unwrap().matrix(0), &ekfac);
+        assert_close(layer.corrected.as_ref().unwrap().matrix(0), &ekfac, 1e-4);
         let (of_gradient, of_activation) =
             (layer.gradient.values.matrix(0), layer.activation.values.matrix(0));
         let kfac = of_gradient.iter().flat_map(|s| of_activation.iter().map(move |a| s * a)).collect();
@@ -102,7 +94,7 @@ fn corrected_eigenvalues_and_scores_are_what_their_equations_say() {
                 (0..2).map(of_layer).sum::<f64>()
             };
             let expected: Vec<f64> = of_train.iter().map(with).collect();
-            assert_close(scores.row(number), &expected);
+            assert_close(scores.row(number), &expected, 1e-4);
         }
     }
 }
