@@ -1,18 +1,21 @@
 //! Clusters of samples, found without the suspect, and whether one of them moves it.
 //!
-//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: S_q(F) = mean_F z_q − mean_{∉F} z_q over the
-//! deviation of z_q outside of F, in deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are exchangeable where nothing
-//! is wrong, and S, a mean over many samples, is nearly Gaussian. The p-value is the tail of a Pearson III distribution with the null
-//! images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
+//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: by S_q(F), how much more its members move an
+//! image q than the others do, in deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are
+//! exchangeable where nothing is wrong, and S, a sum over many samples, is nearly Gaussian. The p-value is the tail of a Pearson III distribution
+//! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
 //! clusters tested.
 //!
-//! Where null images may have the poison's influence themselves, their largest S are its doing, and make everything look harmless. Then
-//! a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail itself, as
-//! natural groups need it; the smaller of the two counts, times two.
+//! Where null images are none of the poison's making, natural variation between them is discounted, and S is the output of a
+//! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there
+//! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. Besides, their largest S are the poison's doing, and make everything
+//! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
+//! itself, as natural groups need it; the smaller of the two counts, times two.
 //!
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
 use super::gate::Gumbel;
+use super::matched_filter::MatchedFilter;
 use super::null::median;
 
 /// Null images without which a distribution can't be told.
@@ -40,7 +43,7 @@ impl Cluster {
         Self { members: members.collect(), scores: self.scores.iter().map(|score| -score).collect() }
     }
 
-    /// S: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
+    /// The plain S: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
     /// and are moved, the deviation grows with what it is to measure).
     fn strength(&self, z: &[f64]) -> f64 {
         let mut is_member = vec![false; z.len()];
@@ -81,7 +84,7 @@ impl ByCluster {
 /// What null images are to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NullIs {
-    /// Not of the poison's making.
+    /// Not of the poison's making: what they have in common is natural.
     Harmless,
     /// Perhaps of its making, the quarter with the largest S.
     Mixed,
@@ -96,8 +99,21 @@ pub(super) fn by_cluster(
     suspects: usize,
     null_is: NullIs,
 ) -> Vec<ByCluster> {
-    let strengths: Vec<Vec<f64>> =
-        clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect();
+    if clusters.is_empty() {
+        return vec![ByCluster::untested(); suspects];
+    }
+    let strengths: Vec<Vec<f64>> = match null_is {
+        NullIs::Mixed => {
+            clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect()
+        }
+        NullIs::Harmless => {
+            let filter = MatchedFilter::new(z, suspects);
+            let of_cluster = |(number, cluster): (usize, &&Cluster)| {
+                filter.strengths(&cluster.members, |row| explained[row][number])
+            };
+            clusters.iter().enumerate().map(of_cluster).collect()
+        }
+    };
     let judged = (0..suspects).map(|suspect| {
         let tests = clusters.iter().enumerate().filter_map(|(number, cluster)| {
             if explained[suspect][number] {

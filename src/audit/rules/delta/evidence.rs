@@ -79,13 +79,23 @@ pub(super) struct Tests {
 }
 
 impl Tests {
-    /// From rows without what null images have in common, clusters of gradients not tested. `is_like`: which of the clusters of looks the
-    /// image of each row looks like.
-    pub fn new(rows: &[Vec<f64>], looks: &[&Cluster], is_like: &[Vec<bool>], suspects: usize) -> Self {
-        let by_median = null::by_median(rows);
-        let by_look = by_cluster(looks, &by_median, is_like, suspects, NullIs::Harmless);
-        let views = [View::new(by_median, suspects), View::new(null::by_low_quantiles(rows), suspects)];
-        Self { views, by_look, by_gradient: vec![ByCluster::untested(); suspects] }
+    /// From rows without what null images have in common, clusters not tested.
+    pub fn new(rows: &[Vec<f64>], suspects: usize) -> Self {
+        let views = [null::by_median(rows), null::by_low_quantiles(rows)];
+        let untested = vec![ByCluster::untested(); suspects];
+        Self {
+            views: views.map(|rows| View::new(rows, suspects)),
+            by_look: untested.clone(),
+            by_gradient: untested,
+        }
+    }
+
+    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `is_like`: which of the
+    /// clusters the image of each row looks like.
+    pub fn with_looks(mut self, clusters: &[&Cluster], is_like: &[Vec<bool>], rows: &[Vec<f64>]) -> Self {
+        let rows = null::by_median(rows);
+        self.by_look = by_cluster(clusters, &rows, is_like, self.by_look.len(), NullIs::Harmless);
+        self
     }
 
     /// With clusters of gradients, tested on `rows` from which nothing was taken out.
@@ -153,7 +163,7 @@ mod tests {
         let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
         let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300] };
-        Tests::new(&rows, &[], &vec![Vec::new(); 129], 1).with_gradients(&[cluster], &rows)
+        Tests::new(&rows, 1).with_gradients(&[cluster], &rows)
     }
 
     #[test]
@@ -189,7 +199,7 @@ mod tests {
                 .collect();
             let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120] };
             let rest = super::super::common::without_common(&rows, 1).of_all;
-            let tests = Tests::new(&rest, &[&cluster], &vec![vec![false]; NULL + 1], 1);
+            let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &vec![vec![false]; NULL + 1], &rows);
             let p = tests.with_gradients(&[cluster], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);
             small[1] += usize::from(p <= 0.01);
@@ -200,7 +210,7 @@ mod tests {
     #[test]
     fn where_all_samples_are_the_same_nothing_can_be_told() {
         let rows = vec![vec![0.0; 50]; 21];
-        let tests = Tests::new(&rows, &[], &vec![Vec::new(); 21], 1);
+        let tests = Tests::new(&rows, 1);
         assert!(!tests.can_tell(0) && tests.p_value(0) == 1.0);
         assert!(super::tests::tests(0, 0.0).can_tell(0));
     }
@@ -223,7 +233,7 @@ mod tests {
                 let origins: Vec<usize> =
                     (0..LABELS * OF_LABEL).map(|n| if by_label { n % LABELS } else { 0 }).collect();
                 let rows = null::combined(&rows, 8, &origins, seed);
-                Tests::new(&rows, &[], &vec![Vec::new(); rows.len()], 1).p_value(0)
+                Tests::new(&rows, 1).p_value(0)
             });
             p_values.filter(|&p| p <= 0.01).count()
         };
@@ -246,8 +256,7 @@ mod tests {
                     (0..suspects + NULL).map(|_| (0..150).map(|_| normal()).collect()).collect();
                 let origins: Vec<usize> = (0..NULL).map(|n| n % labels).collect();
                 let rows = null::combined(&rows, suspects, &origins, seed);
-                let none = vec![Vec::new(); rows.len()];
-                Tests::new(&rows, &[], &none, 1).p_value(0)
+                Tests::new(&rows, 1).p_value(0)
             });
             let alarms = p_values.filter(|&p| p <= 0.01).count();
             assert!(alarms <= 2, "{alarms} of 40 with {suspects} suspects, {labels} labels");

@@ -17,7 +17,7 @@ use faer::{Mat, Side};
 use super::cluster::Cluster;
 use crate::audit::rules::Cut;
 
-/// Clusters of a class that are tested: natural ones are seldom as far apart as poisons.
+/// Clusters of a class that are tested, one where the second is a part of the first: natural ones are seldom as far apart as poisons.
 const CLUSTERS: usize = 2;
 /// Parts of the samples, each predicted from the others.
 const FOLDS: usize = 5;
@@ -148,7 +148,13 @@ pub(super) fn look_clusters(looks: &[Vec<f64>]) -> Vec<LookCluster> {
         }
     }
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    found.into_iter().take(CLUSTERS).map(|(_, cluster)| cluster).collect()
+    let mut found: Vec<LookCluster> = found.into_iter().take(CLUSTERS).map(|(_, found)| found).collect();
+    if let [first, second] = &found[..]
+        && first.cluster.overlaps(&second.cluster)
+    {
+        found.pop();
+    }
+    found
 }
 
 #[cfg(test)]

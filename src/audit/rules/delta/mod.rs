@@ -67,6 +67,7 @@ mod gate;
 mod gradient_clusters;
 mod look;
 mod look_clusters;
+mod matched_filter;
 mod null;
 
 use burn::module::Module;
@@ -207,12 +208,13 @@ impl Delta {
             let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
             let mut of_means = vec![vec![false; of_looks.len()]; rows.len()];
             of_means[0] = (0..of_looks.len()).map(most).collect();
-            let tests = Tests::new(&rows, &of_looks, &of_means, 1);
+            let tests = Tests::new(&rows, 1).with_looks(&of_looks, &of_means, &rows);
             (rows, tests, None)
         } else {
             let rest = common::without_common(&contrast, count);
-            let [tests, doubts] =
-                [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, &of_looks, &is_like, count));
+            // Clusters are tested before anything is taken out, so that they have no doubts of their own.
+            let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
+            let tests = tests.with_looks(&of_looks, &is_like, &contrast);
             (contrast, tests, Some(doubts))
         };
         let subjects = if is_combined { 1 } else { count };
@@ -222,7 +224,6 @@ impl Delta {
         if !tests.are_clear(self.significance) || !(0..subjects).all(names_some) {
             let held = asked.len(); // as many gradients as there was memory for
             let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
-            // Nothing is taken out before this test, so that there is no doubt of its own.
             tests = tests.with_gradients(&clusters, &rows);
         }
         let candidates = candidates.to_vec();
