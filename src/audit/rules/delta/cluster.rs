@@ -6,8 +6,8 @@
 //! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
 //! clusters tested.
 //!
-//! Where null images are none of the poison's making, natural variation between them is discounted, and S is the output of a
-//! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there
+//! Where null images are none of the poison's making, and samples are many times as many as they are, natural variation between them is discounted, and S is the output of a
+//! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there, and in small classes,
 //! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. Besides, their largest S are the poison's doing, and make everything
 //! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
 //! itself, as natural groups need it; the smaller of the two counts, times two.
@@ -84,8 +84,10 @@ impl ByCluster {
 /// What null images are to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NullIs {
-    /// Not of the poison's making: what they have in common is natural.
+    /// Not of the poison's making.
     Harmless,
+    /// Neither, and what they have in common is to be discounted: natural variation.
+    Natural,
     /// Perhaps of its making, the quarter with the largest S.
     Mixed,
 }
@@ -103,10 +105,10 @@ pub(super) fn by_cluster(
         return vec![ByCluster::untested(); suspects];
     }
     let strengths: Vec<Vec<f64>> = match null_is {
-        NullIs::Mixed => {
+        NullIs::Harmless | NullIs::Mixed => {
             clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect()
         }
-        NullIs::Harmless => {
+        NullIs::Natural => {
             let filter = MatchedFilter::new(z, suspects);
             let of_cluster = |(number, cluster): (usize, &&Cluster)| {
                 filter.strengths(&cluster.members, |row| explained[row][number])
@@ -124,7 +126,7 @@ pub(super) fn by_cluster(
             let value = strengths[number][suspect];
             let (statistic, p_value, in_deviations) = standing(value, &null)?;
             let p_value = match null_is {
-                NullIs::Harmless => p_value,
+                NullIs::Harmless | NullIs::Natural => p_value,
                 NullIs::Mixed => (2.0 * p_value.min(Gumbel::fit(&null).tail(value))).min(1.0),
             };
             let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
@@ -241,7 +243,7 @@ mod tests {
     fn a_cluster_without_influence_is_nothing() {
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
-        for (null_is, fewest) in [(NullIs::Harmless, 2), (NullIs::Mixed, 1)] {
+        for (null_is, fewest) in [(NullIs::Harmless, 2), (NullIs::Natural, 2), (NullIs::Mixed, 1)] {
             let p: Vec<f64> = (0..200)
                 .map(|seed| {
                     let z = z(&mut StdRng::seed_from_u64(seed), 0.0);

@@ -90,11 +90,17 @@ impl Tests {
         }
     }
 
-    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `is_like`: which of the
-    /// clusters the image of each row looks like.
-    pub fn with_looks(mut self, clusters: &[&Cluster], is_like: &[Vec<bool>], rows: &[Vec<f64>]) -> Self {
+    /// With clusters of looks, tested on `rows`. `is_like`: which of the clusters the image of each row looks like. Where null images are
+    /// [`NullIs::Natural`], nothing has been taken out of the rows: that is the matched filter's part.
+    pub fn with_looks(
+        mut self,
+        clusters: &[&Cluster],
+        is_like: &[Vec<bool>],
+        rows: &[Vec<f64>],
+        null_are: NullIs,
+    ) -> Self {
         let rows = null::by_median(rows);
-        self.by_look = by_cluster(clusters, &rows, is_like, self.by_look.len(), NullIs::Harmless);
+        self.by_look = by_cluster(clusters, &rows, is_like, self.by_look.len(), null_are);
         self
     }
 
@@ -154,7 +160,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Cluster, FoundBy, Tests, null};
+    use super::{Cluster, FoundBy, NullIs, Tests, null};
 
     /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80 samples are a cluster.
     fn tests(raised: usize, by: f64) -> Tests {
@@ -199,7 +205,12 @@ mod tests {
                 .collect();
             let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120] };
             let rest = super::super::common::without_common(&rows, 1).of_all;
-            let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &vec![vec![false]; NULL + 1], &rows);
+            let tests = Tests::new(&rest, 1).with_looks(
+                &[&cluster],
+                &vec![vec![false]; NULL + 1],
+                &rows,
+                NullIs::Natural,
+            );
             let p = tests.with_gradients(&[cluster], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);
             small[1] += usize::from(p <= 0.01);

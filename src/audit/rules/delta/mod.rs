@@ -35,8 +35,8 @@
 //!
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
-//!    tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2, natural variation
-//!    between null images discounted, but not against images that look like them: a third p-value, from the same null images, and the cluster
+//!    tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2 with natural variation
+//!    between null images discounted (in classes of less than 4 M samples on those of step 3), but not against images that look like them: a third p-value, from the same null images, and the cluster
 //!    as the finding.
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
@@ -81,7 +81,7 @@ use crate::influence::{
 
 use super::group::Refinement;
 use super::minimum_error;
-use cluster::{ByCluster, Cluster};
+use cluster::{ByCluster, Cluster, NullIs};
 use evidence::Tests;
 use gradient_clusters::gradient_clusters;
 use look::Looks;
@@ -92,6 +92,9 @@ pub use gate::benjamini_hochberg;
 
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;
+
+/// Natural variation is discounted for clusters of looks where there are so many samples for each null image.
+const SAMPLES_PER_NULL_IMAGE: usize = 4;
 
 /// Whether a refined group is still the one that it began with: it holds half of that at least, and is not most of the class where that was a
 /// small part of it (a cut always exists, and may part a few outliers from all the others).
@@ -200,6 +203,9 @@ impl Delta {
         let is_like: Vec<Vec<bool>> =
             looks.others(&asked, influence.device(), config)?.into_iter().map(like).collect();
         let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
+        // Of few samples the null images explain nearly any difference, and what a filter leaves of it is noise.
+        let is_large = candidates.len() >= SAMPLES_PER_NULL_IMAGE * null_images.len();
+        let null_are = if is_large { NullIs::Natural } else { NullIs::Harmless };
         let is_combined = self.combined && count > 1;
         let (rows, mut tests, doubts) = if is_combined {
             // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
@@ -209,13 +215,22 @@ impl Delta {
             let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
             let mut of_means = vec![vec![false; of_looks.len()]; rows.len()];
             of_means[0] = (0..of_looks.len()).map(most).collect();
-            let tests = Tests::new(&rows, 1).with_looks(&of_looks, &of_means, &rows);
+            let tests = Tests::new(&rows, 1).with_looks(&of_looks, &of_means, &rows, null_are);
             (rows, tests, None)
         } else {
             let rest = common::without_common(&contrast, count);
-            // Clusters are tested before anything is taken out, so that they have no doubts of their own.
-            let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
-            let tests = tests.with_looks(&of_looks, &is_like, &contrast);
+            let [tests, doubts] = [&rest.of_all, &rest.of_trusted].map(|rows| {
+                let tests = Tests::new(rows, count);
+                match null_are {
+                    NullIs::Natural => tests,
+                    _ => tests.with_looks(&of_looks, &is_like, rows, null_are),
+                }
+            });
+            // Before anything is taken out, so that there is no doubt of its own.
+            let tests = match null_are {
+                NullIs::Natural => tests.with_looks(&of_looks, &is_like, &contrast, null_are),
+                _ => tests,
+            };
             (contrast, tests, Some(doubts))
         };
         let subjects = if is_combined { 1 } else { count };
