@@ -36,7 +36,7 @@
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
 //!    tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2 with natural variation
-//!    between null images discounted (in classes of less than 4 M samples on those of step 3), but not against images that look like them: a third p-value, from the same null images, and the cluster
+//!    between null images discounted (in classes of less than four samples for each null image asked for, 512 by default, on those of step 3), but not against images that look like them: a third p-value, from the same null images, and the cluster
 //!    as the finding.
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
@@ -93,7 +93,8 @@ pub use gate::benjamini_hochberg;
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;
 
-/// Natural variation is discounted for clusters of looks where there are so many samples for each null image.
+/// Natural variation is discounted for clusters of looks where there are so many samples for each null image that is asked for: in a class of
+/// some 150 signs a natural cluster stood out through the filter (BENCHMARKS).
 const SAMPLES_PER_NULL_IMAGE: usize = 4;
 
 /// Whether a refined group is still the one that it began with: it holds half of that at least, and is not most of the class where that was a
@@ -203,8 +204,8 @@ impl Delta {
         let is_like: Vec<Vec<bool>> =
             looks.others(&asked, influence.device(), config)?.into_iter().map(like).collect();
         let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
-        // Of few samples the null images explain nearly any difference, and what a filter leaves of it is noise.
-        let is_large = candidates.len() >= SAMPLES_PER_NULL_IMAGE * null_images.len();
+        // As many as were asked for, not as many as were found: few of both are no large class.
+        let is_large = candidates.len() >= SAMPLES_PER_NULL_IMAGE * self.null_images;
         let null_are = if is_large { NullIs::Natural } else { NullIs::Harmless };
         let is_combined = self.combined && count > 1;
         let (rows, mut tests, doubts) = if is_combined {
