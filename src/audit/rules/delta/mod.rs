@@ -35,9 +35,9 @@
 //!
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
-//!    tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2 with natural variation
-//!    between null images discounted (in classes of less than four samples for each null image asked for, 512 by default, on those of step 3), but not against images that look like them: a third p-value, from the same null images, and the cluster
-//!    as the finding.
+//!    tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2, natural
+//!    variation between null images discounted (in classes of less than four samples for each null image asked for, 512 by default, on those
+//!    of step 3), but not against images that look like them: a third p-value, from the same null images, and the cluster as the finding.
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
