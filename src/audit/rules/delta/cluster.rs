@@ -6,11 +6,14 @@
 //! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
 //! clusters tested.
 //!
-//! Where null images are none of the poison's making, and samples are many times as many as they are, natural variation between them is discounted, and S is the output of a
-//! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there, and in small classes,
+//! Where null images are none of the poison's making, natural variation between them is discounted, and S is the output of a
+//! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there
 //! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. Besides, their largest S are the poison's doing, and make everything
 //! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
 //! itself, as natural groups need it; the smaller of the two counts, times two.
+//!
+//! The clearest cluster is named. But where poisons are a small part of a large one, that may stand out by theirs alone: where a tested cluster is within it
+//! and stands out by more deviations, the part is named.
 //!
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
@@ -63,8 +66,9 @@ impl Cluster {
 /// What the clusters say of a suspect.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ByCluster {
+    /// Of the clearest cluster, corrected for their number.
     pub p_value: f64,
-    /// S of the cluster that moves it most, in deviations of the null images' S.
+    /// S of the cluster that is named, in deviations of the null images' S.
     pub statistic: f64,
     /// Its members, ascending; none where there is no cluster.
     pub group: Vec<usize>,
@@ -79,14 +83,16 @@ impl ByCluster {
     pub fn untested() -> Self {
         Self { p_value: 1.0, statistic: 0.0, group: Vec::new(), scores: Vec::new(), null: Vec::new() }
     }
+
+    fn is_part_of(&self, whole: &Self) -> bool {
+        self.group.iter().all(|sample| whole.group.binary_search(sample).is_ok())
+    }
 }
 
 /// What null images are to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NullIs {
-    /// Not of the poison's making.
-    Harmless,
-    /// Neither, and what they have in common is to be discounted: natural variation.
+    /// Not of the poison's making: what they have in common is natural variation, and is discounted.
     Natural,
     /// Perhaps of its making, the quarter with the largest S.
     Mixed,
@@ -105,7 +111,7 @@ pub(super) fn by_cluster(
         return vec![ByCluster::untested(); suspects];
     }
     let strengths: Vec<Vec<f64>> = match null_is {
-        NullIs::Harmless | NullIs::Mixed => {
+        NullIs::Mixed => {
             clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect()
         }
         NullIs::Natural => {
@@ -126,19 +132,20 @@ pub(super) fn by_cluster(
             let value = strengths[number][suspect];
             let (statistic, p_value, in_deviations) = standing(value, &null)?;
             let p_value = match null_is {
-                NullIs::Harmless | NullIs::Natural => p_value,
+                NullIs::Natural => p_value,
                 NullIs::Mixed => (2.0 * p_value.min(Gumbel::fit(&null).tail(value))).min(1.0),
             };
             let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
             Some(ByCluster { p_value, statistic, group, scores, null: in_deviations })
         });
         let tests: Vec<ByCluster> = tests.collect();
-        let count = tests.len() as f64;
-        let least = tests.into_iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value));
-        match least {
-            Some(test) => ByCluster { p_value: (count * test.p_value).min(1.0), ..test },
-            None => ByCluster::untested(),
-        }
+        let Some(clearest) = tests.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)) else {
+            return ByCluster::untested();
+        };
+        let p_value = (tests.len() as f64 * clearest.p_value).min(1.0);
+        let parts = tests.iter().filter(|test| test.is_part_of(clearest));
+        let named = parts.fold(clearest, |a, b| if b.statistic > a.statistic { b } else { a });
+        ByCluster { p_value, ..named.clone() }
     });
     judged.collect()
 }
@@ -210,18 +217,18 @@ mod tests {
         let (found, z) = (clusters(), z(&mut rng, 0.8));
         let found: Vec<&Cluster> = found.iter().collect();
         let unexplained = vec![vec![false; 2]; z.len()];
-        let [seen] = by_cluster(&found, &z, &unexplained, 1, NullIs::Harmless).try_into().unwrap();
+        let [seen] = by_cluster(&found, &z, &unexplained, 1, NullIs::Natural).try_into().unwrap();
         assert!(seen.p_value < 1e-3, "{}", seen.p_value);
         assert_eq!((seen.group, seen.null.len()), ((0..MARKED).collect::<Vec<_>>(), NULL));
         assert!(seen.scores[0] > seen.scores[MARKED]);
         let mut explained = unexplained.clone();
         explained[0][0] = true;
-        assert!(by_cluster(&found, &z, &explained, 1, NullIs::Harmless)[0].p_value > 0.01);
+        assert!(by_cluster(&found, &z, &explained, 1, NullIs::Natural)[0].p_value > 0.01);
         // Too few to compare with.
         let mut few = unexplained;
         few[10..].iter_mut().for_each(|row| row.fill(true));
-        assert_eq!(by_cluster(&found, &z, &few, 1, NullIs::Harmless)[0].p_value, 1.0);
-        assert_eq!(by_cluster(&[], &z, &vec![Vec::new(); z.len()], 1, NullIs::Harmless)[0].p_value, 1.0);
+        assert_eq!(by_cluster(&found, &z, &few, 1, NullIs::Natural)[0].p_value, 1.0);
+        assert_eq!(by_cluster(&[], &z, &vec![Vec::new(); z.len()], 1, NullIs::Natural)[0].p_value, 1.0);
     }
 
     #[test]
@@ -240,10 +247,28 @@ mod tests {
     }
 
     #[test]
+    fn of_a_cluster_the_part_that_stands_out_more_is_named() {
+        // A third of the larger cluster moves the suspect, and makes all of it stand out: more clearly, for some null images are moved by it, too.
+        let mut z = z(&mut StdRng::seed_from_u64(0), 3.0);
+        z[1..].iter_mut().step_by(6).for_each(|row| row[..MARKED].iter_mut().for_each(|z| *z += 0.5));
+        let [part, _] = clusters();
+        let whole = Cluster { members: (0..3 * MARKED).collect(), scores: vec![0.0; SAMPLES] };
+        let unexplained = vec![vec![false; 2]; z.len()];
+        let alone = |cluster| by_cluster(&[cluster], &z, &unexplained, 1, NullIs::Mixed)[0].p_value;
+        assert!(alone(&whole) < alone(&part));
+        let [named] = by_cluster(&[&whole, &part], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        assert_eq!(named.group, part.members);
+        // Not where the rest moves it as well.
+        z[0][MARKED..3 * MARKED].iter_mut().for_each(|z| *z += 3.0);
+        let [named] = by_cluster(&[&whole, &part], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        assert_eq!(named.group, whole.members);
+    }
+
+    #[test]
     fn a_cluster_without_influence_is_nothing() {
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
-        for (null_is, fewest) in [(NullIs::Harmless, 2), (NullIs::Natural, 2), (NullIs::Mixed, 1)] {
+        for (null_is, fewest) in [(NullIs::Natural, 2), (NullIs::Mixed, 1)] {
             let p: Vec<f64> = (0..200)
                 .map(|seed| {
                     let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
@@ -268,9 +293,9 @@ mod tests {
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
         let unexplained = vec![vec![false; 2]; z.len()];
-        let [harmless, mixed] = [NullIs::Harmless, NullIs::Mixed]
+        let [natural, mixed] = [NullIs::Natural, NullIs::Mixed]
             .map(|null_is| by_cluster(&found, &z, &unexplained, 1, null_is)[0].p_value);
-        assert!(harmless > 0.01 && mixed < 1e-4, "{harmless}, {mixed}");
+        assert!(natural > 0.01 && mixed < 1e-4, "{natural}, {mixed}");
     }
 
     #[test]

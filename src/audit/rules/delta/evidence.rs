@@ -90,17 +90,11 @@ impl Tests {
         }
     }
 
-    /// With clusters of looks, tested on `rows`. `is_like`: which of the clusters the image of each row looks like. Where null images are
-    /// [`NullIs::Natural`], nothing has been taken out of the rows: that is the matched filter's part.
-    pub fn with_looks(
-        mut self,
-        clusters: &[&Cluster],
-        is_like: &[Vec<bool>],
-        rows: &[Vec<f64>],
-        null_are: NullIs,
-    ) -> Self {
+    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `is_like`: which of the
+    /// clusters the image of each row looks like.
+    pub fn with_looks(mut self, clusters: &[&Cluster], is_like: &[Vec<bool>], rows: &[Vec<f64>]) -> Self {
         let rows = null::by_median(rows);
-        self.by_look = by_cluster(clusters, &rows, is_like, self.by_look.len(), null_are);
+        self.by_look = by_cluster(clusters, &rows, is_like, self.by_look.len(), NullIs::Natural);
         self
     }
 
@@ -145,13 +139,15 @@ impl Tests {
             || [&self.by_look, &self.by_gradient].iter().any(|tests| !tests[suspect].group.is_empty())
     }
 
-    /// The tests that samples may be taken from, of those with a corrected p-value of at most `threshold`: influence by itself first, for it names
-    /// them one by one, then the clusters, the clearest one first.
+    /// The tests that samples may be taken from, of those with a corrected p-value of at most `threshold`: the clearest one first, but influence by
+    /// itself, which names them one by one, where that is clear enough.
     pub fn found_by(&self, suspect: usize, threshold: f64) -> Vec<FoundBy> {
-        let [influence, mut clusters @ ..] = self.corrected(suspect);
-        clusters.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let tests = std::iter::once(influence).chain(clusters);
-        tests.filter(|test| test.0 <= threshold).map(|test| test.1).collect()
+        let mut tests = self.corrected(suspect);
+        let rank = |(p_value, found_by): (f64, FoundBy)| {
+            if found_by == FoundBy::Influence && p_value <= CLEARLY * threshold { 0.0 } else { p_value }
+        };
+        tests.sort_by(|&a, &b| rank(a).total_cmp(&rank(b)));
+        tests.into_iter().filter(|test| test.0 <= threshold).map(|test| test.1).collect()
     }
 }
 
@@ -160,7 +156,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Cluster, FoundBy, NullIs, Tests, null};
+    use super::{Cluster, FoundBy, Tests, null};
 
     /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80 samples are a cluster.
     fn tests(raised: usize, by: f64) -> Tests {
@@ -173,10 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_taken_from_influence_where_that_passes_and_from_the_clearest_cluster_else() {
+    fn samples_are_taken_from_influence_where_that_is_clear_and_from_the_clearest_test_else() {
         use FoundBy::{Gradient, Influence};
-        let both = tests(80, 4.0);
+        let both = tests(80, 8.0);
         assert_eq!(both.found_by(0, 0.01), [Influence, Gradient]);
+        // Influence where it is clear, else what is clearer.
+        let some = tests(80, 4.0);
+        assert!(some.p_value(0) < super::BY_INFLUENCE * some.view(0).p_value(0));
+        assert_eq!(some.found_by(0, 0.01), [Gradient, Influence]);
         // By the threshold that all suspects share, not by the significance of one.
         let p = super::BY_INFLUENCE * both.view(0).p_value(0);
         assert_eq!(both.found_by(0, 0.99 * p), [Gradient]);
@@ -205,12 +205,8 @@ mod tests {
                 .collect();
             let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120] };
             let rest = super::super::common::without_common(&rows, 1).of_all;
-            let tests = Tests::new(&rest, 1).with_looks(
-                &[&cluster],
-                &vec![vec![false]; NULL + 1],
-                &rows,
-                NullIs::Natural,
-            );
+            let unlike = vec![vec![false]; NULL + 1];
+            let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &unlike, &rows);
             let p = tests.with_gradients(&[cluster], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);
             small[1] += usize::from(p <= 0.01);

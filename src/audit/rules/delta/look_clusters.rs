@@ -4,8 +4,12 @@
 //! way, and it shows in their [looks](super::look): they are a cluster. Clusters are sought before any influence is looked at: the values
 //! of each look are cut in two at the [minimum-error threshold](crate::audit::rules::minimum_error), membership in the smaller part is
 //! learned from all looks together (ridge regression, each fifth of the samples predicted from the others), the prediction is cut in two, and
-//! so on until the group stays. The [`CLUSTERS`] whose cuts make the fewest errors for their spread are kept, and [tested as
-//! wholes](super::cluster).
+//! so on until the group stays.
+//!
+//! Most of these clusters are natural: grey images, dark ones. But a natural look is no property of one class, and images of others have it,
+//! too, where hardly an image has what an attacker's method leaves behind. So a cluster is left out that null images, altered images of
+//! other labels, look like no less often than samples of the class do. Of those that remain the [`CLUSTERS`] whose cuts make the fewest errors for
+//! their spread are kept, and [tested as wholes](super::cluster).
 //!
 //! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an image that looks like a
 //! member itself is not tested against its cluster, nor counted among its null images: similarity explains that influence. A trigger makes its
@@ -44,6 +48,12 @@ impl LookCluster {
     pub fn is_like(&self, look: &[f64]) -> bool {
         let sum: f64 = self.weights[1..].iter().zip(look).map(|(weight, look)| weight * look).sum();
         self.weights[0] + sum > self.threshold
+    }
+
+    /// Whether null images look like it no less often than the samples that it was found among.
+    fn is_natural(&self, samples: usize, null: &[Vec<f64>]) -> bool {
+        let like = null.iter().filter(|look| self.is_like(look)).count();
+        like * samples >= self.cluster.members.len() * null.len()
     }
 }
 
@@ -135,14 +145,15 @@ fn count(group: &[bool]) -> usize {
     group.iter().filter(|member| **member).count()
 }
 
-/// The clusters of some samples, from their looks; those that are furthest apart first.
-pub(super) fn look_clusters(looks: &[Vec<f64>]) -> Vec<LookCluster> {
+/// The clusters of some samples, from their looks and those of null images, in the same units; those that are furthest apart first.
+pub(super) fn look_clusters(looks: &[Vec<f64>], null: &[Vec<f64>]) -> Vec<LookCluster> {
     let Some(ridge) = Ridge::new(looks) else { return Vec::new() };
     let mut found: Vec<(f64, LookCluster)> = Vec::new();
     for column in 0..looks[0].len() {
         let values: Vec<f64> = looks.iter().map(|look| look[column]).collect();
         if let Some((errors, cluster)) = ridge.cluster(&values)
             && found.iter().all(|(_, other)| other.cluster.members != cluster.cluster.members)
+            && !cluster.is_natural(looks.len(), null)
         {
             found.push((errors, cluster));
         }
@@ -166,24 +177,38 @@ mod tests {
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
+    const NULL: usize = 128;
 
-    /// Looks of three numbers, of which the first `MARKED` samples have a high second.
-    fn looks() -> Vec<Vec<f64>> {
-        let mut rng = StdRng::seed_from_u64(1);
+    /// Looks of three numbers, of which the first `marked` images have a high second.
+    fn looks(count: usize, marked: usize, seed: u64) -> Vec<Vec<f64>> {
+        let mut rng = StdRng::seed_from_u64(seed);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
         let look = |n: usize| {
-            let raised = normal() + if n < MARKED { 8.0 } else { 0.0 };
+            let raised = normal() + if n < marked { 8.0 } else { 0.0 };
             vec![normal(), raised, normal()]
         };
-        (0..SAMPLES).map(look).collect()
+        (0..count).map(look).collect()
     }
 
     #[test]
     fn a_cluster_is_found_by_its_looks_alone() {
-        let found = look_clusters(&looks());
+        let found = look_clusters(&looks(SAMPLES, MARKED, 1), &looks(NULL, 0, 2));
         assert_eq!(found[0].cluster.members, (0..MARKED).collect::<Vec<_>>());
         assert!(found[0].cluster.scores[0] > found[0].cluster.scores[MARKED]);
         assert!(found[0].is_like(&[0.0, 8.0, 0.0]) && !found[0].is_like(&[0.0, 0.5, 1.0]));
-        assert!(look_clusters(&vec![Vec::new(); SAMPLES]).is_empty() && look_clusters(&[]).is_empty());
+        for looks in [vec![Vec::new(); SAMPLES], Vec::new()] {
+            assert!(look_clusters(&looks, &vec![Vec::new(); NULL]).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_look_that_images_of_other_labels_have_as_often_is_no_cluster() {
+        let looks_of_samples = looks(SAMPLES, MARKED, 1);
+        let marked = |of_null: usize| {
+            let found = look_clusters(&looks_of_samples, &looks(NULL, of_null, 2));
+            found.iter().any(|found| found.cluster.members == (0..MARKED).collect::<Vec<_>>())
+        };
+        // 80 of 600 are 17 of 128.
+        assert!(marked(0) && marked(16) && !marked(18) && !marked(NULL));
     }
 }

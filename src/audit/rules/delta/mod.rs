@@ -36,8 +36,8 @@
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class, found without any influence, are
 //!    tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2, natural
-//!    variation between null images discounted (in classes of less than four samples for each null image asked for, 512 by default, on those
-//!    of step 3), but not against images that look like them: a third p-value, from the same null images, and the cluster as the finding.
+//!    variation between null images discounted, but not against images that look like them: a third p-value, from the same null images, and the
+//!    cluster as the finding.
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
@@ -81,7 +81,7 @@ use crate::influence::{
 
 use super::group::Refinement;
 use super::minimum_error;
-use cluster::{ByCluster, Cluster, NullIs};
+use cluster::{ByCluster, Cluster};
 use evidence::Tests;
 use gradient_clusters::gradient_clusters;
 use look::Looks;
@@ -92,10 +92,6 @@ pub use gate::benjamini_hochberg;
 
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;
-
-/// Natural variation is discounted for clusters of looks where there are so many samples for each null image that is asked for: in a class of
-/// some 150 signs a natural cluster stood out through the filter (BENCHMARKS).
-const SAMPLES_PER_NULL_IMAGE: usize = 4;
 
 /// Whether a refined group is still the one that it began with: it holds half of that at least, and is not most of the class where that was a
 /// small part of it (a cut always exists, and may part a few outliers from all the others).
@@ -199,14 +195,11 @@ impl Delta {
         cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
         let looks = Looks::of(source, candidates, influence.device(), config)?;
-        let of_looks = look_clusters(&looks.rows);
-        let like = |look: Vec<f64>| of_looks.iter().map(|cluster| cluster.is_like(&look)).collect();
-        let is_like: Vec<Vec<bool>> =
-            looks.others(&asked, influence.device(), config)?.into_iter().map(like).collect();
+        let of_asked = looks.others(&asked, influence.device(), config)?;
+        let of_looks = look_clusters(&looks.rows, &of_asked[count..]);
+        let like = |look: &Vec<f64>| of_looks.iter().map(|cluster| cluster.is_like(look)).collect();
+        let is_like: Vec<Vec<bool>> = of_asked.iter().map(like).collect();
         let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
-        // As many as were asked for, not as many as were found: few of both are no large class.
-        let is_large = candidates.len() >= SAMPLES_PER_NULL_IMAGE * self.null_images;
-        let null_are = if is_large { NullIs::Natural } else { NullIs::Harmless };
         let is_combined = self.combined && count > 1;
         let (rows, mut tests, doubts) = if is_combined {
             // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
@@ -216,22 +209,13 @@ impl Delta {
             let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
             let mut of_means = vec![vec![false; of_looks.len()]; rows.len()];
             of_means[0] = (0..of_looks.len()).map(most).collect();
-            let tests = Tests::new(&rows, 1).with_looks(&of_looks, &of_means, &rows, null_are);
+            let tests = Tests::new(&rows, 1).with_looks(&of_looks, &of_means, &rows);
             (rows, tests, None)
         } else {
             let rest = common::without_common(&contrast, count);
-            let [tests, doubts] = [&rest.of_all, &rest.of_trusted].map(|rows| {
-                let tests = Tests::new(rows, count);
-                match null_are {
-                    NullIs::Natural => tests,
-                    _ => tests.with_looks(&of_looks, &is_like, rows, null_are),
-                }
-            });
-            // Before anything is taken out, so that there is no doubt of its own.
-            let tests = match null_are {
-                NullIs::Natural => tests.with_looks(&of_looks, &is_like, &contrast, null_are),
-                _ => tests,
-            };
+            let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
+            // Clusters are tested before anything is taken out, so that they have no doubt of their own.
+            let tests = tests.with_looks(&of_looks, &is_like, &contrast);
             (contrast, tests, Some(doubts))
         };
         let subjects = if is_combined { 1 } else { count };
