@@ -150,13 +150,6 @@ pub(super) fn by_cluster(
     judged.collect()
 }
 
-/// How much more some samples (ascending, neither none nor all) move an image than they do null images, through the matched filter, in deviations of the
-/// null images. Rows of `z` from `suspects` on are null images.
-pub(super) fn standing_of(members: &[usize], z: &[Vec<f64>], suspects: usize, suspect: usize) -> f64 {
-    let strengths = MatchedFilter::new(z, suspects).strengths(members, |_| false);
-    standing(strengths[suspect], &strengths[suspects..]).map_or(0.0, |(in_deviations, ..)| in_deviations)
-}
-
 /// A value in deviations from others, the probability of one as large, and the others in deviations, too.
 fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     if others.len() < FEWEST_NULL_IMAGES {

@@ -2,7 +2,7 @@
 
 use crate::influence::SampleNorms;
 
-use super::cluster::{self, ByCluster, Cluster, NullIs, by_cluster};
+use super::cluster::{ByCluster, Cluster, NullIs, by_cluster};
 use super::null::{self, View};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
@@ -72,8 +72,6 @@ impl DeltaEvidence {
 #[derive(Clone, Debug)]
 pub(super) struct Tests {
     pub views: [View; 2],
-    /// Rows that nothing was taken out of, as far as they are known.
-    contrast: Vec<Vec<f64>>,
     /// By suspect.
     pub by_look: Vec<ByCluster>,
     /// By suspect.
@@ -87,7 +85,6 @@ impl Tests {
         let untested = vec![ByCluster::untested(); suspects];
         Self {
             views: views.map(|rows| View::new(rows, suspects)),
-            contrast: rows.to_vec(),
             by_look: untested.clone(),
             by_gradient: untested,
         }
@@ -96,8 +93,8 @@ impl Tests {
     /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `is_like`: which of the
     /// clusters the image of each row looks like.
     pub fn with_looks(mut self, clusters: &[&Cluster], is_like: &[Vec<bool>], rows: &[Vec<f64>]) -> Self {
-        self.contrast = null::by_median(rows);
-        self.by_look = by_cluster(clusters, &self.contrast, is_like, self.by_look.len(), NullIs::Natural);
+        let rows = null::by_median(rows);
+        self.by_look = by_cluster(clusters, &rows, is_like, self.by_look.len(), NullIs::Natural);
         self
     }
 
@@ -109,9 +106,9 @@ impl Tests {
         self
     }
 
-    /// Whether the suspect stands out by influence so clearly that no other test can add anything.
-    pub fn is_clear(&self, suspect: usize, threshold: f64) -> bool {
-        self.by_influence(suspect) <= CLEARLY * threshold
+    /// Whether every suspect stands out by influence so clearly that no other test can add anything.
+    pub fn are_clear(&self, significance: f64) -> bool {
+        (0..self.by_look.len()).all(|suspect| self.by_influence(suspect) <= CLEARLY * significance)
     }
 
     fn by_influence(&self, suspect: usize) -> f64 {
@@ -142,18 +139,13 @@ impl Tests {
             || [&self.by_look, &self.by_gradient].iter().any(|tests| !tests[suspect].group.is_empty())
     }
 
-    /// The tests that samples may be taken from, of those with a corrected p-value of at most `threshold`: influence by itself first, then the
-    /// clusters, the clearest one first.
+    /// The tests that samples may be taken from, of those with a corrected p-value of at most `threshold`: influence by itself first, for it names
+    /// them one by one, then the clusters, the clearest one first.
     pub fn found_by(&self, suspect: usize, threshold: f64) -> Vec<FoundBy> {
         let [influence, mut clusters @ ..] = self.corrected(suspect);
         clusters.sort_by(|a, b| a.0.total_cmp(&b.0));
         let tests = std::iter::once(influence).chain(clusters);
         tests.filter(|test| test.0 <= threshold).map(|test| test.1).collect()
-    }
-
-    /// How much more these samples (ascending, neither none nor all) move the suspect than null images, in deviations of the null images.
-    pub fn standing(&self, suspect: usize, group: &[usize]) -> f64 {
-        cluster::standing_of(group, &self.contrast, self.by_look.len(), suspect)
     }
 }
 
@@ -175,11 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_taken_from_the_tests_that_pass() {
+    fn samples_are_taken_from_influence_where_that_passes_and_from_the_clearest_cluster_else() {
         use FoundBy::{Gradient, Influence};
         let both = tests(80, 8.0);
         assert_eq!(both.found_by(0, 0.01), [Influence, Gradient]);
-        assert!(both.is_clear(0, 0.01) && !both.is_clear(0, 1e-5));
         // By the threshold that all suspects share, not by the significance of one.
         let p = super::BY_INFLUENCE * both.view(0).p_value(0);
         assert_eq!(both.found_by(0, 0.99 * p), [Gradient]);
@@ -187,15 +178,6 @@ mod tests {
         assert_eq!(faint.found_by(0, 0.01), [Gradient]);
         assert!(faint.p_value(0) < 0.01);
         assert_eq!(tests(0, 0.0).found_by(0, 0.01), []);
-    }
-
-    #[test]
-    fn the_group_that_moves_the_suspect_stands_out_more_than_a_part_or_a_larger_one() {
-        let tests = tests(80, 1.0);
-        let [all, part, larger, others] =
-            [0..80, 0..30, 0..200, 100..180].map(|group| tests.standing(0, &group.collect::<Vec<_>>()));
-        assert!(all > 5.0 && all > part.max(larger) + 1.0, "{all}, {part}, {larger}");
-        assert!(others < 3.0, "{others}");
     }
 
     #[test]

@@ -43,8 +43,7 @@
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
 //!    against all null images and against the middle half of them, since the largest may be the poison's doing: a fourth p-value, and the
 //!    cluster, refined as in step 6, as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 4. Where the first two are
-//!    far below `significance` and name samples, the fourth is not looked at. Where several are at most `significance`,
-//!    the group that one of them leads to is named that moves the suspect most, beside null images, through the filter of step 7.
+//!    far below `significance` and name samples, the fourth is not looked at.
 //!
 //! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!    are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
@@ -223,7 +222,7 @@ impl Delta {
         let names_some = |suspect: usize| {
             tests.view(suspect).discoveries(suspect, self.false_discovery_rate).len() >= FEWEST_GROUP
         };
-        if !(0..subjects).all(|suspect| tests.is_clear(suspect, self.significance) && names_some(suspect)) {
+        if !tests.are_clear(self.significance) || !(0..subjects).all(names_some) {
             let held = asked.len(); // as many gradients as there was memory for
             let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
             tests = tests.with_gradients(&clusters, &rows);
@@ -250,7 +249,7 @@ impl Delta {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let Tests { views: [by_median, by_low], by_look, by_gradient, .. } = &evidence.tests;
+        let Tests { views: [by_median, by_low], by_look, by_gradient } = &evidence.tests;
         tracing::debug!(
             suspect,
             by_median = by_median.p_value(suspect),
@@ -278,12 +277,10 @@ impl Delta {
             null_statistics: null,
             ..nothing.clone()
         };
-        let Some(threshold) = threshold else { return Ok(nothing) };
-        let DeltaEvidence { candidates, norms, tests, .. } = evidence;
-        let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
-        let sizes = FEWEST_GROUP..candidates.len();
-        let mut findings = Vec::new();
-        for test in tests.found_by(suspect, threshold) {
+        let tests =
+            threshold.map(|threshold| evidence.tests.found_by(suspect, threshold)).unwrap_or_default();
+        let mut finding = nothing.clone();
+        for test in tests {
             let found = match test {
                 FoundBy::Look => of_cluster(by_look[suspect].clone()),
                 FoundBy::Gradient => of_cluster(by_gradient[suspect].clone()),
@@ -292,43 +289,35 @@ impl Delta {
                     DeltaFinding { flagged, ..nothing.clone() }
                 }
             };
-            let mut found = DeltaFinding { found_by: test, ..found };
-            // Looks say more of who belongs to such a group than gradients, which are no cluster. Two samples are no group, and neither is everything.
-            let is_group = sizes.contains(&found.flagged.len());
-            if is_group && test != FoundBy::Look && self.max_rounds > 0 {
-                let (flagged, scores) = refinement.run(&found.flagged, norms, self.max_rounds)?;
-                if is_of(&flagged, &found.flagged, candidates.len()) {
-                    found.flagged = flagged;
-                    found.scores = scores;
-                } else {
-                    tracing::debug!(
-                        suspect,
-                        ?test,
-                        refined = flagged.len(),
-                        "refinement led away from the first group, which is kept"
-                    );
-                }
+            // Influence may pass the gate and yet single out no group: a cluster that passes as well is one. Without any, it counts as it is.
+            if found.flagged.len() > finding.flagged.len() {
+                finding = DeltaFinding { found_by: test, ..found };
             }
-            findings.push(found);
-            if test == FoundBy::Influence && is_group && tests.is_clear(suspect, threshold) {
+            if finding.flagged.len() >= FEWEST_GROUP {
                 break;
             }
         }
-        // Influence may pass the gate and yet single out no group: a cluster that passes as well is one. Without any, it counts as it is.
-        let is_group = |found: &DeltaFinding| sizes.contains(&found.flagged.len());
-        if findings.iter().any(is_group) {
-            findings.retain(is_group);
+        // Looks say more of who belongs to such a group than gradients, which are no cluster.
+        let is_refined = finding.found_by != FoundBy::Look && self.max_rounds > 0;
+        // Two samples are no group, and neither is everything.
+        let sizes = FEWEST_GROUP..evidence.candidates.len();
+        if !is_refined || !sizes.contains(&finding.flagged.len()) {
+            return Ok(finding);
         }
-        if findings.len() > 1 {
-            let standing = |found: &DeltaFinding| tests.standing(suspect, &found.flagged);
-            let standings: Vec<f64> = findings.iter().map(standing).collect();
-            let sizes: Vec<usize> = findings.iter().map(|found| found.flagged.len()).collect();
-            tracing::debug!(suspect, ?standings, ?sizes, "groups that the tests lead to");
-            let clearest =
-                (0..findings.len()).fold(0, |a, b| if standings[b] > standings[a] { b } else { a });
-            return Ok(findings.swap_remove(clearest));
+        let DeltaEvidence { candidates, norms, .. } = evidence;
+        let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
+        let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
+        if is_of(&flagged, &finding.flagged, candidates.len()) {
+            finding.flagged = flagged;
+            finding.scores = scores;
+        } else {
+            tracing::debug!(
+                suspect,
+                refined = flagged.len(),
+                "refinement led away from the first group, which is kept"
+            );
         }
-        Ok(findings.pop().unwrap_or(nothing))
+        Ok(finding)
     }
 }
 
