@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn samples_are_taken_from_influence_where_that_passes_and_from_the_clearest_cluster_else() {
         use FoundBy::{Gradient, Influence};
-        let both = tests(80, 8.0);
+        let both = tests(80, 4.0);
         assert_eq!(both.found_by(0, 0.01), [Influence, Gradient]);
         // By the threshold that all suspects share, not by the significance of one.
         let p = super::BY_INFLUENCE * both.view(0).p_value(0);
