@@ -12,6 +12,10 @@
 //! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
 //! itself, as natural groups need it; the smaller of the two counts, times two.
 //!
+//! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has). That is evidence of its own, independent of S where
+//! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
+//! it accuses nobody: it counts for [`BY_ITSELF`] at most, since a class may have a look of its own by nature.
+//!
 //! The clearest cluster is named. But where poisons are a small part of a large one, that may stand out by theirs alone: where a tested cluster is within it
 //! and stands out by more deviations, the part is named.
 //!
@@ -24,6 +28,10 @@ use super::null::median;
 /// Null images without which a distribution can't be told.
 const FEWEST_NULL_IMAGES: usize = 16;
 
+/// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S has to be one in 20 for a
+/// p-value of .0025.
+const BY_ITSELF: f64 = 2.326;
+
 /// Samples that have something in common.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Cluster {
@@ -31,6 +39,8 @@ pub(super) struct Cluster {
     pub members: Vec<usize>,
     /// How much each sample is like a member.
     pub scores: Vec<f64>,
+    /// How much it stands out by itself, as a standard normal deviate, if that is known.
+    pub by_itself: Option<f64>,
 }
 
 impl Cluster {
@@ -43,7 +53,8 @@ impl Cluster {
     /// All samples that are no members.
     pub fn rest(&self) -> Self {
         let members = (0..self.scores.len()).filter(|sample| self.members.binary_search(sample).is_err());
-        Self { members: members.collect(), scores: self.scores.iter().map(|score| -score).collect() }
+        let scores = self.scores.iter().map(|score| -score).collect();
+        Self { members: members.collect(), scores, by_itself: None }
     }
 
     /// The plain S: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
@@ -130,10 +141,13 @@ pub(super) fn by_cluster(
             let null = (suspects..z.len()).filter(|&row| !explained[row][number]);
             let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
             let value = strengths[number][suspect];
-            let (statistic, p_value, in_deviations) = standing(value, &null)?;
+            let (statistic, normal, in_deviations) = standing(value, &null)?;
+            let normal = cluster
+                .by_itself
+                .map_or(normal, |other| (normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2);
             let p_value = match null_is {
-                NullIs::Natural => p_value,
-                NullIs::Mixed => (2.0 * p_value.min(Gumbel::fit(&null).tail(value))).min(1.0),
+                NullIs::Natural => normal_tail(normal),
+                NullIs::Mixed => (2.0 * normal_tail(normal).min(Gumbel::fit(&null).tail(value))).min(1.0),
             };
             let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
             Some(ByCluster { p_value, statistic, group, scores, null: in_deviations })
@@ -150,7 +164,7 @@ pub(super) fn by_cluster(
     judged.collect()
 }
 
-/// A value in deviations from others, the probability of one as large, and the others in deviations, too.
+/// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
 fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     if others.len() < FEWEST_NULL_IMAGES {
         return None;
@@ -166,19 +180,26 @@ fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     let skewness = (moment(3) / moment(2).powf(1.5)).max(0.0) + (6.0 / count).sqrt();
     let in_deviations = |value: f64| (value - mean) / deviation;
     let standing = in_deviations(value);
-    Some((standing, pearson_tail(standing, skewness), others.iter().copied().map(in_deviations).collect()))
+    Some((
+        standing,
+        normal_of_pearson(standing, skewness),
+        others.iter().copied().map(in_deviations).collect(),
+    ))
 }
 
-/// The probability that a Pearson III (shifted gamma) variable of mean 0, deviation 1 and this positive skewness is at least `value`:
-/// by the cube root that makes a gamma variable nearly Gaussian (Wilson and Hilferty 1931).
-fn pearson_tail(value: f64, skewness: f64) -> f64 {
+/// The standard normal deviate with the same tail as a Pearson III (shifted gamma) variable of mean 0, deviation 1 and this positive skewness
+/// has from `value` on: by the cube root that makes a gamma variable nearly Gaussian (Wilson and Hilferty 1931).
+fn normal_of_pearson(value: f64, skewness: f64) -> f64 {
     let shape = 4.0 / (skewness * skewness);
     let ratio = 1.0 + value / shape.sqrt(); // to the gamma variable's mean
     if ratio <= 0.0 {
-        return 1.0;
+        return f64::NEG_INFINITY;
     }
-    let gaussian = (ratio.cbrt() - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * shape.sqrt();
-    0.5 * libm::erfc(gaussian / std::f64::consts::SQRT_2)
+    (ratio.cbrt() - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * shape.sqrt()
+}
+
+fn normal_tail(value: f64) -> f64 {
+    0.5 * libm::erfc(value * std::f64::consts::FRAC_1_SQRT_2)
 }
 
 #[cfg(test)]
@@ -186,7 +207,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Cluster, NullIs, by_cluster, pearson_tail};
+    use super::{Cluster, NullIs, by_cluster, normal_of_pearson, normal_tail};
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -200,7 +221,8 @@ mod tests {
     fn clusters() -> [Cluster; 2] {
         [0, MARKED].map(|first| {
             let scores = (0..SAMPLES).map(|n| f64::from(u8::from((first..first + MARKED).contains(&n))));
-            Cluster { members: (first..first + MARKED).collect(), scores: scores.collect() }
+            let members = (first..first + MARKED).collect();
+            Cluster { members, scores: scores.collect(), by_itself: None }
         })
     }
 
@@ -235,7 +257,7 @@ mod tests {
     fn members_that_are_most_of_the_class_are_seen_as_few_are() {
         let mut rng = StdRng::seed_from_u64(5);
         let mut z = z(&mut rng, 0.0);
-        let most = Cluster { members: (0..400).collect(), scores: vec![0.0; SAMPLES] };
+        let most = Cluster { members: (0..400).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
         z[0][..400].iter_mut().for_each(|z| *z += 6.0);
         let unexplained = vec![vec![false]; z.len()];
         let [seen] = by_cluster(&[&most], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
@@ -252,7 +274,8 @@ mod tests {
         let mut z = z(&mut StdRng::seed_from_u64(0), 3.0);
         z[1..].iter_mut().step_by(6).for_each(|row| row[..MARKED].iter_mut().for_each(|z| *z += 0.5));
         let [part, _] = clusters();
-        let whole = Cluster { members: (0..3 * MARKED).collect(), scores: vec![0.0; SAMPLES] };
+        let whole =
+            Cluster { members: (0..3 * MARKED).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
         let unexplained = vec![vec![false; 2]; z.len()];
         let alone = |cluster| by_cluster(&[cluster], &z, &unexplained, 1, NullIs::Mixed)[0].p_value;
         assert!(alone(&whole) < alone(&part));
@@ -279,6 +302,32 @@ mod tests {
             assert!((fewest..=16).contains(&small), "{small} of 200 p-values are under 0.05, {null_is:?}");
             assert!(p.iter().all(|p| *p > 1e-4), "{p:?}");
         }
+    }
+
+    #[test]
+    fn a_cluster_that_stands_out_by_itself_needs_less_influence_but_some() {
+        let p = |shift: f64, by_itself: Option<f64>| {
+            let [marked, _] = clusters();
+            let marked = Cluster { by_itself, ..marked };
+            let z = z(&mut StdRng::seed_from_u64(1), shift);
+            by_cluster(&[&marked], &z, &vec![vec![false]; z.len()], 1, NullIs::Natural)[0].p_value
+        };
+        let faint = 0.35;
+        assert!(p(faint, None) > 0.005, "{}", p(faint, None));
+        assert!(p(faint, Some(2.0)) < 0.5 * p(faint, None));
+        // What other classes have as well is evidence against it.
+        assert!(p(faint, Some(0.0)) > 2.0 * p(faint, None));
+        // Without any influence nothing is enough.
+        let p: Vec<f64> = (0..100)
+            .map(|seed| {
+                let [marked, _] = clusters();
+                let marked = Cluster { by_itself: Some(20.0), ..marked };
+                let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
+                by_cluster(&[&marked], &z, &vec![vec![false]; z.len()], 1, NullIs::Natural)[0].p_value
+            })
+            .collect();
+        let small = p.iter().filter(|p| **p < 0.0025).count();
+        assert!(small <= 12, "{small} of 100"); // five by the normal distribution
     }
 
     #[test]
@@ -309,12 +358,12 @@ mod tests {
             (-1.0, 0.3, 0.8424),
         ];
         for (value, skewness, expected) in known {
-            let got = pearson_tail(value, skewness);
+            let got = normal_tail(normal_of_pearson(value, skewness));
             assert!(
                 (got / expected - 1.0f64).abs() < 0.15,
                 "{value}, {skewness}: {got} instead of {expected}"
             );
         }
-        assert_eq!(pearson_tail(-100.0, 1.0), 1.0);
+        assert_eq!(normal_tail(normal_of_pearson(-100.0, 1.0)), 1.0);
     }
 }

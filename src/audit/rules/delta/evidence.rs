@@ -162,7 +162,7 @@ mod tests {
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
         let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
-        let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300] };
+        let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300], by_itself: None };
         Tests::new(&rows, 1).with_gradients(&[cluster], &rows)
     }
 
@@ -197,7 +197,7 @@ mod tests {
                     (0..120).map(|n| normal() + common(n)).collect()
                 })
                 .collect();
-            let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120] };
+            let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120], by_itself: None };
             let rest = super::super::common::without_common(&rows, 1).of_all;
             let unlike = vec![vec![false]; NULL + 1];
             let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &unlike, &rows);

@@ -209,7 +209,7 @@ impl Products {
         let members: Vec<usize> = (0..is_member.len()).filter(|&sample| is_member[sample]).collect();
         let smallest = SMALLEST.max(is_member.len() / SMALLEST_SHARE);
         let is_group = (smallest..=is_member.len() / 2).contains(&members.len());
-        is_group.then_some(Found { errors, cluster: Cluster { members, scores } })
+        is_group.then_some(Found { errors, cluster: Cluster { members, scores, by_itself: None } })
     }
 }
 

@@ -41,43 +41,49 @@ impl Looks {
     where
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let mut rows = energies(source, samples, device, config)?;
+        let mut rows = Vec::with_capacity(samples.len());
+        each_batch(source, samples, device, config, |_, energies| rows.extend(energies))?;
         let columns = rows.first().map_or(0, Vec::len);
         let scales: Vec<(f64, f64)> = (0..columns).map(|column| scale(&rows, column)).collect();
         standardise(&mut rows, &scales);
         Ok(Self { rows, scales })
     }
 
-    /// Those of other images of the same shape, in the same units.
-    pub fn others<S>(
+    /// Label and look of each of some other samples of the same shape, in the same units, one after the other.
+    pub fn each_other<S>(
         &self,
         source: &S,
+        samples: &[usize],
         device: &Device,
         config: &PassConfig,
-    ) -> Result<Vec<Vec<f64>>, PassError>
+        mut visit: impl FnMut(i64, Vec<f64>),
+    ) -> Result<(), PassError>
     where
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let mut rows = energies(source, &(0..source.len()).collect::<Vec<_>>(), device, config)?;
-        standardise(&mut rows, &self.scales);
-        Ok(rows)
+        each_batch(source, samples, device, config, |labels, mut rows| {
+            standardise(&mut rows, &self.scales);
+            labels.into_iter().zip(rows).for_each(|(label, row)| visit(label, row));
+        })
     }
 }
 
-/// Logarithms of energies, by sample.
-fn energies<S: BatchSource<Batch = LabeledBatch>>(
+/// Labels and logarithms of energies, batch by batch.
+fn each_batch<S: BatchSource<Batch = LabeledBatch>>(
     source: &S,
     samples: &[usize],
     device: &Device,
     config: &PassConfig,
-) -> Result<Vec<Vec<f64>>, PassError> {
-    let mut looks: Vec<Vec<f64>> = Vec::with_capacity(samples.len());
+    mut visit: impl FnMut(Vec<i64>, Vec<Vec<f64>>),
+) -> Result<(), PassError> {
+    let mut done = 0;
     let mut plan: Option<([usize; 2], Cosine, Tensor<2>, usize)> = None;
     for batch in samples.chunks(config.batch_size.clamp(1, BATCH)) {
         if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-            return Err(PassError::Interrupted { done: looks.len(), total: samples.len() });
+            return Err(PassError::Interrupted { done, total: samples.len() });
         }
-        let images = source.load(batch, device)?.images();
+        let loaded = source.load(batch, device)?;
+        let images = loaded.images();
         let size @ [height, width] = [images.dims()[2], images.dims()[3]];
         on_device(device, "the looks of images", || {
             if plan.as_ref().is_none_or(|(planned, ..)| *planned != size) {
@@ -86,20 +92,24 @@ fn energies<S: BatchSource<Batch = LabeledBatch>>(
             }
             let Some((_, cosine, bands, used)) = &plan else { return Ok::<_, PassError>(()) };
             let [count, channels, ..] = images.dims();
+            let labels = loaded.labels().into_data().convert::<i64>();
+            let labels = labels.iter::<i64>().collect();
             if *used == 0 {
                 // A single pixel has no frequencies.
-                looks.resize(looks.len() + count, Vec::new());
+                visit(labels, vec![Vec::new(); count]);
                 return Ok(());
             }
             let energies = cosine.forward(colours(images)).square();
             let energies = energies.reshape([count * channels, height * width]).matmul(bands.clone());
             let values: Vec<f64> = energies.into_data().convert::<f64>().iter::<f64>().collect();
             let rows = values.chunks(channels * used);
-            looks.extend(rows.map(|row| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect()));
+            let logarithms = |row: &[f64]| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect();
+            visit(labels, rows.map(logarithms).collect());
             Ok(())
         })?;
+        done += batch.len();
     }
-    Ok(looks)
+    Ok(())
 }
 
 /// Y, B − Y, R − Y; images of other than three channels as they are.
@@ -196,7 +206,10 @@ mod tests {
         let quiet = all.iter().filter(|n| *n % 4 != 0).map(|&n| value(n)).fold(f64::MIN, f64::max);
         assert!(all.iter().filter(|n| *n % 4 == 0).all(|&n| value(n) > quiet + 1.0));
         // The same images as others.
-        assert_eq!(&looks.others(&images([32, 24], 3), &Device::default(), &config).unwrap(), rows);
+        let mut others = Vec::new();
+        let visit = |label, look| others.push((label, look));
+        looks.each_other(&images([32, 24], 3), &[3, 0, 7], &Device::default(), &config, visit).unwrap();
+        assert_eq!(others, [3, 0, 7].map(|n: usize| (0, rows[n].clone())));
         let interrupter = Interrupter::new();
         interrupter.stop(None);
         let stopped = PassConfig { interrupter: Some(interrupter), ..config };

@@ -136,7 +136,7 @@ impl Ridge {
         let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
         let weights = self.weights(&self.all, &target, |_| true);
         let members = (0..group.len()).filter(|&sample| group[sample]).collect();
-        let cluster = Cluster { members, scores };
+        let cluster = Cluster { members, scores, by_itself: None };
         Some((cut.errors, LookCluster { cluster, threshold: cut.threshold, weights }))
     }
 }

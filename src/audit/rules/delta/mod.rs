@@ -68,6 +68,7 @@ mod gate;
 mod gradient_clusters;
 mod look;
 mod look_clusters;
+mod look_shares;
 mod matched_filter;
 mod null;
 
@@ -85,7 +86,8 @@ use cluster::{ByCluster, Cluster};
 use evidence::Tests;
 use gradient_clusters::gradient_clusters;
 use look::Looks;
-use look_clusters::look_clusters;
+use look_clusters::{LookCluster, look_clusters};
+use look_shares::stand_outs;
 
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
@@ -194,28 +196,16 @@ impl Delta {
         drop(queries); // Most of the memory.
         cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
-        let looks = Looks::of(source, candidates, influence.device(), config)?;
-        let of_asked = looks.others(&asked, influence.device(), config)?;
-        let of_looks = look_clusters(&looks.rows, &of_asked[count..]);
-        let like = |look: &Vec<f64>| of_looks.iter().map(|cluster| cluster.is_like(look)).collect();
-        let is_like: Vec<Vec<bool>> = of_asked.iter().map(like).collect();
-        let of_looks: Vec<&Cluster> = of_looks.iter().map(|found| &found.cluster).collect();
         let is_combined = self.combined && count > 1;
         let (rows, mut tests, doubts) = if is_combined {
             // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
             // label do.
             let rows = null::combined(&contrast, count, origins, seed);
-            // A mean over images is like a cluster if most of them are; those of null images are of any.
-            let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
-            let mut of_means = vec![vec![false; of_looks.len()]; rows.len()];
-            of_means[0] = (0..of_looks.len()).map(most).collect();
-            let tests = Tests::new(&rows, 1).with_looks(&of_looks, &of_means, &rows);
+            let tests = Tests::new(&rows, 1);
             (rows, tests, None)
         } else {
             let rest = common::without_common(&contrast, count);
             let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
-            // Clusters are tested before anything is taken out, so that they have no doubt of their own.
-            let tests = tests.with_looks(&of_looks, &is_like, &contrast);
             (contrast, tests, Some(doubts))
         };
         let subjects = if is_combined { 1 } else { count };
@@ -223,6 +213,18 @@ impl Delta {
             tests.view(suspect).discoveries(suspect, self.false_discovery_rate).len() >= FEWEST_GROUP
         };
         if !tests.are_clear(self.significance) || !(0..subjects).all(names_some) {
+            // Clusters are tested before anything is taken out, so that they have no doubt of their own.
+            let (clusters, mut is_like) =
+                looks_of(source, candidates, &asked, count, seed, influence, config)?;
+            if is_combined {
+                // A mean over images is like a cluster if most of them are; those of null images are of any.
+                let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
+                let of_mean = (0..clusters.len()).map(most).collect();
+                is_like = vec![vec![false; clusters.len()]; rows.len()];
+                is_like[0] = of_mean;
+            }
+            let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
+            tests = tests.with_looks(&of_looks, &is_like, &rows);
             let held = asked.len(); // as many gradients as there was memory for
             let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
             tests = tests.with_gradients(&clusters, &rows);
@@ -319,6 +321,34 @@ impl Delta {
         }
         Ok(finding)
     }
+}
+
+/// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is asked
+/// about, `suspects` of them first and then null images, which of the clusters it looks like.
+fn looks_of<M, S>(
+    source: &S,
+    candidates: &[usize],
+    asked: &ImageList,
+    suspects: usize,
+    seed: u64,
+    influence: &Influence<'_, M>,
+    config: &PassConfig,
+) -> Result<(Vec<LookCluster>, Vec<Vec<bool>>), InfluenceError>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    let device = influence.device();
+    let looks = Looks::of(source, candidates, device, config)?;
+    let mut of_asked = Vec::with_capacity(asked.len());
+    let all: Vec<usize> = (0..asked.len()).collect();
+    looks.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
+    let mut clusters = look_clusters(&looks.rows, &of_asked[suspects..]);
+    let stand_outs = stand_outs(&clusters, &looks, source, candidates, seed, device, config)?;
+    clusters.iter_mut().zip(stand_outs).for_each(|(found, by_itself)| found.cluster.by_itself = by_itself);
+    let like = |look: &Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(look)).collect();
+    let is_like = of_asked.iter().map(like).collect();
+    Ok((clusters, is_like))
 }
 
 #[cfg(test)]

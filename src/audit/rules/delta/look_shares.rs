@@ -1,0 +1,188 @@
+//! Whether a look is as common in the suspect's class as in others.
+//!
+//! Images of every class are grey, or dark, or blurred, in some classes more than in others. So of a natural look the suspect's class
+//! has a share as the other classes have, give or take what classes differ by; of what an attacker's method leaves behind it has the poisons, and the other
+//! classes next to nothing. With m_k of n_k samples of label k like a member of the cluster, λ_k = ln((m_k + ½) / (n_k − m_k + ½)), and λ the same of the suspect's label,
+//!
+//! t = (λ − mean λ_k) / (s √(1 + 1/K)), s² = max(variance of λ_k, mean of 1/(m_k + ½) + 1/(n_k − m_k + ½)),
+//!
+//! is compared with Student's distribution of K − 1 degrees of freedom, K the number of other labels: the prediction of one more value from K. The
+//! second variance is that of the counts themselves, below which nothing can be known. No influence is looked at, nor any suspect.
+//!
+//! Cost: a pass over samples of other labels, [`MOST`] at most, without the model.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Device;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
+
+use super::look::Looks;
+use super::look_clusters::LookCluster;
+use crate::capture::{BatchSource, PassConfig, PassError};
+use crate::influence::LabeledBatch;
+
+/// Samples of other labels that are looked at, at most.
+const MOST: usize = 20_000;
+/// A label with fewer of them has no share to speak of.
+const FEWEST_SAMPLES: usize = 24;
+/// With fewer other labels it is not known what labels differ by.
+const FEWEST_LABELS: usize = 3;
+
+/// Of each cluster, how much more common its look is in its class, as a standard normal deviate; none where it can't be told. `candidates`
+/// (ascending) are the samples of the class, `seed` draws the others.
+pub(super) fn stand_outs<S>(
+    clusters: &[LookCluster],
+    looks: &Looks,
+    source: &S,
+    candidates: &[usize],
+    seed: u64,
+    device: &Device,
+    config: &PassConfig,
+) -> Result<Vec<Option<f64>>, PassError>
+where
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    if clusters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
+    let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
+    let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
+    drawn.sort_unstable(); // as they lie on a disk
+    let mut shares = vec![BTreeMap::<i64, Share>::new(); clusters.len()];
+    looks.each_other(source, &drawn, device, config, |label, look| {
+        for (shares, cluster) in shares.iter_mut().zip(clusters) {
+            shares.entry(label).or_default().add(cluster.is_like(&look));
+        }
+    })?;
+    let of_class = |cluster: &LookCluster| {
+        let like = cluster.cluster.members.len();
+        Share { like, all: candidates.len() }
+    };
+    Ok(clusters
+        .iter()
+        .zip(&shares)
+        .map(|(cluster, shares)| {
+            let shares: Vec<Share> = shares.values().copied().collect();
+            stands_out(of_class(cluster), &shares)
+        })
+        .collect())
+}
+
+/// Samples of a label that look like a member.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    like: usize,
+    all: usize,
+}
+
+impl Share {
+    fn add(&mut self, is_like: bool) {
+        self.like += usize::from(is_like);
+        self.all += 1;
+    }
+
+    /// The log-odds, and the variance of that by counting.
+    fn log_odds(self) -> (f64, f64) {
+        let [like, unlike] = [self.like, self.all - self.like].map(|count| count as f64 + 0.5);
+        ((like / unlike).ln(), 1.0 / like + 1.0 / unlike)
+    }
+}
+
+/// t of a share among those of others, as a standard normal deviate.
+fn stands_out(share: Share, others: &[Share]) -> Option<f64> {
+    let others: Vec<_> =
+        others.iter().filter(|other| other.all >= FEWEST_SAMPLES).map(|other| other.log_odds()).collect();
+    if others.len() < FEWEST_LABELS {
+        return None;
+    }
+    let count = others.len() as f64;
+    let mean = others.iter().map(|(odds, _)| odds).sum::<f64>() / count;
+    let variance = others.iter().map(|(odds, _)| (odds - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    let of_counting = others.iter().map(|(_, variance)| variance).sum::<f64>() / count;
+    let deviation = (variance.max(of_counting) * (1.0 + 1.0 / count)).sqrt();
+    Some(normal_of_t((share.log_odds().0 - mean) / deviation, count - 1.0))
+}
+
+/// The standard normal deviate with the same tail as Student's t of so many degrees of freedom (Wallace 1959).
+fn normal_of_t(t: f64, freedom: f64) -> f64 {
+    let scale = (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0);
+    (scale * (freedom * (t * t / freedom).ln_1p()).sqrt()).copysign(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{Share, normal_of_t, stand_outs, stands_out};
+    use crate::audit::rules::delta::look::Looks;
+    use crate::audit::rules::delta::look_clusters::look_clusters;
+    use crate::capture::PassConfig;
+    use crate::influence::ImageList;
+    use crate::samples::Image;
+
+    const CLASSES: usize = 6;
+    const OF_CLASS: usize = 150;
+
+    /// Smooth images of six labels, in turn; so many in a hundred of label 0, and of the others, have noise in their colours.
+    fn images(of_class: usize, of_others: usize) -> ImageList {
+        let mut rng = StdRng::seed_from_u64(5);
+        let image = (0..CLASSES * OF_CLASS).map(|n| {
+            let (label, number) = (n % CLASSES, n / CLASSES);
+            let share = if label == 0 { of_class } else { of_others };
+            let noise = if number * 100 < share * OF_CLASS { 0.06 } else { 0.004 };
+            let slope: f32 = rng.random_range(0.1..0.3);
+            let pixels = (0..3 * 16 * 16).map(|at| {
+                let x = (at % 16) as f32 / 16.0;
+                (0.3 + slope * x + noise * rng.random_range(-1.0..1.0f32)).clamp(0.0, 1.0)
+            });
+            (Image::new(pixels.collect(), [3, 16, 16]).unwrap(), label)
+        });
+        ImageList(image.collect())
+    }
+
+    #[test]
+    fn a_look_of_one_class_alone_stands_out_and_one_of_all_does_not() {
+        let (device, config) = (Device::default(), PassConfig::default());
+        let candidates: Vec<usize> = (0..CLASSES * OF_CLASS).step_by(CLASSES).collect();
+        let of = |of_class, of_others| {
+            let source = images(of_class, of_others);
+            let looks = Looks::of(&source, &candidates, &device, &config).unwrap();
+            let unlike = looks.rows[OF_CLASS - 1].clone();
+            let clusters = look_clusters(&looks.rows, &[unlike]);
+            assert_eq!(clusters[0].cluster.members, (0..OF_CLASS * of_class / 100).collect::<Vec<_>>());
+            stand_outs(&clusters, &looks, &source, &candidates, 0, &device, &config).unwrap()[0].unwrap()
+        };
+        let (alone, with_others) = (of(20, 0), of(20, 20));
+        assert!(alone > 1.8 && with_others.abs() < 0.5, "{alone}, {with_others}");
+    }
+
+    #[test]
+    fn what_labels_differ_by_is_no_evidence() {
+        let share = |like| Share { like, all: 1000 };
+        let alike = stands_out(share(200), &[8, 12, 9, 10, 11, 10].map(share)).unwrap();
+        let unlike = stands_out(share(200), &[1, 90, 9, 30, 3, 150].map(share)).unwrap();
+        assert!(alike > 3.0 && unlike < 1.5, "{alike}, {unlike}");
+        // Ten counted where others have none are more sure than two are.
+        let [two, many] = [2, 100].map(|like| stands_out(share(like), &[share(0); 9]).unwrap());
+        assert!(two < 1.2 && many > 2.5, "{two}, {many}");
+        // Too few labels, or too small ones.
+        assert_eq!(stands_out(share(200), &[share(1), share(1)]), None);
+        assert_eq!(stands_out(share(200), &[Share { like: 0, all: 20 }; 9]), None);
+    }
+
+    #[test]
+    fn the_normal_deviate_has_the_tail_of_t() {
+        // By scipy: scipy.stats.norm.isf(scipy.stats.t.sf(t, freedom)).
+        for (t, freedom, expected) in
+            [(3.8, 8.0, 2.792), (-1.4, 8.0, -1.284), (2.4, 42.0, 2.310), (6.0, 2.0, 2.216), (0.3, 3.0, 0.274)]
+        {
+            let got = normal_of_t(t, freedom);
+            assert!((got - expected).abs() < 0.05, "{t}, {freedom}: {got} instead of {expected}");
+        }
+    }
+}
