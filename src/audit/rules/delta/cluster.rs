@@ -10,7 +10,10 @@
 //! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there
 //! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. Besides, their largest S are the poison's doing, and make everything
 //! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
-//! itself, as natural groups need it; the smaller of the two counts, times two.
+//! itself, as natural groups need it; the smaller of the two counts, times two. That goes beyond what was seen: harmless mistakes that are moved as much as the
+//! suspect may be the poison's doing, or the tail of what is natural (cars on white move few images, and those a great deal). The poison's doing are
+//! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the
+//! cluster moves as much.
 //!
 //! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has). That is evidence of its own, independent of S where
 //! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
@@ -31,6 +34,11 @@ const FEWEST_NULL_IMAGES: usize = 16;
 /// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S has to be one in 20 for a
 /// p-value of .0025.
 const BY_ITSELF: f64 = 2.326;
+
+/// A null image whose S is as improbable as this by the middle half of them is out of line with it.
+const OUT_OF_LINE: f64 = 0.01;
+/// If so many of the null images are, they are another group: half of those that the fit leaves out above.
+const A_GROUP: f64 = 0.125;
 
 /// Samples that have something in common.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,7 +155,7 @@ pub(super) fn by_cluster(
                 .map_or(normal, |other| (normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2);
             let p_value = match null_is {
                 NullIs::Natural => normal_tail(normal),
-                NullIs::Mixed => (2.0 * normal_tail(normal).min(Gumbel::fit(&null).tail(value))).min(1.0),
+                NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
             };
             let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
             Some(ByCluster { p_value, statistic, group, scores, null: in_deviations })
@@ -162,6 +170,16 @@ pub(super) fn by_cluster(
         ByCluster { p_value, ..named.clone() }
     });
     judged.collect()
+}
+
+/// The probability of a value as large as this by the middle half of the others; where those that it does not fit are no group of their own, no less
+/// than the share of others that are as large.
+fn tail_of_most(value: f64, others: &[f64]) -> f64 {
+    let fitted = Gumbel::fit(others);
+    let count = |is: &dyn Fn(f64) -> bool| others.iter().filter(|other| is(**other)).count() as f64;
+    let out_of_line = count(&|other| fitted.tail(other) <= OUT_OF_LINE) / others.len() as f64;
+    let as_large = count(&|other| other >= value) / others.len() as f64;
+    if out_of_line >= A_GROUP { fitted.tail(value) } else { fitted.tail(value).max(as_large) }
 }
 
 /// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
@@ -207,7 +225,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Cluster, NullIs, by_cluster, normal_of_pearson, normal_tail};
+    use super::{Cluster, NullIs, by_cluster, normal_of_pearson, normal_tail, tail_of_most};
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -345,6 +363,20 @@ mod tests {
         let [natural, mixed] = [NullIs::Natural, NullIs::Mixed]
             .map(|null_is| by_cluster(&found, &z, &unexplained, 1, null_is)[0].p_value);
         assert!(natural > 0.01 && mixed < 1e-4, "{natural}, {mixed}");
+    }
+
+    #[test]
+    fn what_a_few_harmless_mistakes_have_is_no_alarm_and_what_many_have_is() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut others: Vec<f64> = (0..128).map(|_| normal(&mut rng)).collect();
+        others[..2].fill(9.0);
+        // One or two of 128 are moved as much.
+        assert!(tail_of_most(8.0, &others) >= 2.0 / 128.0);
+        assert!(tail_of_most(10.0, &others) < 0.01, "none is");
+        others[..20].fill(9.0);
+        assert!(tail_of_most(8.0, &others) < 0.01, "a group of their own");
+        others[..20].fill(0.5);
+        assert!(tail_of_most(0.4, &others) > 0.15);
     }
 
     #[test]

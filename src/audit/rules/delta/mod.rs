@@ -37,13 +37,13 @@
 //!    in one way, and are a cluster in the spectrum of their colours. The clearest clusters of the class whose look is rarer among null images, found
 //!    without any influence, are tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of
 //!    step 2, natural variation between null images discounted, but not against images that look like them: a third p-value, from the same null
-//!    images, and the cluster as the finding.
+//!    images and from how far out of line with other classes the look's share of the class is (the module `look_shares`), and the cluster as the finding.
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
 //!    against all null images and against the middle half of them, since the largest may be the poison's doing: a fourth p-value, and the
 //!    cluster, refined as in step 6, as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 4. Where the first two are
-//!    far below `significance` and name samples, the fourth is not looked at.
+//!    far below `significance` and name samples, the others are not looked at.
 //!
 //! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!    are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
@@ -58,7 +58,7 @@
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
-//! with 256 landmarks, suspects + M at a time; for flagged suspects a cheaper pass over them and a part of one per round.
+//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; for flagged suspects a cheaper pass over them and a part of one per round.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
 mod cluster;
