@@ -274,18 +274,17 @@ where
         let unclear = poisoned && found.flagged.is_empty();
         let note = match (unclear, found.found_by) {
             (true, _) => Some(
-                "the suspect stands out, but no training sample can be named at this false discovery rate",
+                "the suspect stands out, but no training sample can be named at this false discovery rate"
+                    .to_owned(),
             ),
-            (false, FoundBy::Look) => Some(
-                "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect",
-            ),
+            (false, FoundBy::Look) => Some(by_look(found.look_shares)),
             (false, FoundBy::Gradient) => Some(
                 "the flagged samples were found together: they teach the model one thing, apart from the rest of their class, and speak for the \
-                 wrong label more than they do for harmless mistakes",
+                 wrong label more than they do for harmless mistakes"
+                    .to_owned(),
             ),
             (false, FoundBy::Influence) => None,
         };
-        let note = note.map(str::to_owned);
         Finding {
             flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
             scores: self.spread(candidates, &found.scores),
@@ -365,9 +364,29 @@ where
     }
 }
 
+/// What samples that were found by their look have in common.
+fn by_look(shares: Option<[f64; 2]>) -> String {
+    let mut note = "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect"
+        .to_owned();
+    if let Some([of_class, of_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
+        note += &format!(
+            " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels)"
+        );
+    }
+    note
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_is_said_to_be_rare_where_that_is_known() {
+        assert!(by_look(Some([0.2134, 0.0021])).ends_with(
+            "not like the suspect (21.3 % of the samples of this label have that look, and 0.2 % of those of other labels)"
+        ));
+        assert!(by_look(None).ends_with("not like the suspect"));
+    }
 
     #[test]
     fn doubt_changes_the_verdict_of_reported_suspects_alone() {

@@ -47,8 +47,17 @@ pub(super) struct Cluster {
     pub members: Vec<usize>,
     /// How much each sample is like a member.
     pub scores: Vec<f64>,
-    /// How much it stands out by itself, as a standard normal deviate, if that is known.
-    pub by_itself: Option<f64>,
+    /// How it stands out by itself, if that is known.
+    pub by_itself: Option<ByItself>,
+}
+
+/// What only the samples say of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ByItself {
+    /// How much more common it is in its class than in others, as a standard normal deviate.
+    pub normal: f64,
+    /// Its share of the class, and of other labels' samples.
+    pub shares: [f64; 2],
 }
 
 impl Cluster {
@@ -93,6 +102,8 @@ pub(super) struct ByCluster {
     pub group: Vec<usize>,
     /// How much each sample is like a member.
     pub scores: Vec<f64>,
+    /// Of the cluster that is named.
+    pub by_itself: Option<ByItself>,
     /// The null images' S, in the same unit.
     pub null: Vec<f64>,
 }
@@ -100,7 +111,14 @@ pub(super) struct ByCluster {
 impl ByCluster {
     /// Where there is no cluster to test.
     pub fn untested() -> Self {
-        Self { p_value: 1.0, statistic: 0.0, group: Vec::new(), scores: Vec::new(), null: Vec::new() }
+        Self {
+            p_value: 1.0,
+            statistic: 0.0,
+            group: Vec::new(),
+            scores: Vec::new(),
+            by_itself: None,
+            null: Vec::new(),
+        }
     }
 
     fn is_part_of(&self, whole: &Self) -> bool {
@@ -150,15 +168,16 @@ pub(super) fn by_cluster(
             let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
             let value = strengths[number][suspect];
             let (statistic, normal, in_deviations) = standing(value, &null)?;
-            let normal = cluster
-                .by_itself
-                .map_or(normal, |other| (normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2);
+            let normal = cluster.by_itself.map_or(normal, |other| {
+                (normal + other.normal.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2
+            });
             let p_value = match null_is {
                 NullIs::Natural => normal_tail(normal),
                 NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
             };
             let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
-            Some(ByCluster { p_value, statistic, group, scores, null: in_deviations })
+            let by_itself = cluster.by_itself;
+            Some(ByCluster { p_value, statistic, group, scores, by_itself, null: in_deviations })
         });
         let tests: Vec<ByCluster> = tests.collect();
         let Some(clearest) = tests.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)) else {
@@ -225,7 +244,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Cluster, NullIs, by_cluster, normal_of_pearson, normal_tail, tail_of_most};
+    use super::{ByItself, Cluster, NullIs, by_cluster, normal_of_pearson, normal_tail, tail_of_most};
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -324,8 +343,10 @@ mod tests {
 
     #[test]
     fn a_cluster_that_stands_out_by_itself_needs_less_influence_but_some() {
+        let unlike_others = |normal| ByItself { normal, shares: [0.2, 0.01] };
         let p = |shift: f64, by_itself: Option<f64>| {
             let [marked, _] = clusters();
+            let by_itself = by_itself.map(unlike_others);
             let marked = Cluster { by_itself, ..marked };
             let z = z(&mut StdRng::seed_from_u64(1), shift);
             by_cluster(&[&marked], &z, &vec![vec![false]; z.len()], 1, NullIs::Natural)[0].p_value
@@ -339,7 +360,7 @@ mod tests {
         let p: Vec<f64> = (0..100)
             .map(|seed| {
                 let [marked, _] = clusters();
-                let marked = Cluster { by_itself: Some(20.0), ..marked };
+                let marked = Cluster { by_itself: Some(unlike_others(20.0)), ..marked };
                 let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
                 by_cluster(&[&marked], &z, &vec![vec![false]; z.len()], 1, NullIs::Natural)[0].p_value
             })

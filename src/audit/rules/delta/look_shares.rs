@@ -18,6 +18,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
+use super::cluster::ByItself;
 use super::look::Looks;
 use super::look_clusters::LookCluster;
 use crate::capture::{BatchSource, PassConfig, PassError};
@@ -30,7 +31,7 @@ const FEWEST_SAMPLES: usize = 24;
 /// With fewer other labels it is not known what labels differ by.
 const FEWEST_LABELS: usize = 3;
 
-/// Of each cluster, how much more common its look is in its class, as a standard normal deviate; none where it can't be told. `candidates`
+/// Of each cluster, how much more common its look is in its class; none where it can't be told. `candidates`
 /// (ascending) are the samples of the class, `seed` draws the others.
 pub(super) fn stand_outs<S>(
     clusters: &[LookCluster],
@@ -40,7 +41,7 @@ pub(super) fn stand_outs<S>(
     seed: u64,
     device: &Device,
     config: &PassConfig,
-) -> Result<Vec<Option<f64>>, PassError>
+) -> Result<Vec<Option<ByItself>>, PassError>
 where
     S: BatchSource<Batch = LabeledBatch>,
 {
@@ -84,6 +85,15 @@ impl Share {
         self.all += 1;
     }
 
+    fn include(&mut self, other: &Self) {
+        self.like += other.like;
+        self.all += other.all;
+    }
+
+    fn value(self) -> f64 {
+        self.like as f64 / self.all.max(1) as f64
+    }
+
     /// The log-odds, and the variance of that by counting.
     fn log_odds(self) -> (f64, f64) {
         let [like, unlike] = [self.like, self.all - self.like].map(|count| count as f64 + 0.5);
@@ -91,8 +101,10 @@ impl Share {
     }
 }
 
-/// t of a share among those of others, as a standard normal deviate.
-fn stands_out(share: Share, others: &[Share]) -> Option<f64> {
+/// A share among those of others.
+fn stands_out(share: Share, others: &[Share]) -> Option<ByItself> {
+    let mut of_others = Share::default();
+    others.iter().for_each(|other| of_others.include(other));
     let others: Vec<_> =
         others.iter().filter(|other| other.all >= FEWEST_SAMPLES).map(|other| other.log_odds()).collect();
     if others.len() < FEWEST_LABELS {
@@ -103,7 +115,8 @@ fn stands_out(share: Share, others: &[Share]) -> Option<f64> {
     let variance = others.iter().map(|(odds, _)| (odds - mean).powi(2)).sum::<f64>() / (count - 1.0);
     let of_counting = others.iter().map(|(_, variance)| variance).sum::<f64>() / count;
     let deviation = (variance.max(of_counting) * (1.0 + 1.0 / count)).sqrt();
-    Some(normal_of_t((share.log_odds().0 - mean) / deviation, count - 1.0))
+    let normal = normal_of_t((share.log_odds().0 - mean) / deviation, count - 1.0);
+    Some(ByItself { normal, shares: [share, of_others].map(Share::value) })
 }
 
 /// The standard normal deviate with the same tail as Student's t of so many degrees of freedom (Wallace 1959).
@@ -118,7 +131,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Share, normal_of_t, stand_outs, stands_out};
+    use super::{Share, normal_of_t, stand_outs};
     use crate::audit::rules::delta::look::Looks;
     use crate::audit::rules::delta::look_clusters::look_clusters;
     use crate::capture::PassConfig;
@@ -158,11 +171,13 @@ mod tests {
             stand_outs(&clusters, &looks, &source, &candidates, 0, &device, &config).unwrap()[0].unwrap()
         };
         let (alone, with_others) = (of(20, 0), of(20, 20));
-        assert!(alone > 1.8 && with_others.abs() < 0.5, "{alone}, {with_others}");
+        assert!(alone.normal > 1.8 && with_others.normal.abs() < 0.5, "{alone:?}, {with_others:?}");
+        assert_eq!((alone.shares, with_others.shares), ([0.2, 0.0], [0.2, 0.2]));
     }
 
     #[test]
     fn what_labels_differ_by_is_no_evidence() {
+        let stands_out = |share, others: &[Share]| super::stands_out(share, others).map(|found| found.normal);
         let share = |like| Share { like, all: 1000 };
         let alike = stands_out(share(200), &[8, 12, 9, 10, 11, 10].map(share)).unwrap();
         let unlike = stands_out(share(200), &[1, 90, 9, 30, 3, 150].map(share)).unwrap();

@@ -161,6 +161,9 @@ pub struct DeltaFinding {
     pub p_values: Vec<f64>,
     /// What the flagged samples were found by.
     pub found_by: FoundBy,
+    /// Of samples that were found by their look, the share of the label's samples that have it, and of other labels' samples; `None` where there
+    /// are too few labels to compare.
+    pub look_shares: Option<[f64; 2]>,
     /// T of the null images, which `statistic` is to be compared with.
     pub null_statistics: Vec<f64>,
 }
@@ -269,16 +272,19 @@ impl Delta {
             scores: view.row(suspect).to_vec(),
             p_values: view.sample_p_values(suspect),
             found_by: FoundBy::Influence,
+            look_shares: None,
             null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
-        let of_cluster = |ByCluster { statistic, group, scores, null, .. }: ByCluster| DeltaFinding {
-            statistic,
-            flagged: group,
-            scores,
-            p_values: by_median.sample_p_values(suspect),
-            null_statistics: null,
-            ..nothing.clone()
-        };
+        let of_cluster =
+            |ByCluster { statistic, group, scores, by_itself, null, .. }: ByCluster| DeltaFinding {
+                statistic,
+                flagged: group,
+                scores,
+                p_values: by_median.sample_p_values(suspect),
+                look_shares: by_itself.map(|by_itself| by_itself.shares),
+                null_statistics: null,
+                ..nothing.clone()
+            };
         let tests =
             threshold.map(|threshold| evidence.tests.found_by(suspect, threshold)).unwrap_or_default();
         let mut finding = nothing.clone();
