@@ -12,8 +12,8 @@
 //! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
 //! itself, as natural groups need it; the smaller of the two counts, times two. That goes beyond what was seen: harmless mistakes that are moved as much as the
 //! suspect may be the poison's doing, or the tail of what is natural (cars on white move few images, and those a great deal). The poison's doing are
-//! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the
-//! cluster moves as much.
+//! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than what the number of null images that the
+//! cluster moves as much allows: the lower 95 % limit of their share.
 //!
 //! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has). That is evidence of its own, independent of S where
 //! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
@@ -192,13 +192,25 @@ pub(super) fn by_cluster(
 }
 
 /// The probability of a value as large as this by the middle half of the others; where those that it does not fit are no group of their own, no less
-/// than the share of others that are as large.
+/// than the number of others that are as large allows.
 fn tail_of_most(value: f64, others: &[f64]) -> f64 {
     let fitted = Gumbel::fit(others);
     let count = |is: &dyn Fn(f64) -> bool| others.iter().filter(|other| is(**other)).count() as f64;
     let out_of_line = count(&|other| fitted.tail(other) <= OUT_OF_LINE) / others.len() as f64;
-    let as_large = count(&|other| other >= value) / others.len() as f64;
-    if out_of_line >= A_GROUP { fitted.tail(value) } else { fitted.tail(value).max(as_large) }
+    if out_of_line >= A_GROUP {
+        return fitted.tail(value);
+    }
+    let as_large = count(&|other| other >= value);
+    fitted.tail(value).max(lower_limit(as_large) / others.len() as f64)
+}
+
+/// The lower 95 % limit of the mean of a Poisson variable that was `count` once: half of the 5 % quantile of χ² with 2·count degrees of
+/// freedom, by the cube root that makes it nearly Gaussian (Wilson and Hilferty 1931).
+fn lower_limit(count: f64) -> f64 {
+    if count == 0.0 {
+        return 0.0;
+    }
+    count * (1.0 - 1.0 / (9.0 * count) - 1.645 / (3.0 * count.sqrt())).max(0.0).powi(3)
 }
 
 /// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
@@ -244,7 +256,9 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{ByItself, Cluster, NullIs, by_cluster, normal_of_pearson, normal_tail, tail_of_most};
+    use super::{
+        ByItself, Cluster, NullIs, by_cluster, lower_limit, normal_of_pearson, normal_tail, tail_of_most,
+    };
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -391,13 +405,16 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(2);
         let mut others: Vec<f64> = (0..128).map(|_| normal(&mut rng)).collect();
         others[..2].fill(9.0);
-        // One or two of 128 are moved as much.
-        assert!(tail_of_most(8.0, &others) >= 2.0 / 128.0);
+        // Two of 128 are moved as much.
+        assert!((0.0025..0.02).contains(&tail_of_most(8.0, &others)), "{}", tail_of_most(8.0, &others));
         assert!(tail_of_most(10.0, &others) < 0.01, "none is");
         others[..20].fill(9.0);
         assert!(tail_of_most(8.0, &others) < 0.01, "a group of their own");
-        others[..20].fill(0.5);
-        assert!(tail_of_most(0.4, &others) > 0.15);
+        // By scipy: scipy.stats.chi2.ppf(0.05, 2 * count) / 2.
+        for (count, expected) in [(0.0, 0.0), (1.0, 0.0513), (2.0, 0.355), (3.0, 0.818), (10.0, 5.425)] {
+            let got = lower_limit(count);
+            assert!((got - expected).abs() < 0.015, "{count}: {got} instead of {expected}");
+        }
     }
 
     #[test]
