@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grid::ModelCell;
 use crate::models::{TrainedCell, predictions};
+use crate::results::Writer;
 use crate::support::{Outcome, clean_images};
 
 /// Suspects of an attacked model, and natural mistakes of it and of clean ones.
@@ -110,13 +111,9 @@ pub enum Which {
     Delta,
 }
 
-/// Audits one trained model, from attacked suspects and, if asked for, from `natural` mistakes. Lines appear as they are known.
-pub fn audit(
-    cell: &TrainedCell,
-    which: Which,
-    natural: bool,
-    mut line: impl FnMut(CellRecord) -> Outcome<()>,
-) -> Outcome<()> {
+/// Audits one trained model, from attacked suspects and, if asked for, from `natural` mistakes. Lines are written as they are known, and what
+/// `results` have already is not done again.
+pub fn audit(cell: &TrainedCell, which: Which, natural: bool, results: &mut Writer) -> Outcome<()> {
     let bench = Bench::new(cell)?;
     let attacked = attacked_suspects(cell)?;
     let mut suspects: Vec<Known> =
@@ -127,14 +124,14 @@ pub fn audit(
     }
     for known in &suspects {
         match which {
-            Which::All => bench.rules(known, &mut line)?,
-            Which::Delta => bench.rule(known, Rule::Delta(Delta::default()), "delta", &mut line)?,
+            Which::All => bench.rules(known, results)?,
+            Which::Delta => bench.rule(known, Rule::Delta(Delta::default()), "delta", results)?,
         }
     }
     let attacked: Vec<&Known> = suspects.iter().filter(|known| known.attacked).collect();
     if which == Which::All && !attacked.is_empty() {
-        bench.influence(&attacked, &mut line)?;
-        bench.baselines(&attacked, &mut line)?;
+        bench.influence(&attacked, results)?;
+        bench.baselines(&attacked, results)?;
     }
     Ok(())
 }
@@ -212,21 +209,18 @@ impl<'a> Bench<'a> {
     }
 
     /// The rules that need no altered copies.
-    fn rules(&self, known: &Known, line: &mut impl FnMut(CellRecord) -> Outcome<()>) -> Outcome<()> {
+    fn rules(&self, known: &Known, results: &mut Writer) -> Outcome<()> {
         let rules = [Rule::Delta(Delta::default()), Rule::LayerCosine(LayerCosine::default())];
         rules
             .into_iter()
             .zip(["delta", "layer-cosine"])
-            .try_for_each(|(rule, name)| self.rule(known, rule, name, line))
+            .try_for_each(|(rule, name)| self.rule(known, rule, name, results))
     }
 
-    fn rule(
-        &self,
-        known: &Known,
-        rule: Rule,
-        name: &str,
-        line: &mut impl FnMut(CellRecord) -> Outcome<()>,
-    ) -> Outcome<()> {
+    fn rule(&self, known: &Known, rule: Rule, name: &str, results: &mut Writer) -> Outcome<()> {
+        if self.has(results, &[known], &[name]) {
+            return Ok(());
+        }
         let start = Instant::now();
         let suspect = std::slice::from_ref(&known.suspect);
         let audit = DeltaAudit::new(self.config(rule));
@@ -235,15 +229,30 @@ impl<'a> Bench<'a> {
         let mut record = self.record(known, name, &found, start.elapsed().as_secs_f64())?;
         record.p_value = audit.record.suspects.first().and_then(|suspect| suspect.p_value);
         record.cannot_tell = audit.record.verdict == Verdict::Inconclusive;
-        line(record)
+        write(results, &record)
+    }
+
+    /// Whether the lines of all these detectors on all these suspects are there.
+    fn has(&self, results: &Writer, suspects: &[&Known], detectors: &[&str]) -> bool {
+        let cell = &self.cell.record.cell;
+        suspects
+            .iter()
+            .all(|known| detectors.iter().all(|detector| results.has(cell, &known.suspect.id, detector)))
     }
 
     /// The published rule with its three settings, and influence with a threshold: all suspects in one pass.
-    fn influence(
-        &self,
-        suspects: &[&Known],
-        line: &mut impl FnMut(CellRecord) -> Outcome<()>,
-    ) -> Outcome<()> {
+    fn influence(&self, suspects: &[&Known], results: &mut Writer) -> Outcome<()> {
+        const THRESHOLD: &str = "EK-FAC threshold";
+        let settings = [
+            ("paper (η 0, 2)", PaperRule::default()),
+            ("paper (η −40, 0)", PaperRule::cifar100_frequency()),
+            ("paper (η 0, 1)", PaperRule::imagenette_witches_brew()),
+        ];
+        if self.has(results, suspects, &settings.each_ref().map(|setting| setting.0))
+            && self.has(results, suspects, &[THRESHOLD])
+        {
+            return Ok(());
+        }
         let start = Instant::now();
         let influence =
             Influence::new(&self.frozen, &self.factors, Preconditioner::Ekfac, Damping::default())?;
@@ -260,32 +269,23 @@ impl<'a> Bench<'a> {
         let source = ImageSource::new(&self.cell.train);
         let scores = influence.scores(&source, &all, &CrossEntropy, &queries, options, &self.pass)?;
         let seconds = start.elapsed().as_secs_f64() / suspects.len() as f64;
-        let settings = [
-            ("paper (η 0, 2)", PaperRule::default()),
-            ("paper (η −40, 0)", PaperRule::cifar100_frequency()),
-            ("paper (η 0, 1)", PaperRule::imagenette_witches_brew()),
-        ];
         for (number, known) in suspects.iter().enumerate() {
             let first = number * (COPIES + 1);
             let own = scores.row(first);
-            for (name, rule) in settings {
+            for (name, rule) in &settings {
                 let votes = rule.votes(own, (first + 1..=first + COPIES).map(|row| scores.row(row)));
                 let flagged = all.iter().copied().filter(|&n| votes[n] >= COPIES - rule.tolerance).collect();
                 let found = Detection { flagged, scores: PaperRule::ranking(&votes, own) };
-                line(self.record(known, name, &found, seconds)?)?;
+                write(results, &self.record(known, name, &found, seconds)?)?;
             }
             let found = EkfacThreshold::default().judge(own.to_vec());
-            line(self.record(known, "EK-FAC threshold", &found, seconds)?)?;
+            write(results, &self.record(known, THRESHOLD, &found, seconds)?)?;
         }
         Ok(())
     }
 
     /// Detectors that know no influence. What depends on no suspect is run once.
-    fn baselines(
-        &self,
-        suspects: &[&Known],
-        line: &mut impl FnMut(CellRecord) -> Outcome<()>,
-    ) -> Outcome<()> {
+    fn baselines(&self, suspects: &[&Known], results: &mut Writer) -> Outcome<()> {
         let test = &self.cell.test;
         let clean = clean_images(test.len()).map(|index| test[index].image.clone()).collect();
         let detectors: Vec<(&str, Boxed)> = vec![
@@ -298,19 +298,35 @@ impl<'a> Bench<'a> {
         ];
         for (name, detector) in detectors {
             // All suspects of an attack share their label.
-            let start = Instant::now();
             let Some(first) = suspects.first() else { continue };
+            if self.has(results, suspects, &[name]) {
+                continue;
+            }
+            let start = Instant::now();
             let case = Case::new(&self.frozen, &self.cell.train, &first.suspect)?
                 .with_seed(self.cell.record.cell.seed)
                 .with_pass(self.pass.clone());
             let found = detector.detect(&case)?;
             let seconds = start.elapsed().as_secs_f64() / suspects.len() as f64;
             for known in suspects {
-                line(self.record(known, name, &found, seconds)?)?;
+                write(results, &self.record(known, name, &found, seconds)?)?;
             }
         }
         Ok(())
     }
+}
+
+fn write(results: &mut Writer, record: &CellRecord) -> Outcome<()> {
+    eprintln!(
+        "  {}, {}: {} flagged, F1 {:.3}{}, {:.1} s",
+        record.suspect,
+        record.detector,
+        record.metrics.flagged,
+        record.metrics.f1,
+        record.p_value.map_or_else(String::new, |p| format!(", p {p:.1e}")),
+        record.seconds
+    );
+    results.add(record)
 }
 
 /// Mistakes of the model's own, drawn at random.

@@ -137,23 +137,11 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
         if arguments.redo_delta { results::read(out, std::slice::from_ref(cell))? } else { Vec::new() };
     let mut results = results::Writer::new(out, cell)?;
     kept.iter().filter(|record| record.detector != "delta").try_for_each(|record| results.add(record))?;
-    let mut line = |record: audits::CellRecord| {
-        eprintln!(
-            "  {}, {}: {} flagged, F1 {:.3}{}, {:.1} s",
-            record.suspect,
-            record.detector,
-            record.metrics.flagged,
-            record.metrics.f1,
-            record.p_value.map_or_else(String::new, |p| format!(", p {p:.1e}")),
-            record.seconds
-        );
-        results.add(&record)
-    };
     let which = if arguments.redo_delta { Which::Delta } else { Which::All };
-    audits::audit(&trained, which, true, &mut line)?;
+    audits::audit(&trained, which, true, &mut results)?;
     for further in trained.further()? {
         // The model's natural mistakes are audited already.
-        audits::audit(&further, which, false, &mut line)?;
+        audits::audit(&further, which, false, &mut results)?;
     }
     results.finish()
 }

@@ -1,7 +1,8 @@
-//! Results on disk: a file of JSON lines for each model, whole or not there.
+//! Results on disk: a file of JSON lines for each model, named `.part` until it is whole.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::audits::CellRecord;
@@ -55,18 +56,39 @@ pub struct Writer {
     file: File,
     unfinished: PathBuf,
     path: PathBuf,
+    /// Attack, suspect and detector of every line that is there.
+    written: BTreeSet<[String; 3]>,
 }
 
 impl Writer {
+    /// Goes on after the whole lines of an earlier run that was killed.
     pub fn new(out: &Path, cell: &ModelCell) -> Outcome<Self> {
         let path = path(out, cell);
         fs::create_dir_all(out.join("results"))?;
         let unfinished = path.with_extension("part");
-        Ok(Self { file: File::create(&unfinished)?, unfinished, path })
+        let mut text = match fs::read_to_string(&unfinished) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        let before = parse(&unfinished, &text, cell)?;
+        let file = File::options().create(true).append(true).open(&unfinished)?;
+        file.set_len(text.len() as u64)?;
+        let written =
+            before.iter().map(|record| key(&record.model, &record.suspect, &record.detector)).collect();
+        Ok(Self { file, unfinished, path, written })
     }
 
+    /// Whether a detector's line on a suspect of the cell's attack is there.
+    pub fn has(&self, cell: &ModelCell, suspect: &str, detector: &str) -> bool {
+        self.written.contains(&key(cell, suspect, detector))
+    }
+
+    /// Adds a line, unless it is there.
     pub fn add(&mut self, record: &CellRecord) -> Outcome<()> {
-        writeln!(self.file, "{}", serde_json::to_string(record)?)?;
+        if self.written.insert(key(&record.model, &record.suspect, &record.detector)) {
+            writeln!(self.file, "{}", serde_json::to_string(record)?)?;
+        }
         Ok(())
     }
 
@@ -80,13 +102,21 @@ impl Writer {
 pub fn read(out: &Path, cells: &[ModelCell]) -> Outcome<Vec<CellRecord>> {
     let mut records = Vec::new();
     for (path, cell) in cells.iter().map(|cell| (path(out, cell), cell)).filter(|(path, _)| path.exists()) {
-        let text = fs::read_to_string(&path)?;
-        for (number, line) in text.lines().enumerate() {
-            let record: CellRecord = serde_json::from_str(line)
-                .map_err(|error| format!("{}, line {}: {error}", path.display(), number + 1))?;
-            check(&path, &record.model, cell)?;
-            records.push(record);
-        }
+        records.extend(parse(&path, &fs::read_to_string(&path)?, cell)?);
     }
     Ok(records)
+}
+
+fn key(cell: &ModelCell, suspect: &str, detector: &str) -> [String; 3] {
+    [cell.to_string(), suspect.to_owned(), detector.to_owned()]
+}
+
+fn parse(path: &Path, text: &str, cell: &ModelCell) -> Outcome<Vec<CellRecord>> {
+    let records = text.lines().enumerate().map(|(number, line)| {
+        let record: CellRecord = serde_json::from_str(line)
+            .map_err(|error| format!("{}, line {}: {error}", path.display(), number + 1))?;
+        check(path, &record.model, cell)?;
+        Ok(record)
+    });
+    records.collect()
 }

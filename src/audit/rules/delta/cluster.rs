@@ -24,9 +24,9 @@
 //!
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
-use super::gate::Gumbel;
 use super::matched_filter::MatchedFilter;
 use super::null::median;
+use super::tails::{Gumbel, lower_limit, normal_of_pearson, normal_tail};
 
 /// Null images without which a distribution can't be told.
 const FEWEST_NULL_IMAGES: usize = 16;
@@ -204,15 +204,6 @@ fn tail_of_most(value: f64, others: &[f64]) -> f64 {
     fitted.tail(value).max(lower_limit(as_large) / others.len() as f64)
 }
 
-/// The lower 95 % limit of the mean of a Poisson variable that was `count` once: half of the 5 % quantile of χ² with 2·count degrees of
-/// freedom, by the cube root that makes it nearly Gaussian (Wilson and Hilferty 1931).
-fn lower_limit(count: f64) -> f64 {
-    if count == 0.0 {
-        return 0.0;
-    }
-    count * (1.0 - 1.0 / (9.0 * count) - 1.645 / (3.0 * count.sqrt())).max(0.0).powi(3)
-}
-
 /// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
 fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     if others.len() < FEWEST_NULL_IMAGES {
@@ -236,29 +227,12 @@ fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     ))
 }
 
-/// The standard normal deviate with the same tail as a Pearson III (shifted gamma) variable of mean 0, deviation 1 and this positive skewness
-/// has from `value` on: by the cube root that makes a gamma variable nearly Gaussian (Wilson and Hilferty 1931).
-fn normal_of_pearson(value: f64, skewness: f64) -> f64 {
-    let shape = 4.0 / (skewness * skewness);
-    let ratio = 1.0 + value / shape.sqrt(); // to the gamma variable's mean
-    if ratio <= 0.0 {
-        return f64::NEG_INFINITY;
-    }
-    (ratio.cbrt() - 1.0 + 1.0 / (9.0 * shape)) * 3.0 * shape.sqrt()
-}
-
-fn normal_tail(value: f64) -> f64 {
-    0.5 * libm::erfc(value * std::f64::consts::FRAC_1_SQRT_2)
-}
-
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{
-        ByItself, Cluster, NullIs, by_cluster, lower_limit, normal_of_pearson, normal_tail, tail_of_most,
-    };
+    use super::{ByItself, Cluster, NullIs, by_cluster, tail_of_most};
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -410,30 +384,5 @@ mod tests {
         assert!(tail_of_most(10.0, &others) < 0.01, "none is");
         others[..20].fill(9.0);
         assert!(tail_of_most(8.0, &others) < 0.01, "a group of their own");
-        // By scipy: scipy.stats.chi2.ppf(0.05, 2 * count) / 2.
-        for (count, expected) in [(0.0, 0.0), (1.0, 0.0513), (2.0, 0.355), (3.0, 0.818), (10.0, 5.425)] {
-            let got = lower_limit(count);
-            assert!((got - expected).abs() < 0.015, "{count}: {got} instead of {expected}");
-        }
-    }
-
-    #[test]
-    fn tails_are_those_of_the_gamma_distribution() {
-        // By scipy: scipy.stats.pearson3.sf(value, skewness).
-        let known = [
-            (3.63, 0.22, 5.360e-4),
-            (2.0, 0.5, 3.440e-2),
-            (5.42, 1.37, 6.193e-4),
-            (0.0, 0.3, 0.4801),
-            (-1.0, 0.3, 0.8424),
-        ];
-        for (value, skewness, expected) in known {
-            let got = normal_tail(normal_of_pearson(value, skewness));
-            assert!(
-                (got / expected - 1.0f64).abs() < 0.15,
-                "{value}, {skewness}: {got} instead of {expected}"
-            );
-        }
-        assert_eq!(normal_tail(normal_of_pearson(-100.0, 1.0)), 1.0);
     }
 }

@@ -1,9 +1,6 @@
 //! Does a suspect stand out at all? The scan over group sizes, and its distribution where nothing is wrong.
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-
-use super::null::{trusted, trusted_moments};
+use super::null::trusted_moments;
 
 /// Mean z below which groups are all alike, so that its logarithm exists.
 const FLOOR: f64 = 0.1;
@@ -44,74 +41,6 @@ fn tops(row: &[f64], sizes: &[usize]) -> Vec<f64> {
     sizes.iter().map(|&size| mean(size).max(FLOOR).ln()).collect()
 }
 
-/// Samples that are drawn to know how far a fit may be off.
-const DRAWN: u64 = 256;
-
-/// The distribution of the largest of many values, as well as so many of them tell it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Gumbel {
-    location: f64,
-    scale: f64,
-    /// Location and scale as they are fitted to as many values that are drawn from the distribution of location 0 and scale 1.
-    fits: Vec<(f64, f64)>,
-}
-
-impl Gumbel {
-    /// Of the middle half of `values`: a line through them over their quantiles −ln(−ln p), least squares. Above it they may be from another
-    /// distribution; below it a Gumbel distribution is shorter than that of the maximum of a few dependent numbers, and what counts is
-    /// the other end.
-    pub fn fit(values: &[f64]) -> Self {
-        let (location, scale) = Self::line(values);
-        let mut rng = StdRng::seed_from_u64(values.len() as u64);
-        let fits = (0..DRAWN).map(|_| {
-            let drawn: Vec<f64> =
-                values.iter().map(|_| -(-rng.random::<f64>().max(f64::MIN_POSITIVE).ln()).ln()).collect();
-            Self::line(&drawn)
-        });
-        Self { location, scale, fits: fits.collect() }
-    }
-
-    /// Location and scale.
-    fn line(values: &[f64]) -> (f64, f64) {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let count = sorted.len() as f64;
-        let quantile = |rank: usize| -(-((rank as f64 + 0.56) / (count + 0.12)).ln()).ln(); // Gringorten's positions
-        let points: Vec<(f64, f64)> = sorted
-            .iter()
-            .enumerate()
-            .take(trusted(sorted.len()))
-            .skip(sorted.len() / 4)
-            .map(|(rank, &value)| (quantile(rank), value))
-            .collect();
-        let used = points.len().max(1) as f64;
-        let centre = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / used;
-        let (x, y) = (centre(|point| point.0), centre(|point| point.1));
-        let covariance: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
-        let variance: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
-        let scale = if variance > 0.0 { covariance / variance } else { 0.0 };
-        (y - scale * x, scale)
-    }
-
-    /// Whether the values that it was fitted to differ at all.
-    pub fn has_spread(&self) -> bool {
-        self.scale > 0.0
-    }
-
-    /// The probability of at least `value`, which is as many fitted scales from the fitted location as it is: the mean over what the true
-    /// ones may be then. (The tail of the fitted distribution itself is too short where few values tell it: of sixteen, p-values of .01
-    /// came three times as often as they should.)
-    pub fn tail(&self, value: f64) -> f64 {
-        let standing = (value - self.location) / self.scale;
-        let tail = |&(location, scale): &(f64, f64)| -(-(-(location + standing * scale)).exp()).exp_m1();
-        match self.has_spread() {
-            true => self.fits.iter().map(tail).sum::<f64>() / self.fits.len().max(1) as f64,
-            // No null image differs from another: nothing can be said.
-            false => 1.0,
-        }
-    }
-}
-
 /// The largest p-value that counts as a discovery among these, at this false discovery rate (Benjamini and Hochberg 1995): rate · k / count with
 /// the largest k for which k of them are at most that; `None` where nothing is one.
 pub fn benjamini_hochberg(p_values: &[f64], rate: f64) -> Option<f64> {
@@ -127,7 +56,8 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Gumbel, benjamini_hochberg, scan, sizes};
+    use super::{benjamini_hochberg, scan, sizes};
+    use crate::audit::rules::delta::tails::Gumbel;
 
     /// Rows of Gaussian noise (sums of uniform numbers), some of the first row's values raised.
     fn rows(seed: u64, samples: usize, raised: usize, by: f64) -> Vec<Vec<f64>> {
@@ -190,35 +120,5 @@ mod tests {
         });
         let alarms = searches.count();
         assert!((8..=35).contains(&alarms), "{alarms} of 200");
-    }
-
-    #[test]
-    fn a_fit_to_few_values_knows_how_little_it_knows() {
-        // The next value of the same distribution: its p-value is uniform, however few there were before.
-        for count in [16, 64] {
-            let mut rng = StdRng::seed_from_u64(1000 + count);
-            let mut draw = || 3.0 - 2.0 * (-rng.random::<f64>().ln()).ln();
-            const RUNS: usize = 600;
-            let p_values: Vec<f64> = (0..RUNS)
-                .map(|_| Gumbel::fit(&(0..count).map(|_| draw()).collect::<Vec<_>>()).tail(draw()))
-                .collect();
-            for (level, most) in [(0.01, 14), (0.05, 46), (0.5, 340)] {
-                let below = p_values.iter().filter(|p| **p <= level).count();
-                assert!(
-                    below <= most && 2.0 * below as f64 >= level * RUNS as f64,
-                    "{below} of {count} at {level}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn gumbel_tail() {
-        // Location 1, scale 2: mean 1 + 2γ; the median lies at 1 − 2 ln ln 2.
-        let exact = vec![(0.0, 1.0)];
-        let gumbel = Gumbel { location: 1.0, scale: 2.0, fits: exact.clone() };
-        assert!((gumbel.tail(1.0 - 2.0 * 2.0_f64.ln().ln()) - 0.5).abs() < 1e-12);
-        assert!(gumbel.tail(100.0) > 0.0, "far tails don't underflow to nothing too early");
-        assert_eq!(Gumbel { location: 0.0, scale: 0.0, fits: exact }.tail(5.0), 1.0);
     }
 }

@@ -21,6 +21,7 @@ use rand::seq::index::sample;
 use super::cluster::ByItself;
 use super::look::Looks;
 use super::look_clusters::LookCluster;
+use super::tails::normal_of_t;
 use crate::capture::{BatchSource, PassConfig, PassError};
 use crate::influence::LabeledBatch;
 
@@ -119,19 +120,13 @@ fn stands_out(share: Share, others: &[Share]) -> Option<ByItself> {
     Some(ByItself { normal, shares: [share, of_others].map(Share::value) })
 }
 
-/// The standard normal deviate with the same tail as Student's t of so many degrees of freedom (Wallace 1959).
-fn normal_of_t(t: f64, freedom: f64) -> f64 {
-    let scale = (8.0 * freedom + 1.0) / (8.0 * freedom + 3.0);
-    (scale * (freedom * (t * t / freedom).ln_1p()).sqrt()).copysign(t)
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Share, normal_of_t, stand_outs};
+    use super::{Share, stand_outs};
     use crate::audit::rules::delta::look::Looks;
     use crate::audit::rules::delta::look_clusters::look_clusters;
     use crate::capture::PassConfig;
@@ -188,16 +183,5 @@ mod tests {
         // Too few labels, or too small ones.
         assert_eq!(stands_out(share(200), &[share(1), share(1)]), None);
         assert_eq!(stands_out(share(200), &[Share { like: 0, all: 20 }; 9]), None);
-    }
-
-    #[test]
-    fn the_normal_deviate_has_the_tail_of_t() {
-        // By scipy: scipy.stats.norm.isf(scipy.stats.t.sf(t, freedom)).
-        for (t, freedom, expected) in
-            [(3.8, 8.0, 2.792), (-1.4, 8.0, -1.284), (2.4, 42.0, 2.310), (6.0, 2.0, 2.216), (0.3, 3.0, 0.274)]
-        {
-            let got = normal_of_t(t, freedom);
-            assert!((got - expected).abs() < 0.05, "{t}, {freedom}: {got} instead of {expected}");
-        }
     }
 }

@@ -71,6 +71,7 @@ mod look_clusters;
 mod look_shares;
 mod matched_filter;
 mod null;
+mod tails;
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::audit::order::highest_first;
 
-use super::gate::{Gumbel, scan};
+use super::gate::scan;
+use super::tails::Gumbel;
 
 /// Rows of z, suspects first, then null images, with what follows from the null images' rows.
 #[derive(Clone, Debug)]
