@@ -12,8 +12,8 @@
 //! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
 //! itself, as natural groups need it; the smaller of the two counts, times two. That goes beyond what was seen: harmless mistakes that are moved as much as the
 //! suspect may be the poison's doing, or the tail of what is natural (cars on white move few images, and those a great deal). The poison's doing are
-//! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than what the number of null images that the
-//! cluster moves as much allows: the lower 95 % limit of their share.
+//! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the
+//! cluster moves as much.
 //!
 //! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has). That is evidence of its own, independent of S where
 //! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
@@ -26,7 +26,7 @@
 
 use super::matched_filter::MatchedFilter;
 use super::null::median;
-use super::tails::{Gumbel, lower_limit, normal_of_pearson, normal_tail};
+use super::tails::{Gumbel, normal_of_pearson, normal_tail};
 
 /// Null images without which a distribution can't be told.
 const FEWEST_NULL_IMAGES: usize = 16;
@@ -192,16 +192,13 @@ pub(super) fn by_cluster(
 }
 
 /// The probability of a value as large as this by the middle half of the others; where those that it does not fit are no group of their own, no less
-/// than the number of others that are as large allows.
+/// than the share of others that are as large.
 fn tail_of_most(value: f64, others: &[f64]) -> f64 {
     let fitted = Gumbel::fit(others);
     let count = |is: &dyn Fn(f64) -> bool| others.iter().filter(|other| is(**other)).count() as f64;
     let out_of_line = count(&|other| fitted.tail(other) <= OUT_OF_LINE) / others.len() as f64;
-    if out_of_line >= A_GROUP {
-        return fitted.tail(value);
-    }
-    let as_large = count(&|other| other >= value);
-    fitted.tail(value).max(lower_limit(as_large) / others.len() as f64)
+    let as_large = count(&|other| other >= value) / others.len() as f64;
+    if out_of_line >= A_GROUP { fitted.tail(value) } else { fitted.tail(value).max(as_large) }
 }
 
 /// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
@@ -380,9 +377,11 @@ mod tests {
         let mut others: Vec<f64> = (0..128).map(|_| normal(&mut rng)).collect();
         others[..2].fill(9.0);
         // Two of 128 are moved as much.
-        assert!((0.0025..0.02).contains(&tail_of_most(8.0, &others)), "{}", tail_of_most(8.0, &others));
+        assert!(tail_of_most(8.0, &others) >= 2.0 / 128.0);
         assert!(tail_of_most(10.0, &others) < 0.01, "none is");
         others[..20].fill(9.0);
         assert!(tail_of_most(8.0, &others) < 0.01, "a group of their own");
+        others[..20].fill(0.5);
+        assert!(tail_of_most(0.4, &others) > 0.15);
     }
 }

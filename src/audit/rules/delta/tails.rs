@@ -95,21 +95,12 @@ pub(super) fn normal_of_t(t: f64, freedom: f64) -> f64 {
     (scale * (freedom * (t * t / freedom).ln_1p()).sqrt()).copysign(t)
 }
 
-/// The lower 95 % limit of the mean of a Poisson variable that was `count` once: half of the 5 % quantile of χ² with 2·count degrees of
-/// freedom, by the cube root that makes it nearly Gaussian (Wilson and Hilferty 1931).
-pub(super) fn lower_limit(count: f64) -> f64 {
-    if count == 0.0 {
-        return 0.0;
-    }
-    count * (1.0 - 1.0 / (9.0 * count) - 1.645 / (3.0 * count.sqrt())).max(0.0).powi(3)
-}
-
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Gumbel, lower_limit, normal_of_pearson, normal_of_t, normal_tail};
+    use super::{Gumbel, normal_of_pearson, normal_of_t, normal_tail};
 
     #[test]
     fn a_fit_to_few_values_knows_how_little_it_knows() {
@@ -169,15 +160,6 @@ mod tests {
         {
             let got = normal_of_t(t, freedom);
             assert!((got - expected).abs() < 0.05, "{t}, {freedom}: {got} instead of {expected}");
-        }
-    }
-
-    #[test]
-    fn lower_limits_are_quantiles_of_chi_squared() {
-        // By scipy: scipy.stats.chi2.ppf(0.05, 2 * count) / 2.
-        for (count, expected) in [(0.0, 0.0), (1.0, 0.0513), (2.0, 0.355), (3.0, 0.818), (10.0, 5.425)] {
-            let got = lower_limit(count);
-            assert!((got - expected).abs() < 0.015, "{count}: {got} instead of {expected}");
         }
     }
 }
