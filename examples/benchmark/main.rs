@@ -55,6 +55,9 @@ struct Arguments {
     /// Compute nothing: the table of what is there.
     #[arg(long)]
     only_table: bool,
+    /// Leave poisoned models' natural mistakes to a later run, without which their results are not complete.
+    #[arg(long, conflicts_with = "redo_delta")]
+    leave_mistakes: bool,
     /// Run the rule `delta` again on models whose results are complete, and keep the other detectors' results.
     #[arg(long)]
     redo_delta: bool,
@@ -138,10 +141,14 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
     let mut results = results::Writer::new(out, cell)?;
     kept.iter().filter(|record| record.detector != "delta").try_for_each(|record| results.add(record))?;
     let which = if arguments.redo_delta { Which::Delta } else { Which::All };
-    audits::audit(&trained, which, true, &mut results)?;
+    let leave_mistakes = arguments.leave_mistakes && cell.attack != grid::AttackChoice::None;
+    audits::audit(&trained, which, !leave_mistakes, &mut results)?;
     for further in trained.further()? {
         // The model's natural mistakes are audited already.
         audits::audit(&further, which, false, &mut results)?;
+    }
+    if leave_mistakes {
+        return Ok(());
     }
     results.finish()
 }
