@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::audit::rules::{Delta, LayerCosine, PaperRule};
 use burn_delta_influence::audit::transforms::altered_copies;
-use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
+use burn_delta_influence::audit::{AuditConfig, DeltaAudit, HarmlessMistakes, Rule, Suspect};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
@@ -30,6 +30,7 @@ use crate::grid::ModelCell;
 use crate::models::{TrainedCell, predictions};
 use crate::results::Writer;
 use crate::support::{Outcome, clean_images};
+use crate::table::WITH_VALIDATION;
 
 /// Suspects of an attacked model, and natural mistakes of it and of clean ones.
 const ATTACKED: usize = 3;
@@ -107,14 +108,14 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     All,
-    /// The rule `delta` alone.
+    /// The rule `delta` alone, without and with validation images.
     Delta,
 }
 
 /// Audits one trained model, from attacked suspects and, if asked for, from `natural` mistakes. Lines are written as they are known, and what
 /// `results` have already is not done again.
 pub fn audit(cell: &TrainedCell, which: Which, natural: bool, results: &mut Writer) -> Outcome<()> {
-    let bench = Bench::new(cell)?;
+    let mut bench = Bench::new(cell)?;
     let attacked = attacked_suspects(cell)?;
     let mut suspects: Vec<Known> =
         attacked.into_iter().map(|suspect| Known { suspect, attacked: true }).collect();
@@ -122,10 +123,12 @@ pub fn audit(cell: &TrainedCell, which: Which, natural: bool, results: &mut Writ
         let mistakes = natural_mistakes(cell)?;
         suspects.extend(mistakes.into_iter().map(|suspect| Known { suspect, attacked: false }));
     }
+    let asked: Vec<Suspect> = suspects.iter().map(|known| known.suspect.clone()).collect();
+    bench.harmless = HarmlessMistakes::find(&cell.model, &cell.test, &asked, &bench.pass)?;
     for known in &suspects {
         match which {
             Which::All => bench.rules(known, results)?,
-            Which::Delta => bench.rule(known, Rule::Delta(Delta::default()), "delta", results)?,
+            Which::Delta => bench.delta(known, results)?,
         }
     }
     let attacked: Vec<&Known> = suspects.iter().filter(|known| known.attacked).collect();
@@ -151,6 +154,8 @@ pub struct Bench<'a> {
     pub frozen: Frozen,
     pub factors: KroneckerFactors,
     pub pass: PassConfig,
+    /// Of the clean test images.
+    pub harmless: HarmlessMistakes,
 }
 
 impl<'a> Bench<'a> {
@@ -168,7 +173,7 @@ impl<'a> Bench<'a> {
             some.sort_unstable();
             factors.correct_eigenvalues(&frozen, &source, &some, &loss, &pass)?;
         }
-        Ok(Self { cell, frozen, factors, pass })
+        Ok(Self { cell, frozen, factors, pass, harmless: HarmlessMistakes::default() })
     }
 
     /// An audit without altered copies.
@@ -210,11 +215,15 @@ impl<'a> Bench<'a> {
 
     /// The rules that need no altered copies.
     fn rules(&self, known: &Known, results: &mut Writer) -> Outcome<()> {
-        let rules = [Rule::Delta(Delta::default()), Rule::LayerCosine(LayerCosine::default())];
-        rules
+        self.delta(known, results)?;
+        self.rule(known, Rule::LayerCosine(LayerCosine::default()), "layer-cosine", results)
+    }
+
+    /// The rule `delta` on the training images alone, and with harmless mistakes on the test images.
+    fn delta(&self, known: &Known, results: &mut Writer) -> Outcome<()> {
+        ["delta", WITH_VALIDATION]
             .into_iter()
-            .zip(["delta", "layer-cosine"])
-            .try_for_each(|(rule, name)| self.rule(known, rule, name, results))
+            .try_for_each(|name| self.rule(known, Rule::Delta(Delta::default()), name, results))
     }
 
     fn rule(&self, known: &Known, rule: Rule, name: &str, results: &mut Writer) -> Outcome<()> {
@@ -223,7 +232,9 @@ impl<'a> Bench<'a> {
         }
         let start = Instant::now();
         let suspect = std::slice::from_ref(&known.suspect);
-        let audit = DeltaAudit::new(self.config(rule));
+        let harmless =
+            if name == WITH_VALIDATION { self.harmless.clone() } else { HarmlessMistakes::default() };
+        let audit = DeltaAudit::new(self.config(rule)).with_harmless(harmless);
         let audit = audit.run(&self.cell.model, &self.factors, &self.cell.train, suspect)?;
         let found = Detection { flagged: audit.flagged(), scores: audit.scores().to_vec() };
         let mut record = self.record(known, name, &found, start.elapsed().as_secs_f64())?;

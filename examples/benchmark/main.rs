@@ -58,6 +58,9 @@ struct Arguments {
     /// Leave poisoned models' natural mistakes to a later run, without which their results are not complete.
     #[arg(long, conflicts_with = "redo_delta")]
     leave_mistakes: bool,
+    /// Only these detectors, by their names in the table; the others are left to a later run, without which results are not complete.
+    #[arg(long, value_delimiter = ';', conflicts_with = "redo_delta")]
+    only: Vec<String>,
     /// Run the rule `delta` again on models whose results are complete, and keep the other detectors' results.
     #[arg(long)]
     redo_delta: bool,
@@ -138,8 +141,10 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
     }
     let kept =
         if arguments.redo_delta { results::read(out, std::slice::from_ref(cell))? } else { Vec::new() };
-    let mut results = results::Writer::new(out, cell)?;
-    kept.iter().filter(|record| record.detector != "delta").try_for_each(|record| results.add(record))?;
+    let mut results = results::Writer::new(out, cell)?.only(&arguments.only);
+    kept.iter()
+        .filter(|record| !record.detector.starts_with("delta"))
+        .try_for_each(|record| results.add(record))?;
     let which = if arguments.redo_delta { Which::Delta } else { Which::All };
     let leave_mistakes = arguments.leave_mistakes && cell.attack != grid::AttackChoice::None;
     audits::audit(&trained, which, !leave_mistakes, &mut results)?;
@@ -147,7 +152,7 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
         // The model's natural mistakes are audited already.
         audits::audit(&further, which, false, &mut results)?;
     }
-    if leave_mistakes {
+    if leave_mistakes || !arguments.only.is_empty() {
         return Ok(());
     }
     results.finish()

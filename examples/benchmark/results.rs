@@ -58,6 +58,8 @@ pub struct Writer {
     path: PathBuf,
     /// Attack, suspect and detector of every line that is there.
     written: BTreeSet<[String; 3]>,
+    /// Detectors that are wanted; all where there are none.
+    only: Vec<String>,
 }
 
 impl Writer {
@@ -76,12 +78,18 @@ impl Writer {
         file.set_len(text.len() as u64)?;
         let written =
             before.iter().map(|record| key(&record.model, &record.suspect, &record.detector)).collect();
-        Ok(Self { file, unfinished, path, written })
+        Ok(Self { file, unfinished, path, written, only: Vec::new() })
     }
 
-    /// Whether a detector's line on a suspect of the cell's attack is there.
+    /// Wants the lines of these detectors alone, or of all where there are none.
+    pub fn only(self, detectors: &[String]) -> Self {
+        Self { only: detectors.to_vec(), ..self }
+    }
+
+    /// Whether a detector's line on a suspect of the cell's attack is there, or not wanted.
     pub fn has(&self, cell: &ModelCell, suspect: &str, detector: &str) -> bool {
-        self.written.contains(&key(cell, suspect, detector))
+        let is_wanted = self.only.is_empty() || self.only.iter().any(|only| only == detector);
+        !is_wanted || self.written.contains(&key(cell, suspect, detector))
     }
 
     /// Adds a line, unless it is there.

@@ -9,9 +9,13 @@ use crate::grid::ModelCell;
 /// An attack that works less often than this has not poisoned its model: what a detector finds there says little.
 pub const LEAST_SUCCESS: f64 = 0.8;
 
+/// The rule `delta` with mistakes on the test images to compare suspects with.
+pub const WITH_VALIDATION: &str = "delta, validation";
+
 /// Detectors in the order of the table.
-pub const DETECTORS: [&str; 12] = [
+pub const DETECTORS: [&str; 13] = [
     "delta",
+    WITH_VALIDATION,
     "layer-cosine",
     "paper (η 0, 2)",
     "paper (η −40, 0)",
@@ -96,7 +100,7 @@ fn false_alarms(records: &[CellRecord]) -> String {
     let mut out = String::from(
         "\n| detector | models | natural mistakes audited | with images flagged | images flagged at most | cannot tell |\n| --- | --- | --- | --- | --- | --- |\n",
     );
-    for detector in &DETECTORS[..2] {
+    for detector in &DETECTORS[..3] {
         for (kind, clean) in [("clean", true), ("poisoned", false)] {
             let mine = records.iter().filter(|record| {
                 let is_clean = record.poison_success_rate.is_none();

@@ -24,13 +24,14 @@ use super::judge::{Case, Finding, Judge};
 use super::labels::{check_labels, read_labels};
 use super::record::{flagged_records, model_record, suspect_record, verdict};
 use super::transforms::altered_copies;
-use super::{Audit, AuditConfig, AuditError, FoundSuspects, Rule, Suspect};
+use super::{Audit, AuditConfig, AuditError, FoundSuspects, HarmlessMistakes, Rule, Suspect};
 
 /// An audit to be run: which training samples taught the model what it says of the suspects?
 #[derive(Clone, Debug, Default)]
 pub struct DeltaAudit {
     config: AuditConfig,
     labels: Option<Vec<usize>>,
+    harmless: HarmlessMistakes,
     kept: Option<(PathBuf, usize)>,
 }
 
@@ -48,7 +49,7 @@ enum Asked {
 impl DeltaAudit {
     /// An audit with these settings.
     pub fn new(config: AuditConfig) -> Self {
-        Self { config, labels: None, kept: None }
+        Self { config, ..Self::default() }
     }
 
     /// The labels of all training samples, where they are known without reading the images, as those of a folder of classes are. Else
@@ -56,6 +57,12 @@ impl DeltaAudit {
     /// read all the same, to check them.
     pub fn with_labels(self, labels: Vec<usize>) -> Self {
         Self { labels: Some(labels), ..self }
+    }
+
+    /// Mistakes on validation data to compare suspects with, for the rule `delta`: those of them that the audited model takes for a suspect's label.
+    /// With them it tells more, above all of triggers that cover the whole image.
+    pub fn with_harmless(self, harmless: HarmlessMistakes) -> Self {
+        Self { harmless, ..self }
     }
 
     /// Keeps how far the audit has come in `folder`, which is its own: one that is killed or interrupted, and run again with the same model,
@@ -256,6 +263,7 @@ impl DeltaAudit {
             source: &source,
             train,
             labels: &labels,
+            harmless: &self.harmless,
             shape,
             seed: self.config.seed,
             pass: &self.config.pass,
@@ -302,6 +310,9 @@ impl DeltaAudit {
         if let Some(suspect) = suspects.iter().find(|suspect| suspect.image.shape() != expected) {
             let (id, got) = (suspect.id.clone(), suspect.image.shape());
             return Err(AuditError::SuspectShape { id, expected, got });
+        }
+        if let Some(got) = self.harmless.of_other_shape(expected) {
+            return Err(AuditError::HarmlessShape { expected, got });
         }
         let _span = tracing::debug_span!("altered_copies", copies = self.config.copies).entered();
         let pass = self.config.pass.quiet();

@@ -22,6 +22,16 @@ pub enum AuditError {
     /// The training set is empty.
     #[error("the training set is empty: audit the data that the model was trained on")]
     NoData,
+    /// A harmless mistake has another shape than the training images.
+    #[error(
+        "a harmless mistake has the shape {got:?} (channels, height, width), the training images have {expected:?}: give validation images as the model is trained on"
+    )]
+    HarmlessShape {
+        /// The shape of the training images.
+        expected: [usize; 3],
+        /// That of the mistake.
+        got: [usize; 3],
+    },
     /// A suspect has another shape than the training images.
     #[error(
         "suspect {id} has the shape {got:?} (channels, height, width), the training images have {expected:?}: crop or resize it, or take one channel by `Image::grey`"

@@ -16,7 +16,7 @@ use super::collapse::collapse;
 use super::null_images::NullImages;
 use super::rules::{Delta, DeltaEvidence, DeltaFinding, FoundBy, LayerCosine, PaperRule, benjamini_hochberg};
 use super::transforms::{AlteredCopy, CopiesError, altered_copies};
-use super::{AuditError, Rule, Suspect};
+use super::{AuditError, HarmlessMistakes, Rule, Suspect};
 
 /// Fewer samples of a label than this can't be split into two groups that mean anything.
 const FEWEST_CANDIDATES: usize = 8;
@@ -127,6 +127,8 @@ pub(super) struct Judge<'a, M, I, D> {
     pub train: &'a D,
     /// Of every training sample.
     pub labels: &'a [usize],
+    /// Of validation data, whatever their labels.
+    pub harmless: &'a HarmlessMistakes,
     /// Of every image, the suspects' among them.
     pub shape: [usize; 3],
     pub seed: u64,
@@ -198,7 +200,13 @@ where
         let can_be_told =
             by_label.iter().filter(|(label, (candidates, _))| too_few(**label, candidates).is_none());
         let asked: Vec<usize> = can_be_told.map(|(label, _)| *label).collect();
-        let mistakes = self.mistakes(rule.null_images, &asked)?;
+        let of_validation: BTreeMap<usize, ImageList> = asked
+            .iter()
+            .map(|&label| Ok((label, self.of_validation(label, rule.null_images, cases)?)))
+            .collect::<Result<_, AuditError>>()?;
+        let wanting: Vec<usize> =
+            asked.iter().copied().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
+        let mistakes = self.mistakes(rule.null_images, &wanting)?;
         for (label, (candidates, numbers)) in by_label {
             if let Some(note) = too_few(label, &candidates) {
                 numbers
@@ -207,7 +215,8 @@ where
                 continue;
             }
             let (suspects, subjects) = distinct(self.images(cases, &numbers, label));
-            let null_images = self.null_images(rule.null_images, label, &mistakes[&label])?;
+            let mistakes = mistakes.get(&label).map_or(&[][..], Vec::as_slice);
+            let null_images = self.null_images(rule.null_images, label, &of_validation[&label], mistakes)?;
             let evidence = rule.evidence(
                 self.influence,
                 self.source,
@@ -293,7 +302,11 @@ where
             p_value: Some(found.p_value),
             inconclusive: unclear,
             note,
-            null: Some(NullRecord { mistakes: null_images.mistakes, statistics: found.null_statistics }),
+            null: Some(NullRecord {
+                mistakes: null_images.mistakes,
+                of_validation: null_images.of_validation,
+                statistics: found.null_statistics,
+            }),
             null_images: null_images
                 .images
                 .0

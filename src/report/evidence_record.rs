@@ -104,6 +104,9 @@ pub struct NullRecord {
     /// Whether the model really takes them for the suspect's label. Where it hardly takes any image for it, images of other labels
     /// have to do.
     pub mistakes: bool,
+    /// How many of them are mistakes on validation data; the others were made from training images.
+    #[serde(default)]
+    pub of_validation: usize,
     /// How far each of them stands out, in the unit of the suspect's `separation`.
     #[serde(with = "finite::list")]
     pub statistics: Vec<f64>,

@@ -154,7 +154,7 @@ fn what_rests_on_plain_images_is_warned_of_and_judged_as_ever() {
     let with_null = |verdict, flagged, mistakes| {
         let mut record = audit(verdict, flagged);
         record.suspects[0].id = "ship\u{1b}.png".to_owned();
-        let null = NullRecord { mistakes, statistics: vec![1.0; 64] };
+        let null = NullRecord { mistakes, of_validation: 0, statistics: vec![1.0; 64] };
         record.evidence.suspects = vec![SuspectEvidence { null: Some(null), ..Default::default() }];
         record
     };

@@ -171,7 +171,7 @@ fn suspects_that_were_compared_with_plain_images_are_named_beside_their_p_values
     let other = record.suspects[0].clone();
     record.suspects.push(SuspectRecord { id: "truck.png".to_owned(), ..other });
     let null = |mistakes| SuspectEvidence {
-        null: Some(NullRecord { mistakes, statistics: vec![1.0; 64] }),
+        null: Some(NullRecord { mistakes, of_validation: 0, statistics: vec![1.0; 64] }),
         ..Default::default()
     };
     record.evidence.suspects = vec![null(true), null(false)];

@@ -90,6 +90,7 @@ pub fn audit(verdict: Verdict, samples: usize, flagged: usize) -> (AuditRecord, 
                 scores: HistogramRecord::of((0..samples).map(|index| (score(index), index < flagged))),
                 null: Some(NullRecord {
                     mistakes: true,
+                    of_validation: 0,
                     statistics: (0..64).map(|n| f64::from(n % 16) / 4.0).collect(),
                 }),
                 highest_clean: (flagged..samples).take(3).map(neighbour).collect(),

@@ -1,4 +1,4 @@
-//! Null images: mistakes that have nothing to do with a poison, made for the rule `delta`.
+//! Null images of the rule `delta`: mistakes that have nothing to do with a poison, of validation data or made for the purpose.
 
 mod shares;
 
@@ -10,6 +10,7 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::seq::index::sample;
 use rayon::prelude::*;
 
@@ -19,7 +20,7 @@ use crate::items::{check_shape, of_sample};
 use crate::samples::{Image, LabeledSample};
 
 use super::AuditError;
-use super::judge::Judge;
+use super::judge::{Case, Judge};
 use super::rules::Delta;
 use super::transforms::Transform;
 
@@ -45,6 +46,8 @@ pub(super) struct NullImages {
     pub origins: Vec<usize>,
     /// Whether the model takes them for the label.
     pub mistakes: bool,
+    /// How many of them, the first, are of validation data.
+    pub of_validation: usize,
 }
 
 impl Mistake {
@@ -148,25 +151,70 @@ where
         Ok(mistakes_of(found))
     }
 
-    /// Images that have nothing to do with a poison and that the model takes for this label all the same: those of the
+    /// Mistakes on validation data that the model takes for this label, with their true labels, at most `count`: none that is a suspect, and none of the
+    /// true labels with more than its [share](share).
+    pub(super) fn of_validation(
+        &self,
+        label: usize,
+        count: usize,
+        cases: &[Case<'_>],
+    ) -> Result<ImageList, AuditError> {
+        let is_suspect = |image: &Image| cases.iter().any(|case| case.suspect.image == *image);
+        let known = self.harmless.images(label).iter().filter(|mistake| !is_suspect(&mistake.image));
+        let known = ImageList(known.map(|mistake| (mistake.image.clone(), mistake.label)).collect());
+        // Of the audited model: another one may be asked about after unlearning.
+        let said =
+            predict(self.influence.model(), &known, &self.pass.quiet()).map_err(|error| match error {
+                PassError::NotFinite { .. } => {
+                    AuditError::no_number("a harmless mistake of the validation data")
+                }
+                error => error.into(),
+            })?;
+        let of_a_label = share(count, self.other_labels(label));
+        let mut drawn: Vec<usize> = (0..known.0.len()).collect();
+        drawn.shuffle(&mut StdRng::seed_from_u64(self.seed.wrapping_add(label as u64)));
+        let mut of_labels = Shares::new(of_a_label);
+        drawn.retain(|&k| said[k].label == label && known.0[k].1 != label && of_labels.take(known.0[k].1));
+        drawn.truncate(count);
+        Ok(ImageList(drawn.into_iter().map(|k| known.0[k].clone()).collect()))
+    }
+
+    /// Labels of training samples but for one.
+    fn other_labels(&self, label: usize) -> usize {
+        self.labels.iter().filter(|other| **other != label).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Images that have nothing to do with a poison and that the model takes for this label all the same: those of validation data, and of the
     /// [mistakes](Self::mistakes) whose shares are kept, if they are enough. Where the model hardly takes any, training images of other
     /// labels as they are.
     pub(super) fn null_images(
         &self,
         count: usize,
         label: usize,
+        of_validation: &ImageList,
         mistakes: &[Mistake],
     ) -> Result<NullImages, AuditError> {
-        let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
-        let labels = others.iter().map(|&n| self.labels[n]).collect::<BTreeSet<_>>().len();
-        let found = chosen(mistakes, labels);
-        tracing::debug!(label, mistakes = found.len(), "null images");
-        if found.len() >= Delta::FEWEST_NULL_IMAGES {
-            let origins = found.iter().map(|mistake| mistake.origin).collect();
-            let images = found.iter().map(|mistake| Ok((mistake.image(self.train, self.shape)?, label)));
-            let images = ImageList(images.collect::<Result<_, PassError>>()?);
-            return Ok(NullImages { images, origins, mistakes: true });
+        let labels = self.other_labels(label);
+        let mut found = chosen(mistakes, labels);
+        if of_validation.0.len() > 0 {
+            // Of validation data and altered ones together, no label has more than its share.
+            let mut of_labels = Shares::new(share(count, labels));
+            of_validation.0.iter().for_each(|(_, origin)| _ = of_labels.take(*origin));
+            found.retain(|mistake| of_labels.take(mistake.origin));
+            found.truncate(count.saturating_sub(of_validation.0.len()));
         }
+        tracing::debug!(label, of_validation = of_validation.0.len(), altered = found.len(), "null images");
+        if of_validation.0.len() + found.len() >= Delta::FEWEST_NULL_IMAGES {
+            let known = of_validation.0.iter();
+            let mut origins: Vec<usize> = known.clone().map(|(_, origin)| *origin).collect();
+            origins.extend(found.iter().map(|mistake| mistake.origin));
+            let mut images: Vec<_> = known.map(|(image, _)| (image.clone(), label)).collect();
+            let altered = found.iter().map(|mistake| Ok((mistake.image(self.train, self.shape)?, label)));
+            images.extend(altered.collect::<Result<Vec<_>, PassError>>()?);
+            let of_validation = of_validation.0.len();
+            return Ok(NullImages { images: ImageList(images), origins, mistakes: true, of_validation });
+        }
+        let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
         // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
         let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(label as u64));
         let mut drawn: Vec<usize> =
@@ -175,7 +223,27 @@ where
         let origins = drawn.iter().map(|&index| self.labels[index]).collect();
         let images = drawn.into_iter().map(|index| Ok((image_of(self.train, index, self.shape)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
-        Ok(NullImages { images, origins, mistakes: false })
+        Ok(NullImages { images, origins, mistakes: false, of_validation: 0 })
+    }
+}
+
+/// How many images of each label there are already.
+struct Shares {
+    most: usize,
+    of_label: BTreeMap<usize, usize>,
+}
+
+impl Shares {
+    fn new(most: usize) -> Self {
+        Self { most, of_label: BTreeMap::new() }
+    }
+
+    /// Whether there is room for one more of a label, which then is there.
+    fn take(&mut self, label: usize) -> bool {
+        let count = self.of_label.entry(label).or_default();
+        let has_room = *count < self.most;
+        *count += usize::from(has_room);
+        has_room
     }
 }
 
@@ -222,6 +290,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::{Delta, Judge, Mistake, Transform, budget, digest, share};
+    use crate::audit::HarmlessMistakes;
     use crate::capture::{FrozenModel, PassConfig};
     use crate::influence::{Classifier, ImageList, ImageSource, Influence, predict};
     use crate::samples::{Image, LabeledImage};
@@ -267,6 +336,7 @@ mod tests {
             source: &source,
             train: &train,
             labels: &of_samples,
+            harmless: &HarmlessMistakes::default(),
             shape: [1, 2, 2],
             seed: 3,
             pass: &pass,

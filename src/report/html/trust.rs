@@ -173,7 +173,19 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
     let grade = match (null.iter().map(|null| null.statistics.len()).min(), mistakes) {
         (None, _) => Grade::Unknown,
         (Some(least), true) => {
-            texts.insert(0, format!("Each suspect was compared with {}: altered images of other labels that the model takes for the suspect's.", counted(least, "harmless mistake")));
+            let compared = counted(least, "harmless mistake");
+            let are = match (null.iter().map(|null| null.of_validation).min(), least) {
+                (None | Some(0), _) => {
+                    "altered images of other labels that the model takes for the suspect's".to_owned()
+                }
+                (Some(known), least) if known >= least => {
+                    "mistakes on validation data that get the suspect's label".to_owned()
+                }
+                (Some(known), _) => format!(
+                    "mistakes on validation data that get the suspect's label ({known} or more), and altered training images that get it"
+                ),
+            };
+            texts.insert(0, format!("Each suspect was compared with {compared}: {are}."));
             if least >= 48 { Grade::Good } else { Grade::Fair }
         }
         (Some(least), false) => {

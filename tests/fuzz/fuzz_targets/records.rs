@@ -235,7 +235,7 @@ fn full() -> AuditRecord {
                     others: vec![20, 12, 5, 0],
                     flagged: vec![0, 0, 1, 2],
                 }),
-                null: Some(NullRecord { mistakes: true, statistics: vec![1.0, 1.5, 2.5] }),
+                null: Some(NullRecord { mistakes: true, of_validation: 1, statistics: vec![1.0, 1.5, 2.5] }),
                 highest_clean: vec![neighbour(7)],
                 typical_clean: vec![neighbour(8), neighbour(9)],
             }],
