@@ -124,7 +124,8 @@ pub fn audit(cell: &TrainedCell, which: Which, natural: bool, results: &mut Writ
         suspects.extend(mistakes.into_iter().map(|suspect| Known { suspect, attacked: false }));
     }
     let asked: Vec<Suspect> = suspects.iter().map(|known| known.suspect.clone()).collect();
-    bench.harmless = HarmlessMistakes::find(&cell.model, &cell.test, &asked, &bench.pass)?;
+    bench.harmless =
+        HarmlessMistakes::find(&cell.model, &InMemDataset::new(cell.test.clone()), &asked, &bench.pass)?;
     for known in &suspects {
         match which {
             Which::All => bench.rules(known, results)?,
