@@ -26,7 +26,9 @@ use std::sync::Arc;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Rule, Suspect, SuspectSearch};
+use burn_delta_influence::audit::{
+    Audit, AuditConfig, DeltaAudit, HarmlessMistakes, Rule, Suspect, SuspectSearch,
+};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, predict};
@@ -511,7 +513,11 @@ fn audited(
         _ => misclassified(model, data.suspects.clone(), &data.classes)?,
     };
     let rule = Delta { combined: arguments.combined, ..Delta::default() };
-    let audit = phase("audit", || Ok(set_up(rule).run(model, factors, &data.train, &suspects)?))?;
+    let harmless = phase("harmless mistakes", || {
+        Ok(HarmlessMistakes::find(model, &data.validation, &suspects, &PassConfig::default())?)
+    })?;
+    let audit = set_up(rule).with_harmless(harmless);
+    let audit = phase("audit", || Ok(audit.run(model, factors, &data.train, &suspects)?))?;
     let Some(attack) = &data.attack else { return Ok(Audited { audit, suspects, rule }) };
     let truth =
         DetectionMetrics::measure(data.train.len(), &audit.flagged(), &attack.poisons, Some(audit.scores()))?;

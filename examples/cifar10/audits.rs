@@ -1,7 +1,8 @@
 //! The audit, by each rule that is asked for.
 
 use burn::data::dataset::Dataset;
-use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect};
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, HarmlessMistakes, Suspect};
+use burn_delta_influence::capture::PassConfig;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::metrics::DetectionMetrics;
@@ -25,13 +26,17 @@ pub fn run(
         ([], None) => &[RuleChoice::Delta][..],
         (rules, _) => rules,
     };
+    let harmless = phase("harmless mistakes", || {
+        Ok(HarmlessMistakes::find(model, &data.test, suspects, &PassConfig::default())?)
+    })?;
     let (mut first, mut kept) = (None, Vec::new());
     for &choice in rules {
         let rule = choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
         let mut audit = phase(&format!("audit, rule {rule}"), || {
             let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule(arguments));
             let place = arguments.out.join(format!("{PROGRESS}-{rule}"));
-            let run = DeltaAudit::new(config).with_kept_progress(place, KEPT_EVERY);
+            let run =
+                DeltaAudit::new(config).with_harmless(harmless.clone()).with_kept_progress(place, KEPT_EVERY);
             let audit = run.run(model, factors, &data.train, suspects)?;
             kept.push(run);
             Ok(audit.with_class_names(Cifar10::CLASSES))

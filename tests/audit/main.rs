@@ -6,6 +6,7 @@ mod seeded;
 mod tiny;
 
 mod copies;
+mod harmless;
 mod not_covered;
 mod refusals;
 mod rules;
