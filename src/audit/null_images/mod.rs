@@ -196,7 +196,7 @@ where
     ) -> Result<NullImages, AuditError> {
         let labels = self.other_labels(label);
         let mut found = chosen(mistakes, labels);
-        if of_validation.0.len() > 0 {
+        if !of_validation.0.is_empty() {
             // Of validation data and altered ones together, no label has more than its share.
             let mut of_labels = Shares::new(share(count, labels));
             of_validation.0.iter().for_each(|(_, origin)| _ = of_labels.take(*origin));
