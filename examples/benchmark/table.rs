@@ -75,22 +75,26 @@ pub fn markdown(cells: &[ModelCell], records: &[CellRecord]) -> String {
 }
 
 fn models(cells: &[ModelCell], records: &[CellRecord]) -> String {
-    let mut out =
-        String::from("| model | accuracy | PSR | F1 of `delta`, by suspect |\n| --- | --- | --- | --- |\n");
+    let mut out = String::from(
+        "| model | accuracy | PSR | F1 of `delta`, by suspect | with validation images |\n| --- | --- | --- | --- | --- |\n",
+    );
     for cell in cells.iter().flat_map(|cell| std::iter::once(cell.clone()).chain(cell.further())) {
-        let mine: Vec<_> =
-            records.iter().filter(|record| record.model == cell && record.detector == DETECTORS[0]).collect();
-        let Some(first) = mine.first() else {
-            let _ = writeln!(out, "| {cell} | not yet | | |");
+        let mine = records.iter().filter(|record| record.model == cell);
+        let Some(first) = mine.clone().next() else {
+            let _ = writeln!(out, "| {cell} | not yet | | | |");
             continue;
         };
-        let scores = mine.iter().filter(|record| record.attacked).map(|record| match record.cannot_tell {
-            true => "cannot tell".to_owned(),
-            false => format!("{:.3}", record.metrics.f1),
-        });
+        let scores = |detector: &str| {
+            let attacked = mine.clone().filter(|record| record.attacked && record.detector == detector);
+            let scores = attacked.map(|record| match record.cannot_tell {
+                true => "cannot tell".to_owned(),
+                false => format!("{:.3}", record.metrics.f1),
+            });
+            scores.collect::<Vec<_>>().join(", ")
+        };
         let rate = first.poison_success_rate.map_or("–".to_owned(), |rate| format!("{rate:.3}"));
-        let scores: Vec<_> = scores.collect();
-        let _ = writeln!(out, "| {cell} | {:.3} | {rate} | {} |", first.accuracy, scores.join(", "));
+        let (alone, with_validation) = (scores(DETECTORS[0]), scores(WITH_VALIDATION));
+        let _ = writeln!(out, "| {cell} | {:.3} | {rate} | {alone} | {with_validation} |", first.accuracy);
     }
     out
 }
