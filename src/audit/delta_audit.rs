@@ -60,7 +60,7 @@ impl DeltaAudit {
     }
 
     /// Mistakes on validation data to compare suspects with, for the rule `delta`: those of them that the audited model takes for a suspect's label.
-    /// With them it tells more, above all of triggers that cover the whole image.
+    /// They tell more of some suspects, above all of triggers that cover the whole image, and less of others.
     pub fn with_harmless(self, harmless: HarmlessMistakes) -> Self {
         Self { harmless, ..self }
     }

@@ -15,12 +15,14 @@ use crate::samples::{LabeledImage, LabeledSample};
 
 use super::{AuditError, Suspect};
 
-/// A model's mistakes on validation data that hold no triggers: what suspects of the same wrong label are best compared with.
+/// A model's mistakes on validation data that hold no triggers, to compare suspects of the same wrong label with.
 ///
 /// The rule [`delta`](super::rules::Delta) asks whether training samples matter more to a suspect than to harmless mistakes. Without validation data it has
 /// to make those: training images of other labels, altered so that the model takes them for the suspect's. But an alteration may do what a trigger does,
 /// above all one that covers the image (a shading, noise), and then the poisons matter to what the suspect is compared with. Mistakes on images as
 /// they are have nothing to do with a poison, and natural groups of training samples matter to them as they do to a suspect where nothing is wrong.
+/// (These make them vary more than altered images do, so that some faint poisons are hidden that those show: neither of the two finds all that the other
+/// does. `BENCHMARKS.md` has both.)
 ///
 /// The suspects may be among the validation data: no image is compared with itself. Where there are fewer mistakes of a label than the rule
 /// wants, or most of them are of one true label, altered training images make up the number.
