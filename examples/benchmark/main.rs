@@ -58,7 +58,7 @@ struct Arguments {
     /// Leave poisoned models' natural mistakes to a later run, without which their results are not complete.
     #[arg(long, conflicts_with = "redo_delta")]
     leave_mistakes: bool,
-    /// Only these detectors, by their names in the table; the others are left to a later run, without which results are not complete.
+    /// Only these detectors, by their names in the table, with a semicolon between them; the others are left to a later run, without which results are not complete.
     #[arg(long, value_delimiter = ';', conflicts_with = "redo_delta")]
     only: Vec<String>,
     /// Run the rule `delta` again on models whose results are complete, and keep the other detectors' results.

@@ -40,10 +40,10 @@ impl HarmlessMistakes {
     /// Mistakes that are kept of each label at most, drawn at random: they are held in memory.
     pub const MOST: usize = 512;
 
-    /// The model's mistakes on `validation`, whose labels are right, that get the label of one of `suspects`.
+    /// The model's mistakes on `validation`, images of the training images' shape whose labels are right, that get the label of one of `suspects`.
     ///
     /// # Errors
-    /// [`AuditError::Influence`] where samples can't be read or the model's answers are no numbers.
+    /// [`AuditError::Influence`] where samples can't be read, a label is no class of the model, or the model's answers are no numbers.
     pub fn find<M, I, D>(
         model: &M,
         validation: &D,

@@ -373,6 +373,22 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
         assert_eq!(grade(&page, "Calibration"), expected, "{count} null images");
         assert!(page.contains(&format!("was compared with {count} harmless mistakes")));
     }
+    for (known, expected) in [
+        (0, "altered images of other labels that the model takes for the suspect&#39;s."),
+        (
+            40,
+            "mistakes on validation data that get the suspect&#39;s label (40 or more), and altered training images",
+        ),
+        (64, "mistakes on validation data that get the suspect&#39;s label."),
+    ] {
+        let page = page(&|record| {
+            record.evidence.suspects[0].null.as_mut().unwrap().of_validation = known;
+        });
+        assert!(
+            page.contains(&format!("was compared with 64 harmless mistakes: {expected}")),
+            "{known} known"
+        );
+    }
     let other = page(&|record| record.rule.name = "paper".to_owned());
     assert_eq!(grade(&other, "Calibration"), "weak");
     assert!(other.contains("The rule paper has thresholds set by hand"));

@@ -24,7 +24,7 @@ use super::judge::{Case, Judge};
 use super::rules::Delta;
 use super::transforms::Transform;
 
-use shares::{Found, chosen, share};
+use shares::{Found, Shares, chosen, share};
 
 pub(super) use shares::Mistake;
 
@@ -224,26 +224,6 @@ where
         let images = drawn.into_iter().map(|index| Ok((image_of(self.train, index, self.shape)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
         Ok(NullImages { images, origins, mistakes: false, of_validation: 0 })
-    }
-}
-
-/// How many images of each label there are already.
-struct Shares {
-    most: usize,
-    of_label: BTreeMap<usize, usize>,
-}
-
-impl Shares {
-    fn new(most: usize) -> Self {
-        Self { most, of_label: BTreeMap::new() }
-    }
-
-    /// Whether there is room for one more of a label, which then is there.
-    fn take(&mut self, label: usize) -> bool {
-        let count = self.of_label.entry(label).or_default();
-        let has_room = *count < self.most;
-        *count += usize::from(has_room);
-        has_room
     }
 }
 

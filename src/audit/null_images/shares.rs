@@ -60,6 +60,26 @@ impl Found {
     }
 }
 
+/// How many images of each label there are already.
+pub(super) struct Shares {
+    most: usize,
+    of_label: BTreeMap<usize, usize>,
+}
+
+impl Shares {
+    pub fn new(most: usize) -> Self {
+        Self { most, of_label: BTreeMap::new() }
+    }
+
+    /// Whether there is room for one more of a label, which then is there.
+    pub fn take(&mut self, label: usize) -> bool {
+        let count = self.of_label.entry(label).or_default();
+        let has_room = *count < self.most;
+        *count += usize::from(has_room);
+        has_room
+    }
+}
+
 /// How many of so many null images may be of one of `kinds` kinds, of labels that they are made from or of alterations. Poisons are images of some
 /// victim's class, and a trigger may be much like one of the alterations, so that null images of that kind may be the poison's doing; and only
 /// three quarters of the null images are [trusted](crate::audit::rules::Delta) to be none of it: a quarter, or an equal share where
