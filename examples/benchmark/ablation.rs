@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use burn::data::dataset::Dataset;
-use burn_delta_influence::audit::rules::{Delta, PaperRule};
+use burn_delta_influence::audit::rules::{Delta, NullSet, PaperRule, Question};
 use burn_delta_influence::audit::transforms::altered_copies;
 use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::capture::PassConfig;
@@ -167,13 +167,16 @@ impl Ablation {
         let origins: Vec<usize> = others.iter().map(|item| item.label).collect();
         let null = ImageList(others.into_iter().map(|item| (item.image, label)).collect());
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), label)).collect());
-        let evidence = rule.evidence(&influence, &source, &all, &images, &null, &origins, 0, pass)?;
+        let (influence, source, null_images) = (&influence, &source, NullSet { images: null, origins });
+        let question =
+            Question { influence, source, candidates: &all, suspects: &images, seed: 0, config: pass };
+        let evidence = rule.evidence(&question, &null_images)?;
         for suspect in
             (0..suspects.len()).filter(|&suspect| !self.is_done(&model, CHANGED, suspect)).collect::<Vec<_>>()
         {
             let p_value = evidence.p_value(suspect);
             let threshold = Some(rule.significance).filter(|&threshold| p_value <= threshold);
-            let found = rule.finding(&evidence, suspect, threshold, &influence, &source, pass)?;
+            let found = rule.finding(&evidence, suspect, threshold, &question)?;
             self.add(&model, CHANGED, suspect, bench.f1(&found.flagged)?, Some(p_value))?;
         }
         Ok(())

@@ -78,6 +78,7 @@ where
         Ok(SuspectEvidence {
             scores: HistogramRecord::of(scores),
             null: finding.null.clone(),
+            compared: finding.compared.clone(),
             highest_clean: neighbours(&clean[..highest])?,
             typical_clean: neighbours(&rest[first..first + typical])?,
         })

@@ -33,7 +33,7 @@ pub(super) struct CosineSums {
 }
 
 /// What is kept of the samples' own gradients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct SampleNorms {
     /// ⟨G_n, P(G_n)⟩ of every sample, by layer.
     pub self_influence: BTreeMap<String, Vec<f64>>,

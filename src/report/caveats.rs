@@ -1,7 +1,7 @@
 //! What a verdict loses weight by: said beside it in the terminal and on the page, and by the gate as a warning.
 
 use super::table::{percent, printable};
-use super::{AuditRecord, ModelRecord, SuspectRecord, Verdict};
+use super::{AuditRecord, ComparedRecord, ModelRecord, SuspectRecord, Verdict};
 
 /// Suspects that a sentence names.
 const NAMED: usize = 3;
@@ -34,6 +34,11 @@ impl AuditRecord {
                 "Influence was computed through {share} of the parameters alone: what only the others hold stays unseen{means}"
             )
         })
+    }
+
+    /// The sets of harmless mistakes that a suspect, by its position, was compared with.
+    pub(super) fn compared_with(&self, suspect: usize) -> &[ComparedRecord] {
+        self.evidence.suspects.get(suspect).map_or(&[], |evidence| &evidence.compared)
     }
 
     /// Whether a suspect, by its position, was compared with plain training images for want of harmless mistakes.

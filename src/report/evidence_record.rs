@@ -50,9 +50,12 @@ pub struct SuspectEvidence {
     /// The scores of the samples that the rule looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scores: Option<HistogramRecord>,
-    /// The harmless mistakes that the suspect was compared with, where the rule does that.
+    /// The harmless mistakes that the suspect was compared with, where the rule does that; of two sets the one among which it stands out most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null: Option<NullRecord>,
+    /// All sets of harmless mistakes that the suspect was compared with. Its p-value is the harmonic mean of theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<ComparedRecord>,
     /// Samples of the suspect's label that are not flagged and have the highest scores of these, highest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub highest_clean: Vec<NeighbourRecord>,
@@ -110,6 +113,18 @@ pub struct NullRecord {
     /// How far each of them stands out, in the unit of the suspect's `separation`.
     #[serde(with = "finite::list")]
     pub statistics: Vec<f64>,
+}
+
+/// A set of harmless mistakes with which a suspect is compared, and what it says alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ComparedRecord {
+    /// How many there are.
+    pub images: usize,
+    /// How many of them are mistakes on validation data; the others were made from training images.
+    pub of_validation: usize,
+    /// The suspect's p-value by these alone; `None` where they can't tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_value: Option<f64>,
 }
 
 /// A training sample to compare flagged ones with.

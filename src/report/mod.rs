@@ -37,7 +37,8 @@ pub use contact_sheet::{MAX_PICTURES, contact_sheet, save_contact_sheet};
 pub use diff::{AuditDiff, Change, FlaggedChange, SuspectChange, SuspectSide};
 pub use error::ReportError;
 pub use evidence_record::{
-    EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord, SuspectEvidence,
+    ComparedRecord, EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord,
+    SuspectEvidence,
 };
 pub use file::{MAX_RECORD_BYTES, check_output_dir, is_same_file, load_audit, load_unlearn, save_json};
 pub use gate::{Gate, Judgement, Outcome};

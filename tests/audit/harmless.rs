@@ -5,7 +5,7 @@ use burn_delta_influence::audit::rules::Delta;
 use burn_delta_influence::audit::{
     Audit, AuditConfig, AuditError, DeltaAudit, HarmlessMistakes, Rule, Suspect,
 };
-use burn_delta_influence::report::NullRecord;
+use burn_delta_influence::report::{ComparedRecord, SuspectEvidence};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -47,11 +47,13 @@ fn audit(model: &Tiny, harmless: HarmlessMistakes, suspects: &[Suspect]) -> Resu
     DeltaAudit::new(config).with_harmless(harmless).run(model, &fit(model, &train), &train, suspects)
 }
 
-/// What the suspect was compared with.
-fn null(validation: Vec<LabeledImage>) -> NullRecord {
+/// What the suspect was compared with first.
+fn compared(validation: Vec<LabeledImage>) -> ComparedRecord {
     let (model, suspects) = (Tiny::new(&Device::flex()), [suspect()]);
     let audited = audit(&model, find(validation, &suspects), &suspects).unwrap();
-    audited.record.evidence.suspects[0].null.clone().unwrap()
+    let evidence = &audited.record.evidence.suspects[0];
+    assert!(evidence.null.as_ref().unwrap().mistakes);
+    evidence.compared[0].clone()
 }
 
 #[test]
@@ -67,29 +69,69 @@ fn mistakes_that_get_a_suspect_s_label_are_found() {
 
 #[test]
 fn a_suspect_is_compared_with_them() {
-    let all = null(mistakes([40, 0, 40, 40]));
-    assert_eq!((all.statistics.len(), all.of_validation, all.mistakes), (NULL_IMAGES, NULL_IMAGES, true));
+    let all = compared(mistakes([40, 0, 40, 40]));
+    assert_eq!((all.images, all.of_validation), (NULL_IMAGES, NULL_IMAGES));
     // Few of them are made up for.
-    let few = null(mistakes([2, 0, 1, 1]));
-    assert_eq!((few.of_validation, few.mistakes), (4, true));
-    assert!((17..=NULL_IMAGES).contains(&few.statistics.len()), "{}", few.statistics.len());
-    assert_eq!(null(mistakes([0, 9, 0, 0])).of_validation, 0, "right answers are no mistakes");
+    let few = compared(mistakes([2, 0, 1, 1]));
+    assert_eq!(few.of_validation, 4);
+    assert!((17..=NULL_IMAGES).contains(&few.images), "{}", few.images);
+    assert_eq!(compared(mistakes([0, 9, 0, 0])).of_validation, 0, "right answers are no mistakes");
+}
+
+#[test]
+fn where_they_alone_leave_it_open_altered_training_images_are_asked_too() {
+    let suspects = [suspect()];
+    let sets = |of_class, suspects: &[Suspect]| {
+        let model = Tiny::new(&Device::flex());
+        let audited = audit(&model, find(mistakes(of_class), suspects), suspects).unwrap();
+        let SuspectEvidence { null, compared, .. } = audited.record.evidence.suspects[0].clone();
+        let p_values: Vec<f64> = compared.iter().map(|set| set.p_value.unwrap()).collect();
+        let told = audited.record.suspects[0].p_value.unwrap();
+        let mean = p_values.len() as f64 / p_values.iter().map(|p| 1.0 / p).sum::<f64>();
+        assert!((told - mean).abs() < 1e-12 * mean, "{told} of {p_values:?}");
+        // The one among which the suspect stands out more is drawn.
+        let clearest = usize::from(p_values.last() < p_values.first());
+        assert_eq!(null.unwrap().of_validation, compared[clearest].of_validation);
+        compared.iter().map(|set| set.of_validation).collect::<Vec<_>>()
+    };
+    assert_eq!(sets([40, 0, 40, 40], &suspects), [NULL_IMAGES, 0]);
+    assert_eq!(sets([6, 0, 6, 6], &suspects), [18, 0], "more than half of them");
+    // Too few to be a set of their own: one of both.
+    assert_eq!(sets([2, 0, 1, 1], &suspects), [4]);
+    assert_eq!(sets([0; CLASSES], &suspects), [0]);
+}
+
+#[test]
+fn the_page_says_what_the_images_are() {
+    let suspects = [suspect()];
+    for (of_class, said) in [
+        ([40, 0, 40, 40], "A mistake on validation data. "),
+        ([2, 0, 1, 1], "A mistake on validation data, or an altered training image of another label. "),
+        ([0; CLASSES], "An altered training image of another label. "),
+    ] {
+        let model = Tiny::new(&Device::flex());
+        let mut audited = audit(&model, find(mistakes(of_class), &suspects), &suspects).unwrap();
+        // Whichever set the suspect stands out among.
+        audited.record.evidence.suspects[0].null.as_mut().unwrap().of_validation = of_class.iter().sum();
+        let page = audited.html_report(&set(samples(80))).unwrap().to_html();
+        assert!(page.contains(&format!("{said}What influences it shows how much is chance.")), "{said}");
+    }
 }
 
 #[test]
 fn of_one_class_no_more_than_its_share_is_taken() {
     // A quarter, but a third where there are three classes.
-    let one = null(mistakes([200, 0, 0, 0]));
+    let one = compared(mistakes([200, 0, 0, 0]));
     assert_eq!(one.of_validation, NULL_IMAGES.div_ceil(CLASSES - 1));
-    assert!(one.statistics.len() > one.of_validation);
+    assert!(one.images > one.of_validation);
 }
 
 #[test]
 fn no_suspect_is_compared_with_itself() {
     let mut validation = mistakes([1, 0, 1, 1]);
-    assert_eq!(null(validation.clone()).of_validation, 3);
+    assert_eq!(compared(validation.clone()).of_validation, 3);
     validation.push(LabeledImage::new(suspect().image, 0));
-    assert_eq!(null(validation).of_validation, 3);
+    assert_eq!(compared(validation).of_validation, 3);
 }
 
 #[test]
@@ -101,7 +143,7 @@ fn what_the_audited_model_does_not_take_for_the_label_is_left_out() {
     let other = Tiny::with_weights(weight, &Device::flex());
     let asked = Suspect::new(image([0.1, 0.2, 0.1, 0.9]), WRONG);
     let audited = audit(&other, found, &[asked]).unwrap();
-    assert_eq!(audited.record.evidence.suspects[0].null.as_ref().unwrap().of_validation, 0);
+    assert_eq!(audited.record.evidence.suspects[0].compared[0].of_validation, 0);
 }
 
 #[test]

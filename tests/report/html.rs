@@ -10,7 +10,8 @@ use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, Suspect, Suspe
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageList, predict};
 use burn_delta_influence::report::{
-    AuditRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html, save_json, summary,
+    AuditRecord, ComparedRecord, EvidenceRecord, HtmlReport, ReportError, Verdict, load_audit, save_html,
+    save_json, summary,
 };
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
@@ -367,8 +368,9 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
     };
     for (count, expected) in [(48, "good"), (47, "fair")] {
         let page = page(&|record| {
-            let null = record.evidence.suspects[0].null.as_mut().unwrap();
-            null.statistics.truncate(count);
+            let suspect = &mut record.evidence.suspects[0];
+            suspect.null.as_mut().unwrap().statistics.truncate(count);
+            suspect.compared[0].images = count;
         });
         assert_eq!(grade(&page, "Calibration"), expected, "{count} null images");
         assert!(page.contains(&format!("was compared with {count} harmless mistakes")));
@@ -381,13 +383,18 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
         ),
         (64, "mistakes on validation data that get the suspect&#39;s label."),
     ] {
-        let page = page(&|record| {
-            record.evidence.suspects[0].null.as_mut().unwrap().of_validation = known;
-        });
-        assert!(
-            page.contains(&format!("was compared with 64 harmless mistakes: {expected}")),
-            "{known} known"
-        );
+        for is_of_earlier_release in [false, true] {
+            let page = page(&|record| {
+                let suspect = &mut record.evidence.suspects[0];
+                suspect.null.as_mut().unwrap().of_validation = known;
+                suspect.compared[0].of_validation = known;
+                if is_of_earlier_release {
+                    suspect.compared.clear();
+                }
+            });
+            let said = format!("was compared with 64 harmless mistakes: {expected}");
+            assert!(page.contains(&said), "{known} known");
+        }
     }
     let other = page(&|record| record.rule.name = "paper".to_owned());
     assert_eq!(grade(&other, "Calibration"), "weak");
@@ -397,6 +404,26 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
         let page = page(&|record| record.evidence.factors.as_mut().unwrap().skipped_steps = skipped);
         assert_eq!(grade(&page, "Age of the factors"), expected, "{skipped} steps left out");
         assert!(page.contains(&format!("{skipped} steps were left out: values were not finite")));
+    }
+}
+
+#[test]
+fn two_sets_of_harmless_mistakes_are_told_apart() {
+    let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
+    let one = HtmlReport::new(&record).to_html();
+    assert!(!one.contains("second set") && !one.contains("by each set"));
+    let suspect = &mut record.evidence.suspects[0];
+    let [known, altered] = [(64, 0.002), (0, 0.03)];
+    suspect.compared = [known, altered]
+        .map(|(of_validation, p)| ComparedRecord { images: 64, of_validation, p_value: Some(p) })
+        .to_vec();
+    let two = HtmlReport::new(&record).to_html();
+    for said in [
+        "was compared with 64 harmless mistakes: mistakes on validation data that get the suspect&#39;s label.",
+        "1 of 1 not clear by these alone: altered training images that get the suspect&#39;s label were a second set.",
+        "<dt>the same by each set it was compared with</dt><dd>2.00e-3 (64 mistakes on validation data), 0.030 (64 altered training images)</dd>",
+    ] {
+        assert!(two.contains(said), "{said}");
     }
 }
 

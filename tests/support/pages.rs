@@ -3,9 +3,9 @@
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::report::{
-    AuditRecord, CopyRecord, DataRecord, EvidenceRecord, FactorsRecord, FlaggedRecord, HistogramRecord,
-    ModelRecord, NeighbourRecord, NullRecord, RuleRecord, SuspectEvidence, SuspectRecord, TimingsRecord,
-    TruthRecord, Verdict,
+    AuditRecord, ComparedRecord, CopyRecord, DataRecord, EvidenceRecord, FactorsRecord, FlaggedRecord,
+    HistogramRecord, ModelRecord, NeighbourRecord, NullRecord, RuleRecord, SuspectEvidence, SuspectRecord,
+    TimingsRecord, TruthRecord, Verdict,
 };
 use burn_delta_influence::samples::{Image, LabeledImage};
 use serde_json::json;
@@ -93,6 +93,7 @@ pub fn audit(verdict: Verdict, samples: usize, flagged: usize) -> (AuditRecord, 
                     of_validation: 0,
                     statistics: (0..64).map(|n| f64::from(n % 16) / 4.0).collect(),
                 }),
+                compared: vec![ComparedRecord { images: 64, of_validation: 0, p_value: Some(1e-5) }],
                 highest_clean: (flagged..samples).take(3).map(neighbour).collect(),
                 typical_clean: (flagged..samples).skip(3).take(3).map(neighbour).collect(),
             }],

@@ -21,7 +21,7 @@ use crate::samples::{Image, LabeledSample};
 
 use super::AuditError;
 use super::judge::{Case, Judge};
-use super::rules::Delta;
+use super::rules::{Delta, NullSet};
 use super::transforms::Transform;
 
 use shares::{Found, Shares, chosen, share};
@@ -41,9 +41,7 @@ const AT_A_TIME: usize = 256;
 
 /// What suspects of one label are compared with.
 pub(super) struct NullImages {
-    pub images: ImageList,
-    /// The label of the training image that each was made from.
-    pub origins: Vec<usize>,
+    pub set: NullSet,
     /// Whether the model takes them for the label.
     pub mistakes: bool,
     /// How many of them, the first, are of validation data.
@@ -212,7 +210,8 @@ where
             let altered = found.iter().map(|mistake| Ok((mistake.image(self.train, self.shape)?, label)));
             images.extend(altered.collect::<Result<Vec<_>, PassError>>()?);
             let of_validation = of_validation.0.len();
-            return Ok(NullImages { images: ImageList(images), origins, mistakes: true, of_validation });
+            let set = NullSet { images: ImageList(images), origins };
+            return Ok(NullImages { set, mistakes: true, of_validation });
         }
         let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
         // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
@@ -223,7 +222,7 @@ where
         let origins = drawn.iter().map(|&index| self.labels[index]).collect();
         let images = drawn.into_iter().map(|index| Ok((image_of(self.train, index, self.shape)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
-        Ok(NullImages { images, origins, mistakes: false, of_validation: 0 })
+        Ok(NullImages { set: NullSet { images, origins }, mistakes: false, of_validation: 0 })
     }
 }
 

@@ -6,7 +6,7 @@ use super::words::{p_value, score};
 use super::{HtmlReport, Shown};
 use crate::report::caveats::PLAIN_IMAGES;
 use crate::report::table::{counted, grouped, percent, printable};
-use crate::report::{CopyRecord, SuspectRecord};
+use crate::report::{ComparedRecord, CopyRecord, SuspectRecord};
 
 /// Suspects that are unfolded from the start.
 const UNFOLDED: usize = 3;
@@ -53,6 +53,15 @@ fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &m
     told.push(("verdict", suspect.verdict.to_string()));
     told.push(("images flagged", grouped(suspect.flagged)));
     told.extend(suspect.p_value.map(|p| ("p-value", p_value(p))));
+    let compared = report.record.compared_with(number);
+    if compared.len() > 1 {
+        let by_itself = |set: &ComparedRecord| {
+            let p_value = set.p_value.map_or_else(|| "can't tell".to_owned(), p_value);
+            format!("{p_value} ({} {})", grouped(set.images), kind(set))
+        };
+        let sets: Vec<String> = compared.iter().map(by_itself).collect();
+        told.push(("the same by each set it was compared with", sets.join(", ")));
+    }
     told.extend(suspect.separation.map(|value| ("stands out by", format!("{} deviations", score(value)))));
     told.extend(shown.and_then(|shown| reduction(Some(&shown.suspect))));
     html.within("div", &[("class", &"suspect-head")], |html| {
@@ -72,7 +81,7 @@ fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &m
         );
     }
     copies(report, suspect, shown, html);
-    null_images(report, suspect, shown, plain, html);
+    null_images(report, number, suspect, shown, plain, html);
 }
 
 fn copies(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {
@@ -150,20 +159,43 @@ fn median(copies: &[&CopyRecord]) -> Option<f64> {
     shares.get(shares.len() / 2).copied()
 }
 
+/// What a set of harmless mistakes consists of.
+fn kind(set: &ComparedRecord) -> &'static str {
+    match set.of_validation {
+        0 => "altered training images",
+        known if known >= set.images => "mistakes on validation data",
+        _ => "mistakes on validation data and altered training images",
+    }
+}
+
 /// Some of the harmless mistakes that the suspect was compared with, or of the `plain` images in their place.
 fn null_images(
     report: &HtmlReport<'_>,
+    number: usize,
     suspect: &SuspectRecord,
     shown: Option<&Shown>,
     plain: bool,
     html: &mut Html,
 ) {
     let Some(shown) = shown.filter(|shown| !shown.null_images.is_empty()) else { return };
+    // The first of the set, in which those of validation data come first.
+    let null = report.record.evidence.suspects.get(number).and_then(|evidence| evidence.null.as_ref());
+    let of_validation = null.map_or(0, |null| null.of_validation);
     let (one, all, advice) = match plain {
         false => (
             "Harmless mistake",
             "harmless mistakes",
-            "An altered training image of another label. What influences it shows how much is chance.",
+            match of_validation {
+                0 => {
+                    "An altered training image of another label. What influences it shows how much is chance."
+                }
+                known if known >= shown.null_images.len() => {
+                    "A mistake on validation data. What influences it shows how much is chance."
+                }
+                _ => {
+                    "A mistake on validation data, or an altered training image of another label. What influences it shows how much is chance."
+                }
+            },
         ),
         true => (
             "Plain training image",

@@ -4,7 +4,7 @@
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
 //! kept, at most a quarter of them from one label, and of one kind of alteration, as far as that leaves half of them (where it hardly takes any,
-//! training images of other labels as they are).
+//! training images of other labels as they are). The model's mistakes on validation data serve as well, as they are (step 10).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
 //!    unit direction, in the metric of the preconditioner, of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l, w_ql
@@ -50,6 +50,11 @@
 //!    trusted three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
 //!    flagged, and the audit says that it can't tell. (Not of combined suspects.)
 //!
+//! 10. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
+//! of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
+//! first, then, unless every suspect is far below `significance` by influence, with altered training images. The harmonic mean of the two
+//! p-values counts (Wilson 2019), and the finding of the smaller one.
+//!
 //! The null images take the place of the paper's altered copies: copies of the suspect share its content and often its trigger,
 //! and how many of them do is not known; altered images of other labels share neither. No threshold is set by eye.
 //!
@@ -58,7 +63,8 @@
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
-//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; for flagged suspects a cheaper pass over them and a part of one per round.
+//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
+//! the pass over the label's samples once more, but not the landmarks'.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
 
 mod cluster;
@@ -71,27 +77,24 @@ mod look_clusters;
 mod look_shares;
 mod matched_filter;
 mod null;
+mod question;
 mod tails;
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{BatchSource, PassConfig};
-use crate::influence::{
-    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin,
-};
+use crate::capture::BatchSource;
+use crate::influence::{Classifier, InfluenceError, LabeledBatch};
 
 use super::group::Refinement;
 use super::minimum_error;
-use cluster::{ByCluster, Cluster};
+use cluster::ByCluster;
 use evidence::Tests;
-use gradient_clusters::gradient_clusters;
-use look::Looks;
-use look_clusters::{LookCluster, look_clusters};
-use look_shares::stand_outs;
+use question::OfCandidates;
 
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
+pub use question::{NullSet, Question};
 
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;
@@ -165,76 +168,57 @@ pub struct DeltaFinding {
     /// Of samples that were found by their look, the share of the label's samples that have it, and of other labels' samples; `None` where there
     /// are too few labels to compare.
     pub look_shares: Option<[f64; 2]>,
-    /// T of the null images, which `statistic` is to be compared with.
+    /// Which of the sets of null images the suspect stands out among most, the first being 0: `statistic` and all that follows from it are by that one.
+    pub null_set: usize,
+    /// T of its null images, which `statistic` is to be compared with.
     pub null_statistics: Vec<f64>,
 }
 
 impl Delta {
-    /// Compares suspects of one label with null images, all asked for that label. `candidates` are the positions of the training
-    /// samples with that label; `origins` are the labels of the images that the null images were made from, from which groups are
-    /// drawn, by `seed`, that combined suspects are compared with.
+    /// Compares suspects of one label with null images.
     ///
     /// # Errors
     /// Those of the passes.
-    #[allow(clippy::too_many_arguments)]
     pub fn evidence<M, S>(
         &self,
-        influence: &Influence<'_, M>,
-        source: &S,
-        candidates: &[usize],
-        suspects: &ImageList,
-        null_images: &ImageList,
-        origins: &[usize],
-        seed: u64,
-        config: &PassConfig,
+        question: &Question<'_, M, S>,
+        null_images: &NullSet,
     ) -> Result<DeltaEvidence, InfluenceError>
     where
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let count = suspects.len();
-        let asked = ImageList(suspects.0.iter().chain(&null_images.0).cloned().collect());
-        let queries = influence.queries(&asked, &Logit, config)?;
-        let Cosines { rows: mut cosines, norms } =
-            influence.cosines(source, candidates, &Margin, &queries, config)?;
-        drop(queries); // Most of the memory.
-        cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
-        let contrast = null::contrast(&cosines, count);
-        let is_combined = self.combined && count > 1;
-        let (rows, mut tests, doubts) = if is_combined {
-            // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
-            // label do.
-            let rows = null::combined(&contrast, count, origins, seed);
-            let tests = Tests::new(&rows, 1);
-            (rows, tests, None)
-        } else {
-            let rest = common::without_common(&contrast, count);
-            let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
-            (contrast, tests, Some(doubts))
-        };
-        let subjects = if is_combined { 1 } else { count };
-        let names_some = |suspect: usize| {
-            tests.view(suspect).discoveries(suspect, self.false_discovery_rate).len() >= FEWEST_GROUP
-        };
-        if !tests.are_clear(self.significance) || !(0..subjects).all(names_some) {
-            // Clusters are tested before anything is taken out, so that they have no doubt of their own.
-            let (clusters, mut is_like) =
-                looks_of(source, candidates, &asked, count, seed, influence, config)?;
-            if is_combined {
-                // A mean over images is like a cluster if most of them are; those of null images are of any.
-                let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
-                let of_mean = (0..clusters.len()).map(most).collect();
-                is_like = vec![vec![false; clusters.len()]; rows.len()];
-                is_like[0] = of_mean;
-            }
-            let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
-            tests = tests.with_looks(&of_looks, &is_like, &rows);
-            let held = asked.len(); // as many gradients as there was memory for
-            let clusters = gradient_clusters(influence, source, candidates, held, seed, config)?;
-            tests = tests.with_gradients(&clusters, &rows);
+        let mut known = OfCandidates::default();
+        let (against, norms) = question.against(self, null_images, &mut known)?;
+        Ok(DeltaEvidence {
+            candidates: question.candidates.to_vec(),
+            norms,
+            suspects: against.tests.suspects(),
+            known,
+            first: against,
+            others: Vec::new(),
+        })
+    }
+
+    /// Compares the same suspects with other null images, too: step 10. Where all of them are [clear](DeltaEvidence::is_clear) nothing is looked at.
+    ///
+    /// # Errors
+    /// Those of the passes.
+    pub fn evidence_besides<M, S>(
+        &self,
+        evidence: &mut DeltaEvidence,
+        question: &Question<'_, M, S>,
+        null_images: &NullSet,
+    ) -> Result<(), InfluenceError>
+    where
+        M: Module + Classifier,
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        if !evidence.is_clear() {
+            let (against, _) = question.against(self, null_images, &mut evidence.known)?;
+            evidence.others.push(against);
         }
-        let candidates = candidates.to_vec();
-        Ok(DeltaEvidence { candidates, norms, suspects: subjects, tests, doubts })
+        Ok(())
     }
 
     /// What is found for one of the suspects. Of one that is poisoned, its samples: `threshold` is the p-value up to which suspects are
@@ -247,17 +231,17 @@ impl Delta {
         evidence: &DeltaEvidence,
         suspect: usize,
         threshold: Option<f64>,
-        influence: &Influence<'_, M>,
-        source: &S,
-        config: &PassConfig,
+        question: &Question<'_, M, S>,
     ) -> Result<DeltaFinding, InfluenceError>
     where
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let Tests { views: [by_median, by_low], by_look, by_gradient } = &evidence.tests;
+        let (null_set, tests) = evidence.clearest(suspect);
+        let Tests { views: [by_median, by_low], by_look, by_gradient } = tests;
         tracing::debug!(
             suspect,
+            null_set,
             by_median = by_median.p_value(suspect),
             by_low = by_low.p_value(suspect),
             look = by_look[suspect].p_value,
@@ -265,7 +249,7 @@ impl Delta {
             doubt = evidence.doubt(suspect),
             "p-values of the four tests"
         );
-        let view = evidence.tests.view(suspect);
+        let view = tests.view(suspect);
         let nothing = DeltaFinding {
             p_value: evidence.p_value(suspect),
             statistic: view.statistic(suspect),
@@ -274,6 +258,7 @@ impl Delta {
             p_values: view.sample_p_values(suspect),
             found_by: FoundBy::Influence,
             look_shares: None,
+            null_set,
             null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
         let of_cluster =
@@ -286,8 +271,7 @@ impl Delta {
                 null_statistics: null,
                 ..nothing.clone()
             };
-        let tests =
-            threshold.map(|threshold| evidence.tests.found_by(suspect, threshold)).unwrap_or_default();
+        let tests = threshold.map(|threshold| tests.found_by(suspect, threshold)).unwrap_or_default();
         let mut finding = nothing.clone();
         for test in tests {
             let found = match test {
@@ -314,6 +298,7 @@ impl Delta {
             return Ok(finding);
         }
         let DeltaEvidence { candidates, norms, .. } = evidence;
+        let &Question { influence, source, config, .. } = question;
         let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
         let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
         if is_of(&flagged, &finding.flagged, candidates.len()) {
@@ -328,34 +313,6 @@ impl Delta {
         }
         Ok(finding)
     }
-}
-
-/// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is asked
-/// about, `suspects` of them first and then null images, which of the clusters it looks like.
-fn looks_of<M, S>(
-    source: &S,
-    candidates: &[usize],
-    asked: &ImageList,
-    suspects: usize,
-    seed: u64,
-    influence: &Influence<'_, M>,
-    config: &PassConfig,
-) -> Result<(Vec<LookCluster>, Vec<Vec<bool>>), InfluenceError>
-where
-    M: Module + Classifier,
-    S: BatchSource<Batch = LabeledBatch>,
-{
-    let device = influence.device();
-    let looks = Looks::of(source, candidates, device, config)?;
-    let mut of_asked = Vec::with_capacity(asked.len());
-    let all: Vec<usize> = (0..asked.len()).collect();
-    looks.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
-    let mut clusters = look_clusters(&looks.rows, &of_asked[suspects..]);
-    let stand_outs = stand_outs(&clusters, &looks, source, candidates, seed, device, config)?;
-    clusters.iter_mut().zip(stand_outs).for_each(|(found, by_itself)| found.cluster.by_itself = by_itself);
-    let like = |look: &Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(look)).collect();
-    let is_like = of_asked.iter().map(like).collect();
-    Ok((clusters, is_like))
 }
 
 #[cfg(test)]

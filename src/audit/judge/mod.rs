@@ -1,5 +1,7 @@
 //! The rules at work on the suspects of an audit.
 
+mod delta;
+
 use std::collections::BTreeMap;
 
 use burn::data::dataset::Dataset;
@@ -9,12 +11,11 @@ use crate::capture::PassConfig;
 use crate::influence::{
     Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions,
 };
-use crate::report::{CopyRecord, NullRecord, Verdict};
+use crate::report::{ComparedRecord, CopyRecord, NullRecord, Verdict};
 use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
-use super::null_images::NullImages;
-use super::rules::{Delta, DeltaEvidence, DeltaFinding, FoundBy, LayerCosine, PaperRule, benjamini_hochberg};
+use super::rules::{LayerCosine, PaperRule};
 use super::transforms::{AlteredCopy, CopiesError, altered_copies};
 use super::{AuditError, HarmlessMistakes, Rule, Suspect};
 
@@ -61,14 +62,13 @@ pub(super) struct Finding {
     pub inconclusive: bool,
     /// The flagged samples' influence on each altered copy, as a share of that on the suspect.
     pub collapse: Option<Vec<f64>>,
-    /// What the suspect was compared with.
+    /// What the suspect was compared with, and stands out among most.
     pub null: Option<NullRecord>,
+    /// All that it was compared with.
+    pub compared: Vec<ComparedRecord>,
     /// The first of these images, to look at.
     pub null_images: Vec<Image>,
 }
-
-/// Null images that are kept to look at.
-const KEPT_NULL_IMAGES: usize = 12;
 
 impl Finding {
     pub fn verdict(&self) -> Verdict {
@@ -95,29 +95,6 @@ impl Finding {
         let scores = vec![f64::NEG_INFINITY; samples];
         Self { note: Some(note), inconclusive: true, scores, ..Self::default() }
     }
-}
-
-/// What the rule `delta` knows of the suspects of one label.
-struct OfLabel {
-    candidates: Vec<usize>,
-    /// The cases that ask about it, each with the suspect of the evidence that it is.
-    asked: Vec<(usize, usize)>,
-    evidence: DeltaEvidence,
-    null_images: NullImages,
-}
-
-/// The images that differ, and which of them each is: the same one twice is no more evidence than once, neither for itself nor, among the
-/// p-values of an audit, for others.
-fn distinct(given: ImageList) -> (ImageList, Vec<usize>) {
-    let mut images: Vec<(Image, usize)> = Vec::new();
-    let places = given.0.into_iter().map(|image| {
-        images.iter().position(|known| *known == image).unwrap_or_else(|| {
-            images.push(image);
-            images.len() - 1
-        })
-    });
-    let places = places.collect();
-    (ImageList(images), places)
 }
 
 /// What all rules work with.
@@ -179,145 +156,6 @@ where
         ImageList(numbers.iter().map(|&number| (cases[number].suspect.image.clone(), label)).collect())
     }
 
-    /// The rule `delta`: evidence label by label, a decision over all suspects, then the samples of those that are poisoned.
-    fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
-        let mut of_labels: Vec<OfLabel> = Vec::new();
-        let by_label = self.by_label(cases);
-        let samples = self.labels.len();
-        let too_few = |label: usize, candidates: &[usize]| {
-            let (count, others) = (candidates.len(), samples - candidates.len());
-            if count < FEWEST_CANDIDATES {
-                return Some(format!(
-                    "only {count} training samples carry the label {label}: too few to tell"
-                ));
-            }
-            (others < Delta::FEWEST_NULL_IMAGES).then(|| {
-                format!(
-                    "only {others} training samples carry another label than {label}: too few to compare with"
-                )
-            })
-        };
-        let can_be_told =
-            by_label.iter().filter(|(label, (candidates, _))| too_few(**label, candidates).is_none());
-        let asked: Vec<usize> = can_be_told.map(|(label, _)| *label).collect();
-        let of_validation: BTreeMap<usize, ImageList> = asked
-            .iter()
-            .map(|&label| Ok((label, self.of_validation(label, rule.null_images, cases)?)))
-            .collect::<Result<_, AuditError>>()?;
-        let wanting: Vec<usize> =
-            asked.iter().copied().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
-        let mistakes = self.mistakes(rule.null_images, &wanting)?;
-        for (label, (candidates, numbers)) in by_label {
-            if let Some(note) = too_few(label, &candidates) {
-                numbers
-                    .iter()
-                    .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.clone()));
-                continue;
-            }
-            let (suspects, subjects) = distinct(self.images(cases, &numbers, label));
-            let mistakes = mistakes.get(&label).map_or(&[][..], Vec::as_slice);
-            let null_images = self.null_images(rule.null_images, label, &of_validation[&label], mistakes)?;
-            let evidence = rule.evidence(
-                self.influence,
-                self.source,
-                &candidates,
-                &suspects,
-                &null_images.images,
-                &null_images.origins,
-                self.seed,
-                self.pass,
-            )?;
-            // Combined suspects share one finding.
-            let subjects = subjects.into_iter().map(|subject| subject % evidence.suspects());
-            let asked = numbers.into_iter().zip(subjects).collect();
-            of_labels.push(OfLabel { candidates, asked, evidence, null_images });
-        }
-        let of_all = |value: fn(&DeltaEvidence, usize) -> f64| -> Vec<f64> {
-            let of_label = |label: &OfLabel| {
-                let suspects = 0..label.evidence.suspects();
-                suspects.map(|suspect| value(&label.evidence, suspect)).collect::<Vec<_>>()
-            };
-            of_labels.iter().flat_map(of_label).collect()
-        };
-        let threshold = benjamini_hochberg(&of_all(DeltaEvidence::p_value), rule.significance);
-        let doubted = benjamini_hochberg(&of_all(DeltaEvidence::doubt), rule.significance);
-        for OfLabel { candidates, asked, evidence, null_images } in of_labels {
-            let mut findings = Vec::with_capacity(evidence.suspects());
-            for suspect in 0..evidence.suspects() {
-                if !evidence.can_tell(suspect) {
-                    findings.push(Finding::unknown(
-                        self.labels.len(),
-                        "the training samples of this label are all the same to the model: there is nothing to compare".to_owned(),
-                    ));
-                    continue;
-                }
-                let threshold = threshold.filter(|&threshold| evidence.p_value(suspect) <= threshold);
-                let poisoned = threshold.is_some();
-                let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
-                let (influence, source) = (self.influence, self.source);
-                let found = rule.finding(&evidence, suspect, threshold, influence, source, self.pass)?;
-                let mut finding = self.finding(&candidates, found, poisoned, &null_images);
-                if doubted {
-                    let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
-                    let mut mine = asked.iter().filter(|(_, subject)| *subject == suspect);
-                    let reported = mine.any(|(number, _)| cases[*number].reported);
-                    finding.doubt(evidence.doubt(suspect), scores, reported);
-                }
-                findings.push(finding);
-            }
-            for (number, subject) in asked {
-                cases[number].finding = findings[subject].clone();
-            }
-        }
-        Ok(())
-    }
-
-    fn finding(
-        &self,
-        candidates: &[usize],
-        found: DeltaFinding,
-        poisoned: bool,
-        null_images: &NullImages,
-    ) -> Finding {
-        // Something stands out, but no sample does enough: to call that clean would say more than is known.
-        let unclear = poisoned && found.flagged.is_empty();
-        let note = match (unclear, found.found_by) {
-            (true, _) => Some(
-                "the suspect stands out, but no training sample can be named at this false discovery rate"
-                    .to_owned(),
-            ),
-            (false, FoundBy::Look) => Some(by_look(found.look_shares)),
-            (false, FoundBy::Gradient) => Some(
-                "the flagged samples were found together: they teach the model one thing, apart from the rest of their class, and speak for the \
-                 wrong label more than they do for harmless mistakes"
-                    .to_owned(),
-            ),
-            (false, FoundBy::Influence) => None,
-        };
-        Finding {
-            flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
-            scores: self.spread(candidates, &found.scores),
-            p_values: found.flagged.iter().map(|&k| (candidates[k], found.p_values[k])).collect(),
-            separation: Some(found.statistic),
-            p_value: Some(found.p_value),
-            inconclusive: unclear,
-            note,
-            null: Some(NullRecord {
-                mistakes: null_images.mistakes,
-                of_validation: null_images.of_validation,
-                statistics: found.null_statistics,
-            }),
-            null_images: null_images
-                .images
-                .0
-                .iter()
-                .take(KEPT_NULL_IMAGES)
-                .map(|(image, _)| image.clone())
-                .collect(),
-            ..Finding::default()
-        }
-    }
-
     /// The layer-cosine rule, label by label.
     fn layer_cosine(&self, rule: LayerCosine, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         for (label, (candidates, numbers)) in self.by_label(cases) {
@@ -377,29 +215,9 @@ where
     }
 }
 
-/// What samples that were found by their look have in common.
-fn by_look(shares: Option<[f64; 2]>) -> String {
-    let mut note = "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect"
-        .to_owned();
-    if let Some([of_class, of_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
-        note += &format!(
-            " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels)"
-        );
-    }
-    note
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_look_is_said_to_be_rare_where_that_is_known() {
-        assert!(by_look(Some([0.2134, 0.0021])).ends_with(
-            "not like the suspect (21.3 % of the samples of this label have that look, and 0.2 % of those of other labels)"
-        ));
-        assert!(by_look(None).ends_with("not like the suspect"));
-    }
 
     #[test]
     fn doubt_changes_the_verdict_of_reported_suspects_alone() {

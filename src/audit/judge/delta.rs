@@ -1,0 +1,269 @@
+//! The rule `delta` at work: evidence label by label, a decision over all suspects, then the samples of those that are poisoned.
+
+use std::collections::BTreeMap;
+
+use burn::data::dataset::Dataset;
+use burn::module::Module;
+
+use super::{Case, FEWEST_CANDIDATES, Finding, Judge};
+use crate::audit::AuditError;
+use crate::audit::null_images::{Mistake, NullImages};
+use crate::audit::rules::{Delta, DeltaEvidence, DeltaFinding, FoundBy, Question, benjamini_hochberg};
+use crate::influence::{Classifier, ImageList, ImageSource};
+use crate::report::{ComparedRecord, NullRecord};
+use crate::samples::{Image, LabeledSample};
+
+/// Null images that are kept to look at.
+const KEPT_NULL_IMAGES: usize = 12;
+
+/// What is known of the suspects of one label.
+struct OfLabel {
+    label: usize,
+    candidates: Vec<usize>,
+    suspects: ImageList,
+    /// The cases that ask about it, each with the suspect of the evidence that it is.
+    asked: Vec<(usize, usize)>,
+    evidence: DeltaEvidence,
+    /// The sets of them, in the evidence's order.
+    null_images: Vec<NullImages>,
+}
+
+/// The images that differ, and which of them each is: the same one twice is no more evidence than once, neither for itself nor, among the
+/// p-values of an audit, for others.
+fn distinct(given: ImageList) -> (ImageList, Vec<usize>) {
+    let mut images: Vec<(Image, usize)> = Vec::new();
+    let places = given.0.into_iter().map(|image| {
+        images.iter().position(|known| *known == image).unwrap_or_else(|| {
+            images.push(image);
+            images.len() - 1
+        })
+    });
+    let places = places.collect();
+    (ImageList(images), places)
+}
+
+/// Altered training images that the model takes for a label, by label.
+type Mistakes = BTreeMap<usize, Vec<Mistake>>;
+
+impl<'a, M, I, D> Judge<'a, M, I, D>
+where
+    M: Module + Classifier,
+    I: LabeledSample,
+    D: Dataset<I>,
+{
+    pub(super) fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
+        let (mut of_labels, mistakes) = self.first_evidence(rule, cases)?;
+        self.other_evidence(rule, &mut of_labels, mistakes)?;
+        self.decide(rule, of_labels, cases)
+    }
+
+    fn question<'q>(
+        &'q self,
+        candidates: &'q [usize],
+        suspects: &'q ImageList,
+    ) -> Question<'q, M, ImageSource<'a, D, I>> {
+        let Self { influence, source, seed, pass: config, .. } = *self;
+        Question { influence, source, candidates, suspects, seed, config }
+    }
+
+    /// Of each label, compared with mistakes on validation data and, as far as there are too few of them, with altered training images. Says, too,
+    /// which of these were found; labels that can't be told about get their finding here.
+    fn first_evidence(
+        &self,
+        rule: Delta,
+        cases: &mut [Case<'_>],
+    ) -> Result<(Vec<OfLabel>, Mistakes), AuditError> {
+        let by_label = self.by_label(cases);
+        let samples = self.labels.len();
+        let too_few = |label: usize, candidates: &[usize]| {
+            let (count, others) = (candidates.len(), samples - candidates.len());
+            if count < FEWEST_CANDIDATES {
+                return Some(format!(
+                    "only {count} training samples carry the label {label}: too few to tell"
+                ));
+            }
+            (others < Delta::FEWEST_NULL_IMAGES).then(|| {
+                format!(
+                    "only {others} training samples carry another label than {label}: too few to compare with"
+                )
+            })
+        };
+        let can_be_told =
+            by_label.iter().filter(|(label, (candidates, _))| too_few(**label, candidates).is_none());
+        let told: Vec<usize> = can_be_told.map(|(label, _)| *label).collect();
+        let of_validation: BTreeMap<usize, ImageList> = told
+            .iter()
+            .map(|&label| Ok((label, self.of_validation(label, rule.null_images, cases)?)))
+            .collect::<Result<_, AuditError>>()?;
+        let wanting: Vec<usize> =
+            told.into_iter().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
+        let mistakes = self.mistakes(rule.null_images, &wanting)?;
+        let mut of_labels = Vec::new();
+        for (label, (candidates, numbers)) in by_label {
+            if let Some(note) = too_few(label, &candidates) {
+                numbers
+                    .iter()
+                    .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.clone()));
+                continue;
+            }
+            let (suspects, subjects) = distinct(self.images(cases, &numbers, label));
+            let mistakes = mistakes.get(&label).map_or(&[][..], Vec::as_slice);
+            let null_images = self.null_images(rule.null_images, label, &of_validation[&label], mistakes)?;
+            let evidence = rule.evidence(&self.question(&candidates, &suspects), &null_images.set)?;
+            // Combined suspects share one finding.
+            let subjects = subjects.into_iter().map(|subject| subject % evidence.suspects());
+            let asked = numbers.into_iter().zip(subjects).collect();
+            let null_images = vec![null_images];
+            of_labels.push(OfLabel { label, candidates, suspects, asked, evidence, null_images });
+        }
+        Ok((of_labels, mistakes))
+    }
+
+    /// Where suspects were compared with mistakes on validation data, most of the null images at least, and are not clear by that: with altered
+    /// training images as well, of which some `mistakes` are known already.
+    fn other_evidence(
+        &self,
+        rule: Delta,
+        of_labels: &mut [OfLabel],
+        mut mistakes: Mistakes,
+    ) -> Result<(), AuditError> {
+        let is_open = |of_label: &OfLabel| {
+            let by_validation = |null: &NullImages| 2 * null.of_validation >= null.set.images.0.len();
+            of_label.null_images.iter().all(by_validation) && !of_label.evidence.is_clear()
+        };
+        let wanting = of_labels.iter().filter(|of_label| is_open(of_label)).map(|of_label| of_label.label);
+        let wanting: Vec<usize> = wanting.filter(|label| !mistakes.contains_key(label)).collect();
+        mistakes.extend(self.mistakes(rule.null_images, &wanting)?);
+        for of_label in of_labels.iter_mut().filter(|of_label| is_open(of_label)) {
+            let OfLabel { label, candidates, suspects, evidence, null_images, .. } = of_label;
+            let known = mistakes.get(label).map_or(&[][..], Vec::as_slice);
+            let others = self.null_images(rule.null_images, *label, &ImageList(Vec::new()), known)?;
+            // Plain images would be a worse comparison than there was.
+            if others.mistakes {
+                rule.evidence_besides(evidence, &self.question(candidates, suspects), &others.set)?;
+                null_images.push(others);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said of every case.
+    fn decide(&self, rule: Delta, of_labels: Vec<OfLabel>, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
+        let of_all = |value: fn(&DeltaEvidence, usize) -> f64| -> Vec<f64> {
+            let of_label = |label: &OfLabel| {
+                let suspects = 0..label.evidence.suspects();
+                suspects.map(|suspect| value(&label.evidence, suspect)).collect::<Vec<_>>()
+            };
+            of_labels.iter().flat_map(of_label).collect()
+        };
+        let threshold = benjamini_hochberg(&of_all(DeltaEvidence::p_value), rule.significance);
+        let doubted = benjamini_hochberg(&of_all(DeltaEvidence::doubt), rule.significance);
+        for OfLabel { candidates, suspects, asked, evidence, null_images, .. } in of_labels {
+            let question = self.question(&candidates, &suspects);
+            let mut findings = Vec::with_capacity(evidence.suspects());
+            for suspect in 0..evidence.suspects() {
+                if !evidence.can_tell(suspect) {
+                    findings.push(Finding::unknown(
+                        self.labels.len(),
+                        "the training samples of this label are all the same to the model: there is nothing to compare".to_owned(),
+                    ));
+                    continue;
+                }
+                let threshold = threshold.filter(|&threshold| evidence.p_value(suspect) <= threshold);
+                let poisoned = threshold.is_some();
+                let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
+                let found = rule.finding(&evidence, suspect, threshold, &question)?;
+                let mut finding = self.finding(&candidates, found, poisoned, &null_images);
+                finding.compared = compared(&null_images, evidence.p_values(suspect));
+                if doubted {
+                    let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
+                    let mut mine = asked.iter().filter(|(_, subject)| *subject == suspect);
+                    let reported = mine.any(|(number, _)| cases[*number].reported);
+                    finding.doubt(evidence.doubt(suspect), scores, reported);
+                }
+                findings.push(finding);
+            }
+            for (number, subject) in asked {
+                cases[number].finding = findings[subject].clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn finding(
+        &self,
+        candidates: &[usize],
+        found: DeltaFinding,
+        poisoned: bool,
+        null_images: &[NullImages],
+    ) -> Finding {
+        // Something stands out, but no sample does enough: to call that clean would say more than is known.
+        let unclear = poisoned && found.flagged.is_empty();
+        let note = match (unclear, found.found_by) {
+            (true, _) => Some(
+                "the suspect stands out, but no training sample can be named at this false discovery rate"
+                    .to_owned(),
+            ),
+            (false, FoundBy::Look) => Some(by_look(found.look_shares)),
+            (false, FoundBy::Gradient) => Some(
+                "the flagged samples were found together: they teach the model one thing, apart from the rest of their class, and speak for the \
+                 wrong label more than they do for harmless mistakes"
+                    .to_owned(),
+            ),
+            (false, FoundBy::Influence) => None,
+        };
+        let by = null_images.get(found.null_set);
+        let shown = by.into_iter().flat_map(|by| by.set.images.0.iter().take(KEPT_NULL_IMAGES));
+        Finding {
+            flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
+            scores: self.spread(candidates, &found.scores),
+            p_values: found.flagged.iter().map(|&k| (candidates[k], found.p_values[k])).collect(),
+            separation: Some(found.statistic),
+            p_value: Some(found.p_value),
+            inconclusive: unclear,
+            note,
+            null: by.map(|by| NullRecord {
+                mistakes: by.mistakes,
+                of_validation: by.of_validation,
+                statistics: found.null_statistics,
+            }),
+            null_images: shown.map(|(image, _)| image.clone()).collect(),
+            ..Finding::default()
+        }
+    }
+}
+
+/// All that a suspect was compared with.
+fn compared(null_images: &[NullImages], p_values: impl Iterator<Item = Option<f64>>) -> Vec<ComparedRecord> {
+    let sets = null_images.iter().zip(p_values).map(|(null, p_value)| ComparedRecord {
+        images: null.set.images.0.len(),
+        of_validation: null.of_validation,
+        p_value,
+    });
+    sets.collect()
+}
+
+/// What samples that were found by their look have in common.
+fn by_look(shares: Option<[f64; 2]>) -> String {
+    let mut note = "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect"
+        .to_owned();
+    if let Some([of_class, of_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
+        note += &format!(
+            " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels)"
+        );
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_look;
+
+    #[test]
+    fn a_look_is_said_to_be_rare_where_that_is_known() {
+        assert!(by_look(Some([0.2134, 0.0021])).ends_with(
+            "not like the suspect (21.3 % of the samples of this label have that look, and 0.2 % of those of other labels)"
+        ));
+        assert!(by_look(None).ends_with("not like the suspect"));
+    }
+}

@@ -1,0 +1,155 @@
+//! What is asked about suspects of one label, and what a set of null images says to it.
+
+use burn::module::Module;
+
+use super::cluster::Cluster;
+use super::evidence::Tests;
+use super::gradient_clusters::gradient_clusters;
+use super::look::Looks;
+use super::look_clusters::{LookCluster, look_clusters};
+use super::look_shares::stand_outs;
+use super::{Delta, FEWEST_GROUP, common, null};
+use crate::capture::{BatchSource, PassConfig};
+use crate::influence::{
+    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, SampleNorms,
+};
+
+/// Images with which suspects are compared, all asked for the suspects' label.
+#[derive(Clone, Debug)]
+pub struct NullSet {
+    /// The images, with that label.
+    pub images: ImageList,
+    /// The label of the image that each is, or was made from. Groups are drawn by them that combined suspects are compared with.
+    pub origins: Vec<usize>,
+}
+
+/// Suspects of one label, and the training samples that carry it.
+pub struct Question<'a, M: Module, S> {
+    /// Scores through the audited model.
+    pub influence: &'a Influence<'a, M>,
+    /// The training samples.
+    pub source: &'a S,
+    /// Positions of those with the label, ascending.
+    pub candidates: &'a [usize],
+    /// The suspects, with the label.
+    pub suspects: &'a ImageList,
+    /// What landmarks, groups of null images and samples of other labels are drawn by.
+    pub seed: u64,
+    /// Settings of the passes.
+    pub config: &'a PassConfig,
+}
+
+/// What is known of the candidates whatever they are compared with: found when it is first asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OfCandidates {
+    looks: Option<Looks>,
+    gradient_clusters: Option<Vec<Cluster>>,
+}
+
+/// What one set of null images says of the suspects.
+#[derive(Clone, Debug)]
+pub(super) struct Against {
+    pub tests: Tests,
+    /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
+    pub doubts: Option<Tests>,
+    /// Whether every suspect stands out by influence so clearly, and names samples, that nothing else was looked at.
+    pub is_clear: bool,
+}
+
+impl<M, S> Question<'_, M, S>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    /// Compares the suspects with a set of null images.
+    pub(super) fn against(
+        &self,
+        rule: &Delta,
+        set: &NullSet,
+        known: &mut OfCandidates,
+    ) -> Result<(Against, SampleNorms), InfluenceError> {
+        let Self { influence, source, candidates, suspects, seed, config } = *self;
+        let count = suspects.len();
+        let asked = ImageList(suspects.0.iter().chain(&set.images.0).cloned().collect());
+        let queries = influence.queries(&asked, &Logit, config)?;
+        let Cosines { rows: mut cosines, norms } =
+            influence.cosines(source, candidates, &Margin, &queries, config)?;
+        drop(queries); // Most of the memory.
+        cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
+        let contrast = null::contrast(&cosines, count);
+        let is_combined = rule.combined && count > 1;
+        let (rows, mut tests, doubts) = if is_combined {
+            // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
+            // label do.
+            let rows = null::combined(&contrast, count, &set.origins, seed);
+            let tests = Tests::new(&rows, 1);
+            (rows, tests, None)
+        } else {
+            let rest = common::without_common(&contrast, count);
+            let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
+            (contrast, tests, Some(doubts))
+        };
+        let names_some = |suspect: usize| {
+            tests.view(suspect).discoveries(suspect, rule.false_discovery_rate).len() >= FEWEST_GROUP
+        };
+        let is_clear = tests.are_clear(rule.significance) && (0..tests.suspects()).all(names_some);
+        if !is_clear {
+            // Clusters are tested before anything is taken out, so that they have no doubt of their own.
+            let (clusters, mut is_like) = self.looks(known, &asked)?;
+            if is_combined {
+                // A mean over images is like a cluster if most of them are; those of null images are of any.
+                let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
+                let of_mean = (0..clusters.len()).map(most).collect();
+                is_like = vec![vec![false; clusters.len()]; rows.len()];
+                is_like[0] = of_mean;
+            }
+            let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
+            tests = tests.with_looks(&of_looks, &is_like, &rows);
+            let held = asked.len(); // as many gradients as there was memory for
+            tests = tests.with_gradients(self.gradient_clusters(known, held)?, &rows);
+        }
+        Ok((Against { tests, doubts, is_clear }, norms))
+    }
+
+    /// The clusters of the candidates' gradients, of which so many may be held at a time.
+    fn gradient_clusters<'k>(
+        &self,
+        known: &'k mut OfCandidates,
+        held: usize,
+    ) -> Result<&'k [Cluster], InfluenceError> {
+        let Self { influence, source, candidates, seed, config, .. } = *self;
+        let found = match known.gradient_clusters.take() {
+            Some(found) => found,
+            None => gradient_clusters(influence, source, candidates, held, seed, config)?,
+        };
+        Ok(known.gradient_clusters.insert(found))
+    }
+
+    /// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is `asked`
+    /// about, the suspects first and then null images, which of the clusters it looks like.
+    fn looks(
+        &self,
+        known: &mut OfCandidates,
+        asked: &ImageList,
+    ) -> Result<(Vec<LookCluster>, Vec<Vec<bool>>), InfluenceError> {
+        let Self { influence, source, candidates, suspects, seed, config } = *self;
+        let device = influence.device();
+        let looks = match known.looks.take() {
+            Some(looks) => looks,
+            None => Looks::of(source, candidates, device, config)?,
+        };
+        let looks = &*known.looks.insert(looks);
+        let mut of_asked = Vec::with_capacity(asked.len());
+        let all: Vec<usize> = (0..asked.len()).collect();
+        looks.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
+        let mut clusters = look_clusters(&looks.rows, &of_asked[suspects.len()..]);
+        let stand_outs = stand_outs(&clusters, looks, source, candidates, seed, device, config)?;
+        clusters
+            .iter_mut()
+            .zip(stand_outs)
+            .for_each(|(found, by_itself)| found.cluster.by_itself = by_itself);
+        let like = |look: &Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(look)).collect();
+        let is_like = of_asked.iter().map(like).collect();
+        Ok((clusters, is_like))
+    }
+}
