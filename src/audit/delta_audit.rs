@@ -60,7 +60,8 @@ impl DeltaAudit {
     }
 
     /// Mistakes on validation data to compare suspects with, for the rule `delta`: those of them that the audited model takes for a suspect's label.
-    /// They tell more of some suspects, above all of triggers that cover the whole image, and less of others.
+    /// They tell more of some suspects, above all of triggers that cover the whole image, and less of others; what they leave open is compared with
+    /// altered training images, too.
     pub fn with_harmless(self, harmless: HarmlessMistakes) -> Self {
         Self { harmless, ..self }
     }

@@ -21,14 +21,14 @@ use super::{AuditError, Suspect};
 /// to make those: training images of other labels, altered so that the model takes them for the suspect's. But an alteration may do what a trigger does,
 /// above all one that covers the image (a shading, noise), and then the poisons matter to what the suspect is compared with. Mistakes on images as
 /// they are have nothing to do with a poison, and natural groups of training samples matter to them as they do to a suspect where nothing is wrong.
-/// (These make them vary more than altered images do, so that some faint poisons are hidden that those show: neither of the two finds all that the other
-/// does. `BENCHMARKS.md` has both.)
+/// These make them vary more than altered images do, so that some faint poisons are hidden that those show. So where the mistakes leave a suspect open, it is
+/// compared with altered training images as well, and the harmonic mean of the two p-values counts.
 ///
 /// The suspects may be among the validation data: no image is compared with itself. Where there are fewer mistakes of a label than the rule
 /// wants, or most of them are of one true label, altered training images make up the number.
 ///
-/// **The data must be such that nobody could put triggers there.** Triggered images among them hide a poison: it matters to them as much
-/// as to the suspect. (Of one true label no more than a quarter is used, so that those of a single victim class don't; of several they do.) For that
+/// **The data should be such that nobody could put triggers there.** Triggered images among them hide a poison, but for the second set: it matters to them as
+/// much as to the suspect. (Of one true label no more than a quarter is used, so that those of a single victim class don't; of several they do.) For that
 /// reason the mistakes that a [`SuspectSearch`](super::SuspectSearch) looks through are not taken by themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HarmlessMistakes {
