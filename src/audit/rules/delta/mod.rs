@@ -51,9 +51,9 @@
 //!    flagged, and the audit says that it can't tell. (Not of combined suspects.)
 //!
 //! 10. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
-//! of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
-//! first, then, unless every suspect is far below `significance` by influence, with altered training images. The harmonic mean of the two
-//! p-values counts (Wilson 2019), and the finding of the smaller one.
+//!     of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
+//!     first, then, unless every suspect is far below `significance` by influence, with altered training images. The harmonic mean of the two
+//!     p-values counts (Wilson 2019), and the finding of the smaller one.
 //!
 //! The null images take the place of the paper's altered copies: copies of the suspect share its content and often its trigger,
 //! and how many of them do is not known; altered images of other labels share neither. No threshold is set by eye.
