@@ -127,6 +127,17 @@ pub struct ComparedRecord {
     pub p_value: Option<f64>,
 }
 
+impl ComparedRecord {
+    /// What they are.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.of_validation {
+            0 => "altered training images",
+            known if known >= self.images => "mistakes on validation data",
+            _ => "mistakes on validation data and altered training images",
+        }
+    }
+}
+
 /// A training sample to compare flagged ones with.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NeighbourRecord {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::caveats::PLAIN_IMAGES;
 use super::class_names::ClassNames;
 use super::table::{Side, Table, counted, duration, grouped, number, one_line, percent, printable};
-use super::{AuditRecord, SuspectRecord, TruthRecord, Verdict};
+use super::{AuditRecord, ComparedRecord, SuspectRecord, TruthRecord, Verdict};
 
 /// How many lines a list may take before the rest is only counted.
 const TOP: usize = 10;
@@ -116,11 +116,27 @@ fn suspects(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
             "  compared with plain training images, since hardly any altered one is taken for the label: {suspects}; {PLAIN_IMAGES}"
         );
     }
+    record.suspects.iter().enumerate().for_each(|(place, suspect)| sets(record, place, suspect, out));
     record.suspects.iter().for_each(|suspect| copies(suspect, out));
     for suspect in &record.suspects {
         if let Some(note) = &suspect.note {
             let _ = writeln!(out, "  note on {}: {}", printable(&suspect.id), one_line(note));
         }
+    }
+}
+
+/// What each of several sets of harmless mistakes says alone.
+fn sets(record: &AuditRecord, place: usize, suspect: &SuspectRecord, out: &mut String) {
+    let compared = record.compared_with(place);
+    // Suspects that were judged together share it.
+    let is_told = (0..place).any(|before| record.compared_with(before) == compared);
+    if compared.len() > 1 && !is_told {
+        let by_itself = |set: &ComparedRecord| {
+            let p_value = set.p_value.map_or_else(|| "can't tell".to_owned(), number);
+            format!("{p_value} by {} {}", grouped(set.images), set.kind())
+        };
+        let sets: Vec<String> = compared.iter().map(by_itself).collect();
+        let _ = writeln!(out, "  p-value of {}: {}", printable(&suspect.id), sets.join(", "));
     }
 }
 

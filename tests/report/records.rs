@@ -1,9 +1,9 @@
 //! Records: what the JSON holds, and what people read of it.
 
 use burn_delta_influence::report::{
-    AuditRecord, Check, ClassState, CopyRecord, Gate, NeighbourRecord, NullRecord, SearchRecord, StateRecord,
-    SuspectEvidence, SuspectRecord, SuspectState, TruthRecord, UnlearnRecord, Verdict, junit_xml, summary,
-    unlearn_summary,
+    AuditRecord, Check, ClassState, ComparedRecord, CopyRecord, Gate, NeighbourRecord, NullRecord,
+    SearchRecord, StateRecord, SuspectEvidence, SuspectRecord, SuspectState, TruthRecord, UnlearnRecord,
+    Verdict, junit_xml, summary, unlearn_summary,
 };
 use serde_json::{Value, json};
 
@@ -186,6 +186,24 @@ fn suspects_that_were_compared_with_plain_images_are_named_beside_their_p_values
     assert!(at("  truck.png") < at(line) && at(line) < at("flagged by label"), "{text}");
     record.evidence.suspects = vec![null(true), null(true)];
     assert!(!summary(&record).contains("plain training images"));
+}
+
+#[test]
+fn what_two_sets_of_harmless_mistakes_say_alone_is_told_once() {
+    let mut record = audit(Verdict::Poisoned, 3);
+    let other = record.suspects[0].clone();
+    record.suspects.push(SuspectRecord { id: "truck.png".to_owned(), ..other });
+    let set = |of_validation, p_value| ComparedRecord { images: 128, of_validation, p_value };
+    let sets = vec![set(128, Some(0.002)), set(0, None)];
+    let evidence = SuspectEvidence { compared: sets, ..Default::default() };
+    record.evidence.suspects = vec![evidence.clone(), evidence];
+    let text = summary(&record);
+    let said = "  p-value of ship.png: 2.00e-3 by 128 mistakes on validation data, can't tell by 128 altered training images\n";
+    assert!(text.contains(said) && text.matches("p-value of").count() == 1, "{text}");
+    record.evidence.suspects[1].compared[1].p_value = Some(0.5);
+    assert!(summary(&record).contains("p-value of truck.png: 2.00e-3"));
+    record.evidence.suspects.iter_mut().for_each(|suspect| suspect.compared.truncate(1));
+    assert!(!summary(&record).contains("p-value of"), "the table has it");
 }
 
 #[test]

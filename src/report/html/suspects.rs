@@ -57,7 +57,7 @@ fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &m
     if compared.len() > 1 {
         let by_itself = |set: &ComparedRecord| {
             let p_value = set.p_value.map_or_else(|| "can't tell".to_owned(), p_value);
-            format!("{p_value} ({} {})", grouped(set.images), kind(set))
+            format!("{p_value} ({} {})", grouped(set.images), set.kind())
         };
         let sets: Vec<String> = compared.iter().map(by_itself).collect();
         told.push(("the same by each set it was compared with", sets.join(", ")));
@@ -157,15 +157,6 @@ fn median(copies: &[&CopyRecord]) -> Option<f64> {
     let mut shares: Vec<f64> = copies.iter().filter_map(|copy| copy.influence).collect();
     shares.sort_by(f64::total_cmp);
     shares.get(shares.len() / 2).copied()
-}
-
-/// What a set of harmless mistakes consists of.
-fn kind(set: &ComparedRecord) -> &'static str {
-    match set.of_validation {
-        0 => "altered training images",
-        known if known >= set.images => "mistakes on validation data",
-        _ => "mistakes on validation data and altered training images",
-    }
 }
 
 /// Some of the harmless mistakes that the suspect was compared with, or of the `plain` images in their place.
