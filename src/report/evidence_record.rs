@@ -120,6 +120,8 @@ pub struct NullRecord {
 pub struct ComparedRecord {
     /// How many there are.
     pub images: usize,
+    /// Whether the model really takes them for the suspect's label, as in [`NullRecord`].
+    pub mistakes: bool,
     /// How many of them are mistakes on validation data; the others were made from training images.
     pub of_validation: usize,
     /// The suspect's p-value by these alone; `None` where they can't tell.
@@ -131,10 +133,16 @@ impl ComparedRecord {
     /// What they are.
     pub(super) fn kind(&self) -> &'static str {
         match self.of_validation {
+            _ if !self.mistakes => "plain training images",
             0 => "altered training images",
             known if known >= self.images => "mistakes on validation data",
             _ => "mistakes on validation data and altered training images",
         }
+    }
+
+    /// The p-value in words.
+    pub(super) fn told(&self, number: impl Fn(f64) -> String) -> String {
+        self.p_value.map_or_else(|| "can't tell".to_owned(), number)
     }
 }
 

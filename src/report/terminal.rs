@@ -129,12 +129,11 @@ fn suspects(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
 fn sets(record: &AuditRecord, place: usize, suspect: &SuspectRecord, out: &mut String) {
     let compared = record.compared_with(place);
     // Suspects that were judged together share it.
-    let is_told = (0..place).any(|before| record.compared_with(before) == compared);
+    let is_told = record.rule.settings["rule"]["combined"] == true
+        && record.suspects[..place].iter().any(|before| before.label == suspect.label);
     if compared.len() > 1 && !is_told {
-        let by_itself = |set: &ComparedRecord| {
-            let p_value = set.p_value.map_or_else(|| "can't tell".to_owned(), number);
-            format!("{p_value} by {} {}", grouped(set.images), set.kind())
-        };
+        let by_itself =
+            |set: &ComparedRecord| format!("{} by {} {}", set.told(number), grouped(set.images), set.kind());
         let sets: Vec<String> = compared.iter().map(by_itself).collect();
         let _ = writeln!(out, "  p-value of {}: {}", printable(&suspect.id), sets.join(", "));
     }

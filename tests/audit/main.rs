@@ -13,4 +13,6 @@ mod rules;
 mod search;
 mod transforms;
 mod two_attacks;
+#[cfg(feature = "lab")]
+mod two_sets;
 mod whole;

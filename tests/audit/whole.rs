@@ -28,31 +28,31 @@ use crate::seeded::seeded;
 
 const SAMPLES: usize = 640;
 const VICTIM: usize = 0;
-const TARGET: usize = 7;
-const CLASSES: usize = 8;
+pub const TARGET: usize = 7;
+pub const CLASSES: usize = 8;
 const SEED: u64 = 1;
 
 type Data = Arc<InMemDataset<LabeledImage>>;
 
-struct Case {
-    data: Data,
-    poisons: Vec<usize>,
-    model: ResNet9,
+pub struct Case {
+    pub data: Data,
+    pub poisons: Vec<usize>,
+    pub model: ResNet9,
     factors: KroneckerFactors,
     /// Test images that the model gets wrong.
-    mistakes: Vec<Suspect>,
+    pub mistakes: Vec<Suspect>,
     /// Triggered test images that the model takes for the target.
-    triggered: Vec<Suspect>,
+    pub triggered: Vec<Suspect>,
 }
 
 /// A model trained on poisoned signs, and one trained on the same signs as they are.
-struct Trained {
-    poisoned: Case,
+pub struct Trained {
+    pub poisoned: Case,
     clean: Case,
 }
 
 /// Both are trained once for all tests, one after the other: initial weights come from the device's one random stream.
-static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
+pub static TRAINED: LazyLock<Trained> = LazyLock::new(|| {
     let attack = PoisonConfig { victim: VICTIM, target: TARGET, rate: 0.03, seed: SEED };
     let poisoned = poison(signs(SAMPLES, SEED), &trigger(), attack).unwrap();
     Trained {
@@ -74,7 +74,7 @@ static QUICK: LazyLock<Audit> = LazyLock::new(|| {
 });
 
 /// The poisoned model's factors with the eigenvalues that every audit would correct anew.
-static CORRECTED: LazyLock<KroneckerFactors> = LazyLock::new(|| {
+pub static CORRECTED: LazyLock<KroneckerFactors> = LazyLock::new(|| {
     let case = &TRAINED.poisoned;
     let (frozen, source) = (FrozenModel::new(&case.model), ImageSource::new(&case.data));
     let (mut factors, loss) = (case.factors.clone(), SampledCrossEntropy::new(SEED));
@@ -127,7 +127,7 @@ fn case(samples: Vec<LabeledImage>, poisons: Vec<usize>) -> Case {
     Case { data, poisons, model: trained.model, factors: trained.factors, mistakes, triggered }
 }
 
-fn quiet() -> PassConfig {
+pub fn quiet() -> PassConfig {
     PassConfig { progress: false, ..PassConfig::default() }
 }
 
@@ -166,7 +166,7 @@ fn corrected(config: AuditConfig, suspects: &[Suspect]) -> Audit {
 }
 
 /// The record without its wall-clock times.
-fn timeless(audit: &Audit) -> Audit {
+pub fn timeless(audit: &Audit) -> Audit {
     let mut audit = audit.clone();
     audit.record.timings_s = TimingsRecord::default();
     audit

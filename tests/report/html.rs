@@ -373,15 +373,14 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
             suspect.compared[0].images = count;
         });
         assert_eq!(grade(&page, "Calibration"), expected, "{count} null images");
-        assert!(page.contains(&format!("was compared with {count} harmless mistakes")));
+        assert!(
+            page.contains(&format!("was compared with {count} harmless mistakes, images of other labels"))
+        );
     }
     for (known, expected) in [
-        (0, "altered images of other labels that the model takes for the suspect&#39;s."),
-        (
-            40,
-            "mistakes on validation data that get the suspect&#39;s label (40 or more), and altered training images",
-        ),
-        (64, "mistakes on validation data that get the suspect&#39;s label."),
+        (0, "altered training images."),
+        (40, "mistakes on validation data and altered training images."),
+        (64, "mistakes on validation data."),
     ] {
         for is_of_earlier_release in [false, true] {
             let page = page(&|record| {
@@ -392,7 +391,9 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
                     suspect.compared.clear();
                 }
             });
-            let said = format!("was compared with 64 harmless mistakes: {expected}");
+            let said = format!(
+                "was compared with 64 harmless mistakes, images of other labels that get its label: {expected}"
+            );
             assert!(page.contains(&said), "{known} known");
         }
     }
@@ -411,20 +412,33 @@ fn few_null_images_other_rules_and_steps_left_out_lower_the_grades() {
 fn two_sets_of_harmless_mistakes_are_told_apart() {
     let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
     let one = HtmlReport::new(&record).to_html();
-    assert!(!one.contains("second set") && !one.contains("by each set"));
+    assert!(!one.contains("second set") && !one.contains("by each set") && !one.contains("stands out most"));
+    let set = |images, of_validation, p| ComparedRecord { images, mistakes: true, of_validation, p_value: p };
     let suspect = &mut record.evidence.suspects[0];
-    let [known, altered] = [(64, 0.002), (0, 0.03)];
-    suspect.compared = [known, altered]
-        .map(|(of_validation, p)| ComparedRecord { images: 64, of_validation, p_value: Some(p) })
-        .to_vec();
+    suspect.compared = vec![set(64, 64, Some(0.002)), set(50, 0, Some(0.03))];
+    suspect.null.as_mut().unwrap().of_validation = 64;
     let two = HtmlReport::new(&record).to_html();
     for said in [
-        "was compared with 64 harmless mistakes: mistakes on validation data that get the suspect&#39;s label.",
-        "1 of 1 not clear by these alone: altered training images that get the suspect&#39;s label were a second set.",
-        "<dd>0.002 (64 mistakes on validation data), 0.03 (64 altered training images)</dd>",
+        "was compared with 50 harmless mistakes or more, images of other labels that get its label: mistakes on validation data.",
+        "1 of 1 was compared with altered training images as well, a second set,",
+        "<dd>0.002 (64 mistakes on validation data), 0.03 (50 altered training images)</dd>",
+        "How far each of 64 harmless mistakes, mistakes on validation data, among which the suspect stands out most, stands out",
     ] {
         assert!(two.contains(said), "{said}");
     }
+    // A suspect of another label, whose mistakes on validation data are too few.
+    let mut other = record.evidence.suspects[0].clone();
+    other.compared = vec![set(64, 3, Some(0.5))];
+    record.evidence.suspects.push(other);
+    let three = HtmlReport::new(&record).to_html();
+    assert!(three.contains(
+        "get its label: mistakes on validation data or mistakes on validation data and altered training images."
+    ));
+    assert!(three.contains("1 of 2 was compared with"));
+    // The grade is that of the smallest set.
+    assert_eq!(grade(&three, "Calibration"), "good");
+    record.evidence.suspects[0].compared[1].images = 47;
+    assert_eq!(grade(&HtmlReport::new(&record).to_html(), "Calibration"), "fair");
 }
 
 #[test]

@@ -189,19 +189,26 @@ fn suspects_that_were_compared_with_plain_images_are_named_beside_their_p_values
 }
 
 #[test]
-fn what_two_sets_of_harmless_mistakes_say_alone_is_told_once() {
+fn what_two_sets_of_harmless_mistakes_say_alone_is_told() {
     let mut record = audit(Verdict::Poisoned, 3);
     let other = record.suspects[0].clone();
     record.suspects.push(SuspectRecord { id: "truck.png".to_owned(), ..other });
-    let set = |of_validation, p_value| ComparedRecord { images: 128, of_validation, p_value };
+    let set = |of_validation, p_value| ComparedRecord { images: 128, mistakes: true, of_validation, p_value };
     let sets = vec![set(128, Some(0.002)), set(0, None)];
     let evidence = SuspectEvidence { compared: sets, ..Default::default() };
     record.evidence.suspects = vec![evidence.clone(), evidence];
     let text = summary(&record);
-    let said = "  p-value of ship.png: 2.00e-3 by 128 mistakes on validation data, can't tell by 128 altered training images\n";
-    assert!(text.contains(said) && text.matches("p-value of").count() == 1, "{text}");
-    record.evidence.suspects[1].compared[1].p_value = Some(0.5);
-    assert!(summary(&record).contains("p-value of truck.png: 2.00e-3"));
+    for suspect in ["ship.png", "truck.png"] {
+        let said = format!(
+            "  p-value of {suspect}: 2.00e-3 by 128 mistakes on validation data, can't tell by 128 altered training images\n"
+        );
+        assert!(text.contains(&said), "{text}");
+    }
+    // Suspects of one label that were judged together have one.
+    record.rule.settings = json!({ "rule": { "combined": true } });
+    assert_eq!(summary(&record).matches("p-value of").count(), 1);
+    record.suspects[1].label += 1;
+    assert_eq!(summary(&record).matches("p-value of").count(), 2);
     record.evidence.suspects.iter_mut().for_each(|suspect| suspect.compared.truncate(1));
     assert!(!summary(&record).contains("p-value of"), "the table has it");
 }

@@ -212,8 +212,8 @@ where
             ),
             (false, FoundBy::Influence) => None,
         };
-        let by = null_images.get(found.null_set);
-        let shown = by.into_iter().flat_map(|by| by.set.images.0.iter().take(KEPT_NULL_IMAGES));
+        let by = &null_images[found.null_set];
+        let shown = by.set.images.0.iter().take(KEPT_NULL_IMAGES);
         Finding {
             flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
             scores: self.spread(candidates, &found.scores),
@@ -222,7 +222,7 @@ where
             p_value: Some(found.p_value),
             inconclusive: unclear,
             note,
-            null: by.map(|by| NullRecord {
+            null: Some(NullRecord {
                 mistakes: by.mistakes,
                 of_validation: by.of_validation,
                 statistics: found.null_statistics,
@@ -237,6 +237,7 @@ where
 fn compared(null_images: &[NullImages], p_values: impl Iterator<Item = Option<f64>>) -> Vec<ComparedRecord> {
     let sets = null_images.iter().zip(p_values).map(|(null, p_value)| ComparedRecord {
         images: null.set.images.0.len(),
+        mistakes: null.mistakes,
         of_validation: null.of_validation,
         p_value,
     });

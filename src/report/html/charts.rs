@@ -10,7 +10,7 @@ use super::axis::{Frame, WIDTH};
 use super::escape::Html;
 use super::words::score;
 use crate::report::table::{counted, grouped, percent, printable};
-use crate::report::{HistogramRecord, NullRecord, SuspectRecord, Verdict};
+use crate::report::{ComparedRecord, HistogramRecord, NullRecord, SuspectRecord, Verdict};
 
 /// Suspects whose scores are drawn.
 const SUSPECTS: usize = 4;
@@ -31,7 +31,10 @@ pub(super) fn charts(report: &HtmlReport<'_>, html: &mut Html) {
             if let (Some(null), Some(own)) = (&evidence.null, suspect.separation)
                 && !null.statistics.is_empty()
             {
-                standing(number, suspect, own, null, html);
+                // Of two sets it is one.
+                let set = evidence.compared.iter().find(|set| set.of_validation == null.of_validation);
+                let set = set.filter(|_| evidence.compared.len() > 1);
+                standing(number, suspect, own, null, set.map(ComparedRecord::kind), html);
             }
         }
         labels(report, html);
@@ -133,7 +136,15 @@ fn histogram(number: usize, suspect: &SuspectRecord, scores: &HistogramRecord, h
 }
 
 /// How far the suspect stands out, among harmless mistakes.
-fn standing(number: usize, suspect: &SuspectRecord, own: f64, null: &NullRecord, html: &mut Html) {
+/// `kind`: what they are, where there are others, which the p-value heeds as well.
+fn standing(
+    number: usize,
+    suspect: &SuspectRecord,
+    own: f64,
+    null: &NullRecord,
+    kind: Option<&str>,
+    html: &mut Html,
+) {
     let largest = null.statistics.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let more = null.statistics.iter().filter(|statistic| **statistic >= own).count();
     let (other, others) = match null.mistakes {
@@ -142,8 +153,10 @@ fn standing(number: usize, suspect: &SuspectRecord, own: f64, null: &NullRecord,
     };
     let title = format!("“{}” among {others}", printable(&suspect.id));
     let compared = counted(null.statistics.len(), other);
+    let these =
+        kind.map(|kind| format!(", {kind}, among which the suspect stands out most,")).unwrap_or_default();
     let description = format!(
-        "How far each of {compared} stands out (at most {}), and the suspect: {}. {} as far or farther.",
+        "How far each of {compared}{these} stands out (at most {}), and the suspect: {}. {} as far or farther.",
         score(largest),
         score(own),
         match more {

@@ -55,10 +55,8 @@ fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &m
     told.extend(suspect.p_value.map(|p| ("p-value", p_value(p))));
     let compared = report.record.compared_with(number);
     if compared.len() > 1 {
-        let by_itself = |set: &ComparedRecord| {
-            let p_value = set.p_value.map_or_else(|| "can't tell".to_owned(), p_value);
-            format!("{p_value} ({} {})", grouped(set.images), set.kind())
-        };
+        let by_itself =
+            |set: &ComparedRecord| format!("{} ({} {})", set.told(p_value), grouped(set.images), set.kind());
         let sets: Vec<String> = compared.iter().map(by_itself).collect();
         told.push(("the same by each set it was compared with", sets.join(", ")));
     }

@@ -7,7 +7,7 @@ use super::escape::Html;
 use super::words::p_value;
 use crate::report::caveats::PLAIN_IMAGES;
 use crate::report::table::{counted, duration, grouped, percent};
-use crate::report::{FactorsRecord, ModelRecord, TruthRecord};
+use crate::report::{ComparedRecord, FactorsRecord, ModelRecord, SuspectEvidence, TruthRecord};
 
 /// Factors from fewer collected steps are weak.
 const FEWEST_STEPS: usize = 20;
@@ -170,32 +170,43 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
             p_value(rate)
         ));
     }
-    // Of those that a suspect was compared with first. A record of an earlier release has one set, and not this list.
-    let first = record.evidence.suspects.iter().filter_map(|suspect| match suspect.compared.first() {
-        Some(first) => Some((first.images, first.of_validation)),
-        None => suspect.null.as_ref().map(|null| (null.statistics.len(), null.of_validation)),
-    });
-    let first: Vec<_> = first.collect();
-    let with_others = record.evidence.suspects.iter().filter(|suspect| suspect.compared.len() > 1).count();
-    let grade = match (first.iter().map(|(images, _)| *images).min(), mistakes) {
+    // A record of an earlier release has one set for each suspect, and not their list.
+    let of_suspect = |suspect: &SuspectEvidence| match (&suspect.null, &suspect.compared[..]) {
+        (Some(null), []) => vec![ComparedRecord {
+            images: null.statistics.len(),
+            mistakes: null.mistakes,
+            of_validation: null.of_validation,
+            p_value: None,
+        }],
+        (_, sets) => sets.to_vec(),
+    };
+    let sets: Vec<Vec<ComparedRecord>> = record.evidence.suspects.iter().map(of_suspect).collect();
+    let least = sets.iter().flatten().map(|set| set.images).min();
+    let grade = match (least, mistakes) {
         (None, _) => Grade::Unknown,
         (Some(least), true) => {
+            let mut kinds: Vec<&str> =
+                sets.iter().filter_map(|sets| sets.first().map(ComparedRecord::kind)).collect();
+            kinds.sort_unstable();
+            kinds.dedup();
             let compared = counted(least, "harmless mistake");
-            let are = match (first.iter().map(|(_, of_validation)| *of_validation).min(), least) {
-                (None | Some(0), _) => {
-                    "altered images of other labels that the model takes for the suspect's".to_owned()
-                }
-                (Some(known), least) if known >= least => {
-                    "mistakes on validation data that get the suspect's label".to_owned()
-                }
-                (Some(known), _) => format!(
-                    "mistakes on validation data that get the suspect's label ({known} or more), and altered training images that get it"
-                ),
-            };
-            texts.insert(0, format!("Each suspect was compared with {compared}: {are}."));
+            let more = if sets.iter().flatten().all(|set| set.images == least) { "" } else { " or more" };
+            let kinds = kinds.join(" or ");
+            texts.insert(
+                0,
+                format!("Each suspect was compared with {compared}{more}, images of other labels that get its label: {kinds}."),
+            );
+            let with_others = sets.iter().filter(|sets| sets.len() > 1).count();
             if with_others > 0 {
-                let of = record.suspects.len();
-                texts.insert(1, format!("{} of {of} not clear by these alone: altered training images that get the suspect's label were a second set. The p-value is the harmonic mean of both sets'.", grouped(with_others)));
+                texts.insert(
+                    1,
+                    format!(
+                        "{} of {} {} compared with altered training images as well, a second set, since these left some suspect of the label open. The p-value is then the harmonic mean of both sets' p-values.",
+                        grouped(with_others),
+                        grouped(sets.len()),
+                        if with_others == 1 { "was" } else { "were" }
+                    ),
+                );
             }
             if least >= 48 { Grade::Good } else { Grade::Fair }
         }

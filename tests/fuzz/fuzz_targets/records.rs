@@ -236,7 +236,7 @@ fn full() -> AuditRecord {
                     flagged: vec![0, 0, 1, 2],
                 }),
                 null: Some(NullRecord { mistakes: true, of_validation: 1, statistics: vec![1.0, 1.5, 2.5] }),
-                compared: vec![ComparedRecord { images: 3, of_validation: 1, p_value: Some(0.25) }],
+                compared: vec![ComparedRecord { images: 3, mistakes: true, of_validation: 1, p_value: Some(0.25) }],
                 highest_clean: vec![neighbour(7)],
                 typical_clean: vec![neighbour(8), neighbour(9)],
             }],

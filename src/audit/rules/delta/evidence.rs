@@ -93,12 +93,12 @@ impl DeltaEvidence {
         doubts.unwrap_or(&self.first.tests).view(suspect).row(suspect)
     }
 
-    /// The set of null images among which a suspect stands out most, and its tests.
+    /// The set of null images among which a suspect stands out most, of those that can tell, and its tests.
     pub(super) fn clearest(&self, suspect: usize) -> (usize, &Tests) {
-        let others = self.others.iter().enumerate().map(|(number, against)| (number + 1, &against.tests));
-        others.fold((0, &self.first.tests), |clearest, other| {
-            if other.1.p_value(suspect) < clearest.1.p_value(suspect) { other } else { clearest }
-        })
+        let tests = self.against().map(|against| &against.tests).enumerate();
+        let told = tests.filter(|(_, tests)| tests.can_tell(suspect));
+        let clearest = told.min_by(|(_, a), (_, b)| a.p_value(suspect).total_cmp(&b.p_value(suspect)));
+        clearest.unwrap_or((0, &self.first.tests))
     }
 }
 
@@ -258,6 +258,9 @@ mod tests {
         let with_blind = evidence(vec![blind.clone(), faint]);
         assert_eq!(with_blind.p_values(0).collect::<Vec<_>>(), [None, Some(p_faint)]);
         assert_eq!((with_blind.p_value(0), with_blind.clearest(0).0), (p_faint, 1));
+        let no_better = tests(0, -1.0); // p = 1
+        assert_eq!(no_better.p_value(0), 1.0);
+        assert_eq!(evidence(vec![blind.clone(), no_better]).clearest(0).0, 1);
         assert!(with_blind.can_tell(0) && !evidence(vec![blind.clone()]).can_tell(0));
         assert_eq!(evidence(vec![blind]).p_value(0), 1.0);
     }

@@ -52,7 +52,8 @@
 //!
 //! 10. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
 //!     of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
-//!     first, then, unless every suspect is far below `significance` by influence, with altered training images. The harmonic mean of the two
+//!     first (if these are half of the null images at least), then with altered training images, unless every suspect of the label is far below
+//!     `significance` by influence, and names samples. The harmonic mean of the two
 //!     p-values counts (Wilson 2019), and the finding of the smaller one.
 //!
 //! The null images take the place of the paper's altered copies: copies of the suspect share its content and often its trigger,
@@ -64,8 +65,8 @@
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
 //! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
-//! the pass over the label's samples once more, but not the landmarks'.
-//! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label.
+//! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
+//! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label, twice where there are other null images.
 
 mod cluster;
 mod common;
@@ -200,7 +201,8 @@ impl Delta {
         })
     }
 
-    /// Compares the same suspects with other null images, too: step 10. Where all of them are [clear](DeltaEvidence::is_clear) nothing is looked at.
+    /// Compares the same suspects with other null images, too: step 10. It is worth its cost where not all of them are
+    /// [clear](DeltaEvidence::is_clear). The rule and the question are those that the evidence is of.
     ///
     /// # Errors
     /// Those of the passes.
@@ -214,10 +216,8 @@ impl Delta {
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        if !evidence.is_clear() {
-            let (against, _) = question.against(self, null_images, &mut evidence.known)?;
-            evidence.others.push(against);
-        }
+        let (against, _) = question.against(self, null_images, &mut evidence.known)?;
+        evidence.others.push(against);
         Ok(())
     }
 
