@@ -112,11 +112,17 @@ pub enum Which {
     Delta,
 }
 
-/// Audits one trained model, from attacked suspects and, if asked for, from `natural` mistakes. Lines are written as they are known, and what
-/// `results` have already is not done again.
-pub fn audit(cell: &TrainedCell, which: Which, natural: bool, results: &mut Writer) -> Outcome<()> {
+/// Audits one trained model, from attacked suspects (but for the first `left_out`) and, if asked for, from `natural` mistakes. Lines are written as
+/// they are known, and what `results` have already is not done again.
+pub fn audit(
+    cell: &TrainedCell,
+    which: Which,
+    left_out: usize,
+    natural: bool,
+    results: &mut Writer,
+) -> Outcome<()> {
     let mut bench = Bench::new(cell)?;
-    let attacked = attacked_suspects(cell)?;
+    let attacked = attacked_suspects(cell, left_out)?;
     let mut suspects: Vec<Known> =
         attacked.into_iter().map(|suspect| Known { suspect, attacked: true }).collect();
     if natural {
@@ -358,9 +364,11 @@ fn natural_mistakes(cell: &TrainedCell) -> Outcome<Vec<Suspect>> {
 }
 
 /// The first attacked test images that get the wanted label.
-pub fn attacked_suspects(cell: &TrainedCell) -> Outcome<Vec<Suspect>> {
+/// The first so many after some that are `left_out`.
+pub fn attacked_suspects(cell: &TrainedCell, left_out: usize) -> Outcome<Vec<Suspect>> {
     let said = predictions(&cell.model, &cell.attacked)?;
-    let hits = (0..said.len()).filter(|&k| Some(said[k].label) == cell.record.wanted).take(ATTACKED);
+    let hits = (0..said.len()).filter(|&k| Some(said[k].label) == cell.record.wanted);
+    let hits = hits.skip(left_out).take(ATTACKED);
     Ok(hits.map(|k| suspect(&cell.attacked[k], said[k].label, "attacked")).collect())
 }
 

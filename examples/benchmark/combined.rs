@@ -53,7 +53,7 @@ impl Combined {
     /// All groups of a model that are not there yet.
     pub fn run(&mut self, cell: &TrainedCell) -> Outcome<()> {
         let bench = Bench::new(cell)?;
-        let attacked = attacked_suspects(cell)?;
+        let attacked = attacked_suspects(cell, 0)?;
         if attacked.len() > 1 {
             self.group(&bench, "attacked", true, &attacked)?;
         }

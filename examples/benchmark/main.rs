@@ -58,6 +58,9 @@ struct Arguments {
     /// Leave poisoned models' natural mistakes to a later run, without which their results are not complete.
     #[arg(long, conflicts_with = "redo_delta")]
     leave_mistakes: bool,
+    /// Audit each model's next attacked suspects in place of so many first ones, into an output folder of their own.
+    #[arg(long, default_value_t = 0, conflicts_with = "redo_delta")]
+    skip_suspects: usize,
     /// Only these detectors, by their names in the table, with a semicolon between them; the others are left to a later run, without which results are not complete.
     #[arg(long, value_delimiter = ';', conflicts_with = "redo_delta")]
     only: Vec<String>,
@@ -147,10 +150,11 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
         .try_for_each(|record| results.add(record))?;
     let which = if arguments.redo_delta { Which::Delta } else { Which::All };
     let leave_mistakes = arguments.leave_mistakes && cell.attack != grid::AttackChoice::None;
-    audits::audit(&trained, which, !leave_mistakes, &mut results)?;
+    let left_out = arguments.skip_suspects;
+    audits::audit(&trained, which, left_out, !leave_mistakes, &mut results)?;
     for further in trained.further()? {
         // The model's natural mistakes are audited already.
-        audits::audit(&further, which, false, &mut results)?;
+        audits::audit(&further, which, left_out, false, &mut results)?;
     }
     if leave_mistakes || !arguments.only.is_empty() {
         return Ok(());

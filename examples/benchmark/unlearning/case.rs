@@ -41,7 +41,7 @@ pub(super) struct Case<'a> {
 
 impl<'a> Case<'a> {
     pub fn new(trained: &'a TrainedCell, models: &'a Models<'a>) -> Outcome<Self> {
-        let suspects = attacked_suspects(trained)?;
+        let suspects = attacked_suspects(trained, 0)?;
         Ok(Self {
             trained,
             models,
