@@ -71,7 +71,7 @@ where
     D: Dataset<I>,
 {
     /// For each of some labels altered training images of others that the model takes for it, at most `count`: none of the other labels, and
-    /// none of the kinds of alteration, has more than its [share](share) of the `count`. Each altered image is asked about once, and serves the
+    /// none of the kinds of alteration, has more than its [share](share) of the `count`. Each altered image is asked about once in a sweep, and serves the
     /// label that it gets: the labels' verdicts don't depend on each other.
     pub(super) fn mistakes(
         &self,

@@ -7,7 +7,7 @@
 //! so on until the group stays.
 //!
 //! Most of these clusters are natural: grey images, dark ones. But a natural look is no property of one class, and images of others have it,
-//! too, where hardly an image has what an attacker's method leaves behind. So a cluster is left out that null images, altered images of
+//! too, where hardly an image has what an attacker's method leaves behind. So a cluster is left out that null images, images of
 //! other labels, look like no less often than samples of the class do. Of those that remain the [`CLUSTERS`] whose cuts make the fewest errors for
 //! their spread are kept, and [tested as wholes](super::cluster).
 //!

@@ -19,11 +19,12 @@ use crate::influence::{
 pub struct NullSet {
     /// The images, with that label.
     pub images: ImageList,
-    /// The label of the image that each is, or was made from. Groups are drawn by them that combined suspects are compared with.
+    /// Of each image, the label of what it is, or was made from: as many. Groups are drawn by them that combined suspects are compared with.
     pub origins: Vec<usize>,
 }
 
 /// Suspects of one label, and the training samples that carry it.
+#[derive(Debug)]
 pub struct Question<'a, M: Module, S> {
     /// Scores through the audited model.
     pub influence: &'a Influence<'a, M>,
