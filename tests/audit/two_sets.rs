@@ -97,10 +97,10 @@ fn what_is_drawn_and_told_is_of_the_set_that_shows_the_suspect_best() {
         ..AuditConfig::new().with_seed(1).with_rule(Rule::Delta(rule))
     };
     let alone = run(&DeltaAudit::new(config), &suspects);
-    for suspect in 0..2 {
+    for (suspect, shown) in shown.into_iter().enumerate() {
         assert_eq!(compared(&alone, suspect), &compared(&both, suspect)[1..]);
         let separation = |audit: &Audit| audit.record.suspects[suspect].separation;
-        assert_eq!(separation(&alone) == separation(&both), shown[suspect] == 1);
+        assert_eq!(separation(&alone) == separation(&both), shown == 1);
     }
 }
 
