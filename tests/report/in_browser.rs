@@ -12,6 +12,16 @@ use tempfile::TempDir;
 use crate::browser::{Browser, END, ENTER, ESCAPE, LEFT, RIGHT, TAB};
 use crate::pages::{HANDLER, SCRIPT, audit, names};
 
+/// Waits until something is so that comes by itself, two seconds at most.
+fn soon(is_so: impl Fn() -> bool) {
+    for _ in 0..100 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// A page with so many flagged images, open in a browser, and what the console said while it was opened.
 struct Page {
     browser: Browser,
@@ -192,12 +202,7 @@ fn the_keyboard_reaches_everything() {
     browser.press(ESCAPE);
     assert!(!page.viewer_is_open());
     // A dialog's `close` event comes after it is closed.
-    for _ in 0..100 {
-        if page.focused() == "#17" {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    soon(|| page.focused() == "#17");
     assert_eq!(page.focused(), "#17", "the focus is on the image that was shown last");
     browser.press(END);
     assert_eq!(page.focused(), "#0");
@@ -242,6 +247,7 @@ fn five_thousand_images_are_sorted_filtered_and_shown_in_parts() {
     browser.click("#gallery li:nth-child(200) button");
     browser.press(RIGHT);
     browser.press(ESCAPE);
+    soon(|| browser.count("#gallery li") == 400); // once the dialog's `close` event has come
     assert_eq!(browser.count("#gallery li"), 400);
     let focused =
         "[...document.querySelectorAll('#gallery li')].indexOf(document.activeElement.closest('li'))";

@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::report::{
-    AuditDiff, AuditRecord, Check, ClassState, ComparedRecord, CopyRecord, DataRecord, EvidenceRecord, FactorsRecord,
-    FlaggedRecord, Gate, HistogramRecord, HtmlReport, ModelRecord, NeighbourRecord, NullRecord, Outcome,
-    RuleRecord, SearchRecord, StateRecord, SuspectEvidence, SuspectRecord, SuspectState, TimingsRecord,
-    TruthRecord, UnlearnRecord, Verdict, junit_xml, load_audit, load_unlearn, sarif, save_json, summary,
-    unlearn_summary,
+    AuditDiff, AuditRecord, Check, ClassState, ComparedRecord, CopyRecord, DataRecord, EvidenceRecord,
+    FactorsRecord, FlaggedRecord, Gate, HistogramRecord, HtmlReport, ModelRecord, NeighbourRecord,
+    NullRecord, Outcome, RuleRecord, SearchRecord, StateRecord, SuspectEvidence, SuspectRecord, SuspectState,
+    TimingsRecord, TruthRecord, UnlearnRecord, Verdict, junit_xml, load_audit, load_unlearn, sarif,
+    save_json, summary, unlearn_summary,
 };
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence_fuzz::{edited, file, names, parts, scratch, within, write_seeds};
@@ -236,7 +236,12 @@ fn full() -> AuditRecord {
                     flagged: vec![0, 0, 1, 2],
                 }),
                 null: Some(NullRecord { mistakes: true, of_validation: 1, statistics: vec![1.0, 1.5, 2.5] }),
-                compared: vec![ComparedRecord { images: 3, mistakes: true, of_validation: 1, p_value: Some(0.25) }],
+                compared: vec![ComparedRecord {
+                    images: 3,
+                    mistakes: true,
+                    of_validation: 1,
+                    p_value: Some(0.25),
+                }],
                 highest_clean: vec![neighbour(7)],
                 typical_clean: vec![neighbour(8), neighbour(9)],
             }],
