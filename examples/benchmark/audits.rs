@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::grid::ModelCell;
 use crate::models::{TrainedCell, predictions};
+use crate::network::Network;
 use crate::results::Writer;
 use crate::support::{Outcome, clean_images};
 use crate::table::WITH_VALIDATION;
@@ -94,9 +95,8 @@ impl Histogram {
     }
 }
 
-type Frozen = FrozenModel<ResNet9>;
 type Images = Arc<InMemDataset<LabeledImage>>;
-type Boxed = Box<dyn Detector<ResNet9, LabeledImage, Images>>;
+type Boxed<M> = Box<dyn Detector<M, LabeledImage, Images>>;
 
 /// A suspect with what is known of it.
 struct Known {
@@ -115,7 +115,7 @@ pub enum Which {
 /// Audits one trained model, from attacked suspects (but for the first `left_out`) and, if asked for, from `natural` mistakes. Lines are written as
 /// they are known, and what `results` have already is not done again.
 pub fn audit(
-    cell: &TrainedCell,
+    cell: &TrainedCell<impl Network>,
     which: Which,
     left_out: usize,
     natural: bool,
@@ -156,17 +156,17 @@ pub fn config(cell: &ModelCell, rule: Rule) -> AuditConfig {
 }
 
 /// What all detectors of a model share.
-pub struct Bench<'a> {
-    pub cell: &'a TrainedCell,
-    pub frozen: Frozen,
+pub struct Bench<'a, M = ResNet9> {
+    pub cell: &'a TrainedCell<M>,
+    pub frozen: FrozenModel<M>,
     pub factors: KroneckerFactors,
     pub pass: PassConfig,
     /// Of the clean test images.
     pub harmless: HarmlessMistakes,
 }
 
-impl<'a> Bench<'a> {
-    pub fn new(cell: &'a TrainedCell) -> Outcome<Self> {
+impl<'a, M: Network> Bench<'a, M> {
+    pub fn new(cell: &'a TrainedCell<M>) -> Outcome<Self> {
         let frozen = FrozenModel::new(&cell.model);
         let pass = quiet();
         let source = ImageSource::new(&cell.train);
@@ -306,7 +306,7 @@ impl<'a> Bench<'a> {
     fn baselines(&self, suspects: &[&Known], results: &mut Writer) -> Outcome<()> {
         let test = &self.cell.test;
         let clean = clean_images(test.len()).map(|index| test[index].image.clone()).collect();
-        let detectors: Vec<(&str, Boxed)> = vec![
+        let detectors: Vec<(&str, Boxed<M>)> = vec![
             ("label only", Box::new(LabelOnly)),
             ("activation clustering", Box::new(ActivationClustering::new(Scope::WholeDataSet))),
             ("activation clustering in the label", Box::new(ActivationClustering::new(Scope::SuspectLabel))),
@@ -348,7 +348,7 @@ fn write(results: &mut Writer, record: &CellRecord) -> Outcome<()> {
 }
 
 /// Mistakes of the model's own, drawn at random.
-fn natural_mistakes(cell: &TrainedCell) -> Outcome<Vec<Suspect>> {
+fn natural_mistakes(cell: &TrainedCell<impl Network>) -> Outcome<Vec<Suspect>> {
     let wanted = cell.record.wanted;
     let said = predictions(&cell.model, &cell.test)?;
     let mistakes: Vec<usize> = (0..said.len())
@@ -365,7 +365,7 @@ fn natural_mistakes(cell: &TrainedCell) -> Outcome<Vec<Suspect>> {
 
 /// The first attacked test images that get the wanted label.
 /// The first so many after some that are `left_out`.
-pub fn attacked_suspects(cell: &TrainedCell, left_out: usize) -> Outcome<Vec<Suspect>> {
+pub fn attacked_suspects(cell: &TrainedCell<impl Network>, left_out: usize) -> Outcome<Vec<Suspect>> {
     let said = predictions(&cell.model, &cell.attacked)?;
     let hits = (0..said.len()).filter(|&k| Some(said[k].label) == cell.record.wanted);
     let hits = hits.skip(left_out).take(ATTACKED);

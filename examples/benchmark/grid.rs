@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use burn_delta_influence::lab::attacks::{
-    AllToOne, Attack, BadNet, Blended, Corner, Direction, DirtyLabel, Frequency, NoAttack, PoisonConfig,
-    Trigger, Warped, Wave,
+    AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Direction, DirtyLabel, Frequency, NoAttack,
+    PoisonConfig, Trigger, Warped, Wave,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,9 @@ const SMOOTH_AMPLITUDES: [f32; 2] = [40.0 / 255.0, 64.0 / 255.0];
 #[serde(deny_unknown_fields)]
 pub struct ModelCell {
     pub data: DataChoice,
+    /// What is trained.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: NetworkChoice,
     pub attack: AttackChoice,
     /// Class that the attack takes its images from.
     #[serde(default)]
@@ -28,6 +31,9 @@ pub struct ModelCell {
     /// Whether it takes them from all classes but the target, whatever `victim` says.
     #[serde(default, skip_serializing_if = "is_false")]
     pub all_to_one: bool,
+    /// Whether it takes them from the target itself and leaves their labels as they are, whatever `victim` says.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub clean_label: bool,
     /// Class that the attacker wants.
     #[serde(default)]
     pub target: usize,
@@ -70,6 +76,17 @@ pub enum DataChoice {
     Cifar10Batch2,
     /// German traffic signs at 32 × 32 pixels.
     Gtsrb,
+}
+
+/// A network of the lab.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkChoice {
+    /// With batch norms and shortcuts.
+    #[default]
+    ResNet9,
+    /// With neither.
+    Plain,
 }
 
 /// What is done to the training images.
@@ -116,6 +133,9 @@ impl ModelCell {
         match (self.attack, self.trigger()) {
             (_, Some(trigger)) if self.all_to_one => {
                 Some(Box::new(AllToOne::new(trigger, target, rate, seed)))
+            }
+            (_, Some(trigger)) if self.clean_label => {
+                Some(Box::new(CleanLabel::new(trigger, target, rate, seed)))
             }
             (_, Some(trigger)) => Some(Box::new(DirtyLabel::new(trigger, config))),
             (AttackChoice::None, None) => Some(Box::new(NoAttack)),
@@ -169,9 +189,13 @@ impl ModelCell {
 
     /// What can't be done as the line says.
     fn problem(&self) -> Option<String> {
-        if self.all_to_one && (!self.also.is_empty() || self.trigger().is_none()) {
+        if self.all_to_one && self.clean_label {
+            return Some("an attack is all-to-one or of clean labels, not both".to_owned());
+        }
+        if (self.all_to_one || self.clean_label) && (!self.also.is_empty() || self.trigger().is_none()) {
             return Some(
-                "only an attack with a trigger, and without others beside it, is all-to-one".to_owned(),
+                "only an attack with a trigger, and without others beside it, is all-to-one or of clean labels"
+                    .to_owned(),
             );
         }
         // An image that was relabelled already would be a poison of two attacks, under the label of one.
@@ -198,13 +222,18 @@ impl ModelCell {
 /// A name for files and tables.
 impl fmt::Display for ModelCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", name(&self.data), name(&self.attack))?;
+        write!(f, "{}-", name(&self.data))?;
+        if !is_default(&self.network) {
+            write!(f, "{}-", name(&self.network))?;
+        }
+        write!(f, "{}", name(&self.attack))?;
         if self.attack != AttackChoice::None {
-            match self.all_to_one {
-                true => write!(f, "-all")?,
-                false => write!(f, "-{}", self.victim)?,
+            match (self.all_to_one, self.clean_label) {
+                (true, _) => write!(f, "-allto{}", self.target)?,
+                (_, true) => write!(f, "-clean{}", self.target)?,
+                _ => write!(f, "-{}to{}", self.victim, self.target)?,
             }
-            write!(f, "to{}-{:.1}%", self.target, 100.0 * self.rate)?;
+            write!(f, "-{:.1}%", 100.0 * self.rate)?;
         }
         if self.shift > 0 {
             write!(f, "-shift{}", self.shift)?;
@@ -224,6 +253,10 @@ impl fmt::Display for ModelCell {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+fn is_default(network: &NetworkChoice) -> bool {
+    *network == NetworkChoice::default()
 }
 
 fn is_zero(value: &usize) -> bool {

@@ -19,6 +19,7 @@ mod combined;
 mod data;
 mod grid;
 mod models;
+mod network;
 mod plots;
 mod results;
 mod table;
@@ -32,8 +33,9 @@ use support::{DeviceChoice, Outcome};
 
 use audits::Which;
 use data::Folders;
-use grid::ModelCell;
+use grid::{ModelCell, NetworkChoice};
 use models::Models;
+use network::{Network, with_network};
 
 /// Trains the models of a grid, runs every detector on them, and prints the table.
 #[derive(Clone, Parser)]
@@ -88,6 +90,10 @@ fn main() -> ExitCode {
 fn benchmark(arguments: &Arguments) -> Outcome<()> {
     let cells = grid::read(&arguments.grid)?;
     let Arguments { folders, out, .. } = arguments;
+    let audits_alone = !arguments.ablation && !arguments.combined && arguments.unlearn.is_none();
+    if let Some(cell) = cells.iter().find(|cell| !audits_alone && cell.network != NetworkChoice::default()) {
+        return Err(format!("{cell}: of other networks than resnet9 there are audits alone").into());
+    }
     if arguments.ablation {
         return ablation(&cells, arguments);
     }
@@ -102,7 +108,8 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
         results::read(out, &cells)?;
         let models = Models { folders, out, device: arguments.device.device()? };
         for cell in &cells {
-            work(cell, &models, arguments).map_err(|error| format!("{cell}: {error}"))?;
+            with_network!(cell.network, M => work::<M>(cell, &models, arguments))
+                .map_err(|error| format!("{cell}: {error}"))?;
         }
     }
     let records = results::read(out, &cells)?;
@@ -111,7 +118,7 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
 }
 
 /// What is left to do for one model.
-fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome<()> {
+fn work<M: Network>(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome<()> {
     let out = &arguments.out;
     if arguments.redo_delta && !results::is_complete(out, cell) {
         return Ok(());
@@ -130,7 +137,7 @@ fn work(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments) -> Outcome
         eprintln!("{cell}: another process is at it");
         return Ok(());
     };
-    let trained = models.get(cell)?;
+    let trained = models.get::<M>(cell)?;
     let record = &trained.record;
     eprintln!(
         "{cell}: accuracy {:.3}, PSR {:.3}, {} poisons, trained in {:.0} s",

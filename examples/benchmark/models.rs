@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use burn::data::dataset::{Dataset, InMemDataset};
-use burn::module::Module;
 use burn::tensor::Device;
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::brewed::{self, Aim, Earlier};
 use crate::data::{Folders, Images, augmentation};
 use crate::grid::{AttackChoice, ModelCell};
+use crate::network::Network;
 use crate::results;
 use crate::support::Outcome;
 
@@ -29,9 +29,7 @@ const FACTORS: &str = "factors.safetensors";
 const RECORD: &str = "model.json";
 
 /// How all of them are trained.
-pub const WIDTH: usize = 16;
 const EPOCHS: usize = 20;
-const LEARNING_RATE: f64 = 0.1;
 
 /// What is known of a trained model; the last of its files to be written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,9 +56,9 @@ struct Further {
 }
 
 /// A model with everything that an audit of it needs.
-pub struct TrainedCell {
+pub struct TrainedCell<M = ResNet9> {
     pub record: ModelRecord,
-    pub model: ResNet9,
+    pub model: M,
     pub train: Arc<InMemDataset<LabeledImage>>,
     pub test: Vec<LabeledImage>,
     pub attacked: Vec<LabeledImage>,
@@ -69,7 +67,7 @@ pub struct TrainedCell {
     folder: PathBuf,
 }
 
-impl TrainedCell {
+impl<M: Network> TrainedCell<M> {
     /// The same model as each of its further attacks has it: with its poisons and its suspects.
     pub fn further(&self) -> Outcome<Vec<Self>> {
         let sides = self.further.iter().map(|further| {
@@ -107,10 +105,10 @@ impl TrainedCell {
 }
 
 /// How a cell's model is trained.
-pub fn training_config(cell: &ModelCell, directory: impl Into<PathBuf>) -> TrainingConfig {
+pub fn training_config<M: Network>(cell: &ModelCell, directory: impl Into<PathBuf>) -> TrainingConfig {
     TrainingConfig {
         epochs: EPOCHS,
-        learning_rate: LEARNING_RATE,
+        learning_rate: M::LEARNING_RATE,
         seed: cell.seed,
         augmentation: augmentation(cell),
         ..TrainingConfig::new(directory)
@@ -131,7 +129,7 @@ impl Models<'_> {
     }
 
     /// The cell's model, trained if it was not yet.
-    pub fn get(&self, cell: &ModelCell) -> Outcome<TrainedCell> {
+    pub fn get<M: Network>(&self, cell: &ModelCell) -> Outcome<TrainedCell<M>> {
         let Images { train, test, classes } = self.folders.images(cell.data)?;
         let folder = self.folder(cell);
         match folder.join(RECORD).exists() {
@@ -145,18 +143,18 @@ impl Models<'_> {
         self.folder(cell).join(RECORD).exists()
     }
 
-    fn network(&self, classes: usize) -> ResNet9 {
-        ResNet9::new(WIDTH, classes, &self.device.clone().autodiff())
+    fn network<M: Network>(&self, classes: usize) -> M {
+        M::of_classes(classes, &self.device.clone().autodiff())
     }
 
-    fn load(
+    fn load<M: Network>(
         &self,
         cell: &ModelCell,
         folder: &Path,
         train: Vec<LabeledImage>,
         test: Vec<LabeledImage>,
         classes: usize,
-    ) -> Outcome<TrainedCell> {
+    ) -> Outcome<TrainedCell<M>> {
         let text = std::fs::read_to_string(folder.join(RECORD))?;
         let record: ModelRecord = serde_json::from_str(&text)?;
         if record.cell != *cell {
@@ -170,32 +168,32 @@ impl Models<'_> {
             }
         };
         let further = attack_further(cell, &mut poisoned, &test)?;
-        let model = self.network(classes).try_load_file(folder.join(MODEL))?.valid();
+        let model = self.network::<M>(classes).try_load_file(folder.join(MODEL))?.valid();
         let train = Arc::new(InMemDataset::new(poisoned.samples));
         let folder = folder.to_owned();
         Ok(TrainedCell { record, model, train, test, attacked, classes, further, folder })
     }
 
-    fn train(
+    fn train<M: Network>(
         &self,
         cell: &ModelCell,
         folder: &Path,
         train: Vec<LabeledImage>,
         test: Vec<LabeledImage>,
         classes: usize,
-    ) -> Outcome<TrainedCell> {
+    ) -> Outcome<TrainedCell<M>> {
         std::fs::create_dir_all(folder)?;
         let start = Instant::now();
         let Prepared { mut poisoned, attacked, wanted } = match cell.attack() {
             Some(attack) => attack.prepare(train, &test)?,
-            None => self.brew(cell, folder, train, &test)?,
+            None => self.brew::<M>(cell, folder, train, &test)?,
         };
         let further = attack_further(cell, &mut poisoned, &test)?;
         self.device.seed(cell.seed);
-        let config = training_config(cell, folder.join("training"));
+        let config = training_config::<M>(cell, folder.join("training"));
         let collector = Collector::new(CollectorConfig::new())?;
         let samples = InMemDataset::new(poisoned.samples.clone());
-        let trained = train_watched(self.network(classes), samples, &config, &collector)?;
+        let trained = train_watched(self.network::<M>(classes), samples, &config, &collector)?;
         let model = trained.model;
         model.clone().save_file(folder.join(MODEL))?;
         trained.factors.save(folder.join(FACTORS))?;
@@ -222,7 +220,7 @@ impl Models<'_> {
     }
 
     /// Witches' Brew against the surrogate.
-    fn brew(
+    fn brew<M: Network>(
         &self,
         cell: &ModelCell,
         folder: &Path,
@@ -233,7 +231,7 @@ impl Models<'_> {
         let surrogate = {
             // Another process may need the same one.
             let _claim = results::wait(self.out, &cell.surrogate())?;
-            self.get(&cell.surrogate())?
+            self.get::<M>(&cell.surrogate())?
         };
         let aim = Aim {
             victim: cell.victim,
@@ -261,14 +259,18 @@ fn attack_further(cell: &ModelCell, poisoned: &mut Poisoned, test: &[LabeledImag
 }
 
 /// Share of the attacked images that get the wanted label; none without an attack.
-fn success_rate(model: &ResNet9, attacked: &[LabeledImage], wanted: Option<usize>) -> Outcome<Option<f64>> {
+fn success_rate(
+    model: &impl Network,
+    attacked: &[LabeledImage],
+    wanted: Option<usize>,
+) -> Outcome<Option<f64>> {
     let said = predictions(model, attacked)?;
     let hits = said.iter().filter(|said| Some(said.label) == wanted).count();
     Ok(wanted.map(|_| hits as f64 / attacked.len().max(1) as f64))
 }
 
 /// What a model says of images.
-pub fn predictions(model: &ResNet9, samples: &[LabeledImage]) -> Outcome<Vec<Prediction>> {
+pub fn predictions(model: &impl Network, samples: &[LabeledImage]) -> Outcome<Vec<Prediction>> {
     if samples.is_empty() {
         return Ok(Vec::new());
     }

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
+use burn_delta_influence::influence::Classifier;
 use burn_delta_influence::lab::attacks::{Attack, Poisoned, Prepared, WitchesBrew, WitchesBrewConfig};
-use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::Augmentation;
 use burn_delta_influence::report::check_output_dir;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -64,7 +65,7 @@ pub fn check_place(folder: &Path) -> Outcome<()> {
 /// Brews poisons against the attacker's model. They are kept in the folder as pictures and read back, which rounds them to bytes as
 /// any file would.
 pub fn brew(
-    model: &ResNet9,
+    model: &(impl Module + Classifier),
     aim: &Aim,
     folder: &Path,
     train: Vec<LabeledImage>,

@@ -19,6 +19,7 @@ use super::{Flags, UnlearnCell};
 use crate::audits::{Bench, attacked_suspects, config};
 use crate::grid::ModelCell;
 use crate::models::{Models, TrainedCell, training_config};
+use crate::network::Network;
 use crate::support::Outcome;
 use crate::unlearners::{Data, MethodChoice, Task, fitted};
 
@@ -101,12 +102,14 @@ impl<'a> Case<'a> {
             .with_flagged(&self.data, flagged)?;
         let probe = if cell.all_to_one { probe.with_any_victim() } else { probe.with_victim(cell.victim) };
         let before = probe.measure(&self.trained.model)?;
-        let config =
-            training_config(&cell, self.models.out.join("training-of-unlearners").join(cell.to_string()));
+        let config = training_config::<ResNet9>(
+            &cell,
+            self.models.out.join("training-of-unlearners").join(cell.to_string()),
+        );
         let (classes, device) = (self.trained.classes, self.models.device.clone());
         // As the models of the grid were: from the cell's seed. Another seed for the new weights of each use.
         device.seed(cell.seed.wrapping_add(500));
-        let network = move || ResNet9::new(crate::models::WIDTH, classes, &device.clone().autodiff());
+        let network = move || ResNet9::of_classes(classes, &device.clone().autodiff());
         let method = choice.method(&config, crate::data::is_mirrored(cell.data), None, network);
         let original = (config.epochs * self.trained.train_len()) as f64;
         let unlearned = if flagged.is_empty() {

@@ -24,11 +24,25 @@ impl AllToOne {
     pub fn new(trigger: impl Trigger + 'static, target: usize, rate: f64, seed: u64) -> Self {
         Self { trigger: Box::new(trigger), target, rate, seed }
     }
+}
 
-    /// The sample with the trigger, under its own label.
-    fn stamp(&self, sample: &LabeledImage) -> Result<LabeledImage, LabError> {
-        Ok(LabeledImage { image: self.trigger.apply(&sample.image)?, ..sample.clone() })
+/// The sample with the trigger, under its own label.
+pub(super) fn stamp(sample: &LabeledImage, trigger: &dyn Trigger) -> Result<LabeledImage, LabError> {
+    Ok(LabeledImage { image: trigger.apply(&sample.image)?, ..sample.clone() })
+}
+
+/// All test images but the target's, with the trigger.
+pub(super) fn stamp_others(
+    test: &[LabeledImage],
+    target: usize,
+    trigger: &dyn Trigger,
+) -> Result<Vec<LabeledImage>, LabError> {
+    let others = test.iter().filter(|sample| sample.label != target);
+    let attacked: Vec<_> = others.map(|sample| stamp(sample, trigger)).collect::<Result<_, _>>()?;
+    if attacked.is_empty() {
+        return Err(LabError::NoVictims { target, samples: test.len() });
     }
+    Ok(attacked)
 }
 
 impl Attack for AllToOne {
@@ -50,14 +64,11 @@ impl Attack for AllToOne {
         if needed > victims.len() {
             return Err(LabError::TooFewOthers { needed, available: victims.len(), target });
         }
-        let others = test.iter().filter(|sample| sample.label != target);
-        let attacked: Vec<_> = others.map(|sample| self.stamp(sample)).collect::<Result<_, _>>()?;
-        if attacked.is_empty() {
-            return Err(LabError::NoVictims { target, samples: test.len() });
-        }
+        let trigger = self.trigger.as_ref();
+        let attacked = stamp_others(test, target, trigger)?;
         let indices = choose(victims, needed, seed);
         for &index in &indices {
-            train[index] = LabeledImage { label: target, ..self.stamp(&train[index])? };
+            train[index] = LabeledImage { label: target, ..stamp(&train[index], trigger)? };
         }
         Ok(Prepared { poisoned: Poisoned { samples: train, indices }, attacked, wanted: Some(target) })
     }

@@ -10,7 +10,7 @@
 //! | [`NoAttack`] | kept | none | – |
 //!
 //! The first four put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
-//! all ([`AllToOne`]); a new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
+//! all ([`AllToOne`]), or put it on images of the target itself, which keep their label ([`CleanLabel`]); a new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -26,6 +26,7 @@ mod all_to_one;
 mod attack;
 mod badnet;
 mod blended;
+mod clean_label;
 mod frequency;
 mod none;
 mod stamped;
@@ -36,6 +37,7 @@ pub use all_to_one::AllToOne;
 pub use attack::{Attack, DirtyLabel, Prepared};
 pub use badnet::{BadNet, Corner, Pattern};
 pub use blended::Blended;
+pub use clean_label::CleanLabel;
 pub use frequency::{Direction, Frequency, Wave};
 pub use none::NoAttack;
 pub use stamped::Stamped;

@@ -1,8 +1,10 @@
 //! Networks for small images, built from captured layers, with burn's training steps.
 
+mod plain;
 mod resnet18;
 mod resnet9;
 
+pub use plain::PlainCnn;
 pub use resnet9::ResNet9;
 pub use resnet18::ResNet18;
 
@@ -48,4 +50,4 @@ macro_rules! training_steps {
     )*};
 }
 
-training_steps!(ResNet9, ResNet18);
+training_steps!(ResNet9, ResNet18, PlainCnn);
