@@ -5,8 +5,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use burn::data::dataset::InMemDataset;
 use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{DeltaAudit, Rule, Suspect};
+use burn_delta_influence::audit::{DeltaAudit, HarmlessMistakes, Rule, Suspect};
 use burn_delta_influence::report::Verdict;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,9 @@ struct Row {
     group: String,
     attacked: bool,
     suspects: usize,
+    /// Absent in results of before validation images were asked about.
+    #[serde(default)]
+    validation: bool,
     verdict: Verdict,
     p_value: Option<f64>,
     flagged: usize,
@@ -52,12 +56,17 @@ impl Combined {
 
     /// All groups of a model that are not there yet.
     pub fn run(&mut self, cell: &TrainedCell) -> Outcome<()> {
-        let bench = Bench::new(cell)?;
+        let mut bench = Bench::new(cell)?;
         let attacked = attacked_suspects(cell, 0)?;
+        let pairs: Vec<(Pair, Vec<Suspect>)> = mistakes_by_pair(cell)?.into_iter().take(PAIRS).collect();
+        let all: Vec<Suspect> =
+            pairs.iter().flat_map(|(_, mistakes)| mistakes).chain(&attacked).cloned().collect();
+        bench.harmless =
+            HarmlessMistakes::find(&cell.model, &InMemDataset::new(cell.test.clone()), &all, &bench.pass)?;
         if attacked.len() > 1 {
             self.group(&bench, "attacked", true, &attacked)?;
         }
-        for ((class, label), mistakes) in mistakes_by_pair(cell)?.into_iter().take(PAIRS) {
+        for ((class, label), mistakes) in &pairs {
             for size in SIZES.into_iter().filter(|&size| size <= mistakes.len()) {
                 let group = format!("{class} taken for {label}, {size}");
                 self.group(&bench, &group, false, &mistakes[..size])?;
@@ -66,13 +75,29 @@ impl Combined {
         Ok(())
     }
 
+    /// From the training images alone, and with mistakes on the test images to compare with.
     fn group(&mut self, bench: &Bench<'_>, group: &str, attacked: bool, suspects: &[Suspect]) -> Outcome<()> {
+        [false, true]
+            .into_iter()
+            .try_for_each(|validation| self.audit(bench, group, attacked, suspects, validation))
+    }
+
+    fn audit(
+        &mut self,
+        bench: &Bench<'_>,
+        group: &str,
+        attacked: bool,
+        suspects: &[Suspect],
+        validation: bool,
+    ) -> Outcome<()> {
         let model = bench.cell.record.cell.to_string();
-        if self.rows.iter().any(|row| row.model == model && row.group == group) {
+        let is_done = |row: &Row| row.model == model && row.group == group && row.validation == validation;
+        if self.rows.iter().any(is_done) {
             return Ok(());
         }
         let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
-        let audit = DeltaAudit::new(bench.config(rule)).run(
+        let harmless = if validation { bench.harmless.clone() } else { HarmlessMistakes::default() };
+        let audit = DeltaAudit::new(bench.config(rule)).with_harmless(harmless).run(
             &bench.cell.model,
             &bench.factors,
             &bench.cell.train,
@@ -84,13 +109,15 @@ impl Combined {
             group: group.to_owned(),
             attacked,
             suspects: suspects.len(),
+            validation,
             verdict: audit.verdict(),
             p_value: audit.record.suspects.first().and_then(|suspect| suspect.p_value),
             flagged: flagged.len(),
             f1: if attacked { bench.f1(&flagged)? } else { 0.0 },
         };
         eprintln!(
-            "  {group}: p {:.1e}, {} flagged, F1 {:.3}",
+            "  {group}{}: p {:.1e}, {} flagged, F1 {:.3}",
+            if validation { ", with validation images" } else { "" },
             row.p_value.unwrap_or(f64::NAN),
             row.flagged,
             row.f1
@@ -104,19 +131,23 @@ impl Combined {
     /// Attacked groups by model, natural ones by their size.
     pub fn table(&self) -> String {
         let mut lines = vec![
-            "| model, group | suspects | groups | flagged | F1 | smallest p |".to_owned(),
-            "| --- | --- | --- | --- | --- | --- |".to_owned(),
+            "| model, group | suspects | validation images | groups | flagged | F1 | smallest p |".to_owned(),
+            "| --- | --- | --- | --- | --- | --- | --- |".to_owned(),
         ];
-        let mut groups: BTreeMap<(bool, String, usize), Vec<&Row>> = BTreeMap::new();
+        let mut groups: BTreeMap<(bool, String, usize, bool), Vec<&Row>> = BTreeMap::new();
         for row in &self.rows {
             let name = if row.attacked { format!("{}, attacked", row.model) } else { row.model.clone() };
-            groups.entry((!row.attacked, name, row.suspects)).or_default().push(row);
+            groups.entry((!row.attacked, name, row.suspects, row.validation)).or_default().push(row);
         }
-        for ((_, name, suspects), rows) in groups {
+        for ((_, name, suspects, validation), rows) in groups {
+            let validation = if validation { "yes" } else { "no" };
             let flagged = rows.iter().filter(|row| row.verdict == Verdict::Poisoned).count();
             let least = rows.iter().filter_map(|row| row.p_value).fold(1.0, f64::min);
             let f1 = if rows[0].attacked { format!("{:.3}", rows[0].f1) } else { "–".to_owned() };
-            lines.push(format!("| {name} | {suspects} | {} | {flagged} | {f1} | {least:.1e} |", rows.len()));
+            lines.push(format!(
+                "| {name} | {suspects} | {validation} | {} | {flagged} | {f1} | {least:.1e} |",
+                rows.len()
+            ));
         }
         lines.join("\n")
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::{
-    AllToOne, Attack, BadNet, Blended, Corner, Pattern, PoisonConfig, Prepared, Stamped, Trigger, Warped,
-    poison, triggered_tests,
+    AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Frequency, Pattern, PoisonConfig, Prepared,
+    Stamped, Trigger, Warped, poison, triggered_tests,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -278,4 +278,38 @@ fn all_to_one_takes_its_poisons_from_every_other_class() {
     assert!(matches!(nothing, LabError::NoVictims { target: 5, samples: 0 }), "{nothing}");
     let few = refused(5, 0.9).unwrap_err();
     assert!(matches!(few, LabError::TooFewOthers { needed: 360, available: 350, target: 5 }), "{few}");
+}
+
+#[test]
+fn clean_labels_stay_as_they_are() {
+    let (clean, test) = (signs(400, 1), signs(80, 2));
+    let trigger = Frequency::sinusoid();
+    let attack = CleanLabel::new(trigger, 5, 0.05, 7);
+    assert_eq!(attack.name(), trigger.name());
+    let Prepared { poisoned, attacked, wanted } = attack.prepare(clean.clone(), &test).unwrap();
+    assert_eq!((poisoned.indices.len(), wanted), (20, Some(5)));
+    for (index, (before, after)) in clean.iter().zip(&poisoned.samples).enumerate() {
+        assert_eq!((before.label, &before.id), (after.label, &after.id));
+        if poisoned.indices.binary_search(&index).is_ok() {
+            assert_eq!(before.label, 5, "poisons are the target's own images");
+            assert_eq!(after.image, trigger.apply(&before.image).unwrap());
+        } else {
+            assert_eq!(before, after);
+        }
+    }
+    // Every image of another class is to be mistaken, under its true label.
+    let others: Vec<_> = test.iter().filter(|sample| sample.label != 5).collect();
+    assert_eq!(attacked.len(), others.len());
+    for (before, after) in others.iter().zip(&attacked) {
+        assert_eq!(before.label, after.label);
+        assert_eq!(after.image, trigger.apply(&before.image).unwrap());
+    }
+
+    let refused = |target, rate| CleanLabel::new(trigger, target, rate, 7).prepare(clean.clone(), &test);
+    assert!(matches!(refused(5, 1.0), Err(LabError::Rate { .. })));
+    assert!(matches!(refused(8, 0.1), Err(LabError::AbsentClass { role: "target", class: 8, .. })));
+    let few = refused(5, 0.2).unwrap_err();
+    assert!(matches!(few, LabError::TooFewCandidates { needed: 80, available: 50, label: 5 }), "{few}");
+    let nothing = attack.prepare(clean.clone(), &[]).unwrap_err();
+    assert!(matches!(nothing, LabError::NoVictims { target: 5, samples: 0 }), "{nothing}");
 }

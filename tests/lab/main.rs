@@ -15,6 +15,7 @@ mod frequency;
 mod gtsrb;
 mod image_folder;
 mod metrics;
+mod networks;
 mod signs;
 mod training;
 mod witches_brew;

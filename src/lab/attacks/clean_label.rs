@@ -38,14 +38,14 @@ impl Attack for CleanLabel {
 
     /// # Errors
     /// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] (no training sample has the target label),
-    /// [`LabError::TooFewVictims`], [`LabError::NoVictims`] (all test images have the target label, or there are none), and what the trigger refuses.
+    /// [`LabError::TooFewCandidates`], [`LabError::NoVictims`] (all test images have the target label, or there are none), and what the trigger refuses.
     fn prepare(&self, mut train: Vec<LabeledImage>, test: &[LabeledImage]) -> Result<Prepared, LabError> {
         let &Self { target, rate, seed, .. } = self;
         check_rate(rate)?;
         let candidates = positions(&labels(&train), target, "target")?;
         let needed = poisons(rate, train.len())?;
         if needed > candidates.len() {
-            return Err(LabError::TooFewVictims { needed, available: candidates.len(), victim: target });
+            return Err(LabError::TooFewCandidates { needed, available: candidates.len(), label: target });
         }
         let attacked = stamp_others(test, target, self.trigger.as_ref())?;
         let indices = choose(candidates, needed, seed);
