@@ -17,7 +17,8 @@ use std::ops::Range;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Tensor, TensorData, s};
 
-use super::layer::{ConvGeometry, phase_image};
+use super::layer::ConvGeometry;
+use super::patches::phase_image;
 
 /// 16 MiB in f32. A kernel of 7 × 7 with a stride of 1 needs 10.
 const MOST_COEFFICIENTS: usize = 4 << 20;
@@ -259,7 +260,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::super::layer::unfold;
+    use super::super::patches::unfold;
     use super::*;
 
     /// Over every kind of geometry, small ones that the cost model would refuse included: the same matrix as from patches.

@@ -9,17 +9,21 @@
 
 mod autocorrelation;
 mod device;
+mod error;
 mod features;
 mod inventory;
 mod layer;
 mod pass;
+mod patches;
 mod products;
 mod scope;
+mod source;
 mod tap;
 mod weights;
 
 pub use device::check_device;
 pub(crate) use device::on_device;
+pub use error::PassError;
 pub use features::BatchFeatures;
 pub(crate) use inventory::identities;
 pub use inventory::{ModelInventory, ParameterInfo};
@@ -28,8 +32,9 @@ pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };
 pub(crate) use pass::progress_bar;
-pub use pass::{BatchGradients, BatchSource, FrozenModel, Objective, PassConfig, PassError, Unsuitable};
+pub use pass::{BatchGradients, FrozenModel, PassConfig};
 pub use products::QueryRows;
 pub(crate) use products::products_with_rows;
 pub use scope::{CaptureScope, Refused, ScopeKind, is_active, observe, refuse};
+pub use source::{BatchSource, Objective, Unsuitable};
 pub(crate) use weights::Weights;

@@ -10,7 +10,8 @@
 
 use burn::tensor::Tensor;
 
-use super::layer::{CHUNK_VALUES, LayerGradients, LayerInput, LayerShape, Taken, even, unfold};
+use super::layer::{CHUNK_VALUES, LayerGradients, LayerInput, LayerShape, Taken, even};
+use super::patches::unfold;
 
 /// Parameters per piece of a product of sample gradients with queries, at least.
 const PIECE: usize = 2048;

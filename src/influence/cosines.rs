@@ -9,9 +9,9 @@ use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_wit
 
 use super::engine::{UnitSum, rotated};
 use super::kept::Progress;
+use super::noting::{Noting, positions_digest};
 use super::pending::{Pending, Sink};
 use super::score_file::ScoreOrigin;
-use super::score_run::{Noting, positions_digest};
 use super::{Influence, InfluenceError, Queries};
 
 /// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the preconditioner:

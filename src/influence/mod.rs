@@ -15,13 +15,16 @@ mod engine;
 mod error;
 mod kept;
 mod low_rank;
+mod noting;
 mod pending;
 mod precondition;
 mod predict;
 mod queries;
 mod score_file;
+mod score_parts;
 mod score_run;
 mod scores;
+mod shard;
 mod task;
 mod workers;
 
@@ -35,8 +38,9 @@ pub(crate) use predict::predict_labelled;
 pub use predict::{Prediction, predict};
 pub use queries::{Queries, QueryStorage};
 pub use score_file::{PartialScores, ScoreFileError, ScoreOrigin};
-pub use score_run::{ScoreRun, Shard};
+pub use score_run::ScoreRun;
 pub use scores::{LayerScores, Scores};
+pub use shard::Shard;
 pub(crate) use task::not_a_class;
 pub use task::{
     Classifier, CrossEntropy, ImageList, ImageSource, LabeledBatch, Logit, Margin, SampledCrossEntropy,

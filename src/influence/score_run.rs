@@ -1,77 +1,19 @@
 //! Scoring that survives: parts that a killed run continues from, shards for several machines, several devices.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use burn::train::Interrupter;
-use indicatif::ProgressBar;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, Objective, PassConfig, PassError, progress_bar};
-use crate::files::hexadecimal;
-use crate::items::{caught, spread};
 
-use super::engine::Directions;
+use super::noting::positions_digest;
 use super::score_file::{PartialScores, ScoreFileError, ScoreOrigin};
+use super::score_parts::{Work, refuse_other_cuts};
 use super::workers::{Workers, lock, piece_size};
-use super::{Influence, InfluenceError, Queries, ScoreOptions};
-
-/// Samples of a complete part that are read again before it is taken over.
-const CHECKED: usize = 4;
-
-/// The i-th of n shares of a run's samples, contiguous and as equal as can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    index: usize,
-    count: usize,
-}
-
-impl Shard {
-    /// Shard `index` (from 0) of `count`.
-    ///
-    /// # Errors
-    /// [`InfluenceError::Shard`] unless `index` < `count`.
-    pub fn new(index: usize, count: usize) -> Result<Self, InfluenceError> {
-        match index < count {
-            true => Ok(Self { index, count }),
-            false => Err(InfluenceError::Shard(format!("{index}/{count}"))),
-        }
-    }
-
-    /// Its part of `0..length`.
-    pub fn range(self, length: usize) -> Range<usize> {
-        let at = |index: usize| (length as u128 * index as u128 / self.count as u128) as usize;
-        at(self.index)..at(self.index + 1)
-    }
-}
-
-impl std::fmt::Display for Shard {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.index, self.count)
-    }
-}
-
-impl std::str::FromStr for Shard {
-    type Err = InfluenceError;
-
-    /// "i/n", i from 0.
-    fn from_str(text: &str) -> Result<Self, InfluenceError> {
-        let parsed = text.split_once('/').and_then(|(index, count)| {
-            Self::new(index.trim().parse().ok()?, count.trim().parse().ok()?).ok()
-        });
-        parsed.ok_or_else(|| InfluenceError::Shard(text.to_owned()))
-    }
-}
+use super::{Influence, InfluenceError, Queries, ScoreOptions, Shard};
 
 /// A scoring pass cut into parts. Made by [`Influence::score_run`].
 ///
@@ -136,7 +78,7 @@ impl<'a, M: Module> Influence<'a, M> {
             options: ScoreOptions::default(),
             devices: Vec::new(),
             parts: None,
-            shard: Shard { index: 0, count: 1 },
+            shard: Shard::WHOLE,
         }
     }
 }
@@ -274,244 +216,10 @@ where
     }
 }
 
-/// What every device needs of a run, without the model, which each has for itself.
-struct Work<'r, S, O> {
-    source: &'r S,
-    indices: &'r [usize],
-    objective: &'r O,
-    options: ScoreOptions,
-    folder: Option<&'r Path>,
-}
-
-impl<S: BatchSource, O: Sync> Work<'_, S, O> {
-    /// The parts that are there, and what is left to score, in the order in which this process does.
-    fn done_and_open(
-        &self,
-        pieces: Vec<Range<usize>>,
-        origin: &ScoreOrigin,
-        bar: &ProgressBar,
-        interrupter: Option<&Interrupter>,
-    ) -> Result<(Vec<PartialScores>, VecDeque<Range<usize>>), InfluenceError> {
-        if self.folder.is_none() {
-            return Ok((Vec::new(), pieces.into()));
-        }
-        let total = pieces.iter().map(Range::len).sum();
-        let done = AtomicUsize::new(0);
-        // Side by side: with data on a disk, the few samples that are looked at take their time.
-        let kept = pieces.par_iter().map(|piece| {
-            if interrupter.is_some_and(Interrupter::should_stop) {
-                let done = done.load(Ordering::Relaxed);
-                return Err(PassError::Interrupted { done, total }.into());
-            }
-            let part = caught(|| self.kept(piece, origin)).unwrap_or_else(|said| {
-                let source = format!("looking at a part that is there panicked: {said}").into();
-                Err(PassError::Sample { index: self.indices[piece.start], source }.into())
-            })?;
-            if part.is_some() {
-                done.fetch_add(piece.len(), Ordering::Relaxed);
-                bar.inc(piece.len() as u64);
-            }
-            Ok(part)
-        });
-        let kept = kept.collect::<Result<Vec<_>, InfluenceError>>()?;
-        let (mut parts, mut open) = (Vec::new(), Vec::new());
-        for (piece, part) in pieces.into_iter().zip(kept) {
-            match part {
-                Some(part) => parts.push(part),
-                None => open.push(piece),
-            }
-        }
-        // Processes that share a folder would otherwise all score the same part at any time. Nothing depends on the order.
-        let seed = RandomState::new().hash_one(std::process::id());
-        open.shuffle(&mut StdRng::seed_from_u64(seed));
-        Ok((parts, open.into()))
-    }
-
-    /// The part of an earlier run, or of another process of this one, if it is there and whole.
-    fn kept(
-        &self,
-        piece: &Range<usize>,
-        origin: &ScoreOrigin,
-    ) -> Result<Option<PartialScores>, InfluenceError> {
-        let Some(folder) = self.folder else { return Ok(None) };
-        let path = part_path(folder, piece);
-        let Some(part) = self.found(&path, piece, origin)? else { return Ok(None) };
-        for place in spread(part.digests.len(), CHECKED) {
-            let index = part.scores.samples[place];
-            // A source without digests has none of any sample.
-            let Some(digests) = self.source.digests(&[index])? else { break };
-            if digests != [part.digests[place]] {
-                return Err(other_data(&path, index));
-            }
-        }
-        Ok(Some(part))
-    }
-
-    /// The part in this file, unless it is damaged; one of another run is refused. Its data are not looked at.
-    fn found(
-        &self,
-        path: &Path,
-        piece: &Range<usize>,
-        origin: &ScoreOrigin,
-    ) -> Result<Option<PartialScores>, InfluenceError> {
-        if !path.exists() {
-            return Ok(None);
-        }
-        let part = match PartialScores::load(path) {
-            Ok(part) => part,
-            Err(ScoreFileError::Format { detail, .. }) => {
-                tracing::warn!(file = %path.display(), detail, "a damaged part is scored again");
-                return Ok(None);
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if let Some(detail) = part.origin.difference(origin) {
-            return Err(other_run(path, detail));
-        }
-        if part.first != piece.start || part.scores.samples != self.indices[piece.clone()] {
-            return Err(other_run(path, "its samples differ".to_owned()));
-        }
-        Ok(Some(part))
-    }
-
-    /// A part: scored, and kept where the run has a folder.
-    fn part<M: Module>(
-        &self,
-        influence: &Influence<'_, M>,
-        directions: &mut Directions,
-        queries: &Queries,
-        piece: Range<usize>,
-        origin: &ScoreOrigin,
-        config: &PassConfig,
-    ) -> Result<PartialScores, InfluenceError>
-    where
-        O: Objective<M, S::Batch>,
-    {
-        // Another process may have scored it since this one began.
-        if let Some(part) = self.kept(&piece, origin)? {
-            return Ok(part);
-        }
-        let indices = &self.indices[piece.clone()];
-        let (objective, options) = (self.objective, self.options);
-        let noting = Noting::new(self.source, self.folder.is_some());
-        let scores =
-            influence.scores_along(directions, &noting, indices, objective, queries, options, config)?;
-        let digests = noting.into_noted(indices);
-        let part = PartialScores { origin: origin.clone(), first: piece.start, digests, scores };
-        self.keep(&part, &piece)?;
-        Ok(part)
-    }
-
-    /// Writes a part, unless one has come to be there meanwhile.
-    fn keep(&self, part: &PartialScores, piece: &Range<usize>) -> Result<(), InfluenceError> {
-        let Some(folder) = self.folder else { return Ok(()) };
-        let path = part_path(folder, piece);
-        if part.save_new(&path)? {
-            return Ok(());
-        }
-        let Some(there) = self.found(&path, piece, &part.origin)? else {
-            return Ok(part.save(path)?); // What is there is damaged.
-        };
-        // Where either's are not known there is nothing to compare.
-        let pairs = there.digests.iter().zip(&part.digests).zip(&part.scores.samples);
-        let other = pairs.into_iter().find(|((stated, found), _)| stated != found);
-        other.map_or(Ok(()), |(_, &index)| Err(other_data(&path, index)))
-    }
-}
-
-/// SHA-256 of sample positions, in order.
-pub(super) fn positions_digest(indices: &[usize]) -> String {
-    let mut positions = Sha256::new();
-    indices.iter().for_each(|&index| positions.update((index as u64).to_le_bytes()));
-    hexadecimal(&positions.finalize())
-}
-
-/// A source that notes the digests of what it loads: no sample is read for them alone.
-pub(super) struct Noting<'s, S> {
-    source: &'s S,
-    wanted: bool,
-    /// By sample: several devices load side by side.
-    noted: Mutex<HashMap<usize, u64>>,
-}
-
-impl<'s, S> Noting<'s, S> {
-    pub fn new(source: &'s S, wanted: bool) -> Self {
-        Self { source, wanted, noted: Mutex::default() }
-    }
-
-    /// Of these samples; none where the source has none, or not of all.
-    pub fn into_noted(self, indices: &[usize]) -> Vec<u64> {
-        let noted = self.noted.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let digests = indices.iter().map(|index| noted.get(index).copied());
-        digests.collect::<Option<Vec<_>>>().unwrap_or_default()
-    }
-}
-
-impl<S: BatchSource> BatchSource for Noting<'_, S> {
-    type Batch = S::Batch;
-
-    fn len(&self) -> usize {
-        self.source.len()
-    }
-
-    fn load(&self, indices: &[usize], device: &Device) -> Result<S::Batch, PassError> {
-        if !self.wanted {
-            return self.source.load(indices, device);
-        }
-        let (batch, digests) = self.source.load_with_digests(indices, device)?;
-        lock(&self.noted).extend(indices.iter().copied().zip(digests.unwrap_or_default()));
-        Ok(batch)
-    }
-}
-
-fn other_data(path: &Path, index: usize) -> InfluenceError {
-    let detail = format!(
-        "the training data differ, sample {index} is not what was scored (data that are random on purpose, as by augmentation in the \
-         data set, differ each time: give them as `ImageSource::without_digests`)"
-    );
-    other_run(path, detail)
-}
-
-fn other_run(path: &Path, detail: String) -> InfluenceError {
-    ScoreFileError::OtherRun { what: path.display().to_string(), detail }.into()
-}
-
-/// Refuses a folder with parts of these samples that begin or end elsewhere: nobody would look at them again.
-fn refuse_other_cuts(
-    folder: &Path,
-    range: &Range<usize>,
-    pieces: &[Range<usize>],
-) -> Result<(), InfluenceError> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    for path in entries.map(|entry| entry.path()) {
-        let Some(part) = part_range(&path) else { continue };
-        let overlaps = part.start < range.end && range.start < part.end;
-        if overlaps && !pieces.contains(&part) {
-            let Range { start, end } = part;
-            let detail = format!(
-                "it holds the scores of samples {start} to {end} of the run, which is cut otherwise now: give the same size of parts and \
-                 the same shards as before, or another folder"
-            );
-            return Err(other_run(&path, detail));
-        }
-    }
-    Ok(())
-}
-
-/// The samples of a part, from its file's name.
-fn part_range(path: &Path) -> Option<Range<usize>> {
-    let name = path.file_name()?.to_str()?;
-    let (start, length) = name.strip_prefix("part-")?.strip_suffix(".safetensors")?.split_once('-')?;
-    let (start, length): (usize, usize) = (start.parse().ok()?, length.parse().ok()?);
-    Some(start..start.checked_add(length)?)
-}
-
-fn part_path(folder: &Path, piece: &Range<usize>) -> PathBuf {
-    folder.join(format!("part-{:010}-{}.safetensors", piece.start, piece.len()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use burn::tensor::Tensor;
 
     use super::*;
