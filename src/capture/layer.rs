@@ -14,7 +14,6 @@
 //! autocorrelation of their input), sample gradient T·o·D. The rotation by U_A costs T·D² before the sum over positions (of
 //! a) or o·D² after it (of G_n), that by U_S T·o² or o²·D: [`LayerGradients::sample_gradients`] takes the cheaper of each.
 
-
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -372,24 +371,24 @@ impl LayerGradients {
                 (a, gradient.reshape([length, groups, outputs, positions]))
             }
         }; // a: [samples, groups, inputs, T], g: [samples, groups, o, T]
+        let a = a.swap_dims(2, 3); // [samples, groups, T, inputs]
         let Some(rotation) = rotation else { return product(g, a, bias) };
-        let positions = a.dims()[3];
-        let (outputs_first, inputs_first) = self.rotates_first(positions);
-        let left = rotation.gradient.clone().swap_dims(1, 2).unsqueeze::<4>(); // U_Sᵀ
+        let (outputs_first, inputs_first) = self.rotates_first(a.dims()[2]);
         let right = rotation.activation.clone(); // [groups, D, D]
-        let g = if outputs_first { left.clone().matmul(g) } else { g };
+        let rotate_outputs = |values| rotated_columns(values, rotation.gradient.clone());
+        let g = if outputs_first { rotate_outputs(g) } else { g };
         let sample = match inputs_first {
             true => {
-                let mut a = right.clone().narrow(1, 0, inputs).swap_dims(1, 2).unsqueeze::<4>().matmul(a);
+                let mut a = rotated_rows(a, right.clone().narrow(1, 0, inputs));
                 if bias {
                     // [a 1] U = a U without its last row, plus that row.
-                    a = a + right.narrow(1, inputs, 1).swap_dims(1, 2).unsqueeze::<4>();
+                    a = a + right.narrow(1, inputs, 1).unsqueeze::<4>();
                 }
                 product(g, a, false)
             }
-            false => product(g, a, bias).matmul(right.unsqueeze::<4>()),
+            false => rotated_rows(product(g, a, bias), right),
         };
-        if outputs_first { sample } else { left.matmul(sample) }
+        if outputs_first { sample } else { rotate_outputs(sample) }
     }
 
     /// Whether it is cheaper to rotate g (T·o² against o²·D operations) and a (T·D² against o·D²) than their product.
@@ -421,12 +420,36 @@ pub(super) fn even(total: usize, most: usize) -> usize {
 }
 
 /// Σ_t g_t a_tᵀ of each sample and group, with a last column Σ_t g_t if `ones`: from `[samples, groups, o, T]` and
-/// `[samples, groups, inputs, T]`.
+/// `[samples, groups, T, inputs]`.
 fn product(g: Tensor<4>, a: Tensor<4>, ones: bool) -> Tensor<4> {
-    let sample = g.clone().matmul(a.swap_dims(2, 3));
+    let sample = match a.dims()[2] {
+        // Backends' matrix products are slow at outer ones.
+        1 => g.clone() * a,
+        _ => g.clone().matmul(a),
+    };
     match ones {
         true => Tensor::cat(vec![sample, g.sum_dim(3)], 3),
         false => sample,
+    }
+}
+
+/// V U for each sample and group, of `[samples, groups, rows, size]` and `[groups, size, D]`: `[samples, groups, rows, D]`.
+///
+/// All samples go through one product: one for each would read all of the basis for a few rows, and most of the time would go into that.
+fn rotated_rows(values: Tensor<4>, basis: Tensor<3>) -> Tensor<4> {
+    let [samples, groups, rows, size] = values.dims();
+    let width = basis.dims()[2];
+    let together: Tensor<3> = values.swap_dims(0, 1).reshape([groups, samples * rows, size]);
+    together.matmul(basis).reshape([groups, samples, rows, width]).swap_dims(0, 1)
+}
+
+/// Uᵀ V for each sample and group, of `[samples, groups, size, columns]` and `[groups, size, size]`.
+fn rotated_columns(values: Tensor<4>, basis: Tensor<3>) -> Tensor<4> {
+    let [_, _, size, columns] = values.dims();
+    match columns < size {
+        true => rotated_rows(values.swap_dims(2, 3), basis).swap_dims(2, 3),
+        // To bring many columns together would cost more than it saves.
+        false => basis.swap_dims(1, 2).unsqueeze::<4>().matmul(values),
     }
 }
 
