@@ -436,7 +436,7 @@ fn product(g: Tensor<4>, a: Tensor<4>, ones: bool) -> Tensor<4> {
 /// V U for each sample and group, of `[samples, groups, rows, size]` and `[groups, size, D]`: `[samples, groups, rows, D]`.
 ///
 /// All samples go through one product: one for each would read all of the basis for a few rows, and most of the time would go into that.
-fn rotated_rows(values: Tensor<4>, basis: Tensor<3>) -> Tensor<4> {
+pub(crate) fn rotated_rows(values: Tensor<4>, basis: Tensor<3>) -> Tensor<4> {
     let [samples, groups, rows, size] = values.dims();
     let width = basis.dims()[2];
     let together: Tensor<3> = values.swap_dims(0, 1).reshape([groups, samples * rows, size]);

@@ -27,10 +27,10 @@ pub use error::PassError;
 pub use features::BatchFeatures;
 pub(crate) use inventory::identities;
 pub use inventory::{ModelInventory, ParameterInfo};
-pub(crate) use layer::wide;
 pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };
+pub(crate) use layer::{rotated_rows, wide};
 pub(crate) use pass::progress_bar;
 pub use pass::{BatchGradients, FrozenModel, PassConfig};
 pub use products::QueryRows;

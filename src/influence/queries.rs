@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{QueryRows, Rotation};
+use crate::capture::{QueryRows, Rotation, rotated_rows};
 
 use super::low_rank::low_rank;
 
@@ -144,15 +144,15 @@ impl LayerRows {
     /// U_S R U_Aᵀ of rows R in the eigenbasis: in the layer's own coordinates.
     pub fn rotated_back(&self, rotation: &Rotation) -> Self {
         let left = rotation.gradient.clone().unsqueeze::<4>(); // [1, groups, o, o]
-        let right = rotation.activation.clone().swap_dims(1, 2).unsqueeze::<4>(); // [1, groups, D, D]
+        let right = rotation.activation.clone().swap_dims(1, 2); // [groups, D, D]
         let kept = self.dtype();
         let rows = match self.like(left.dtype()).rows {
             QueryRows::Dense(rows) => {
                 let ([queries, parameters], [groups, outputs, width]) = (rows.dims(), self.shape);
                 let rows = rows.reshape([queries, groups, outputs, width]);
-                QueryRows::Dense(left.matmul(rows.matmul(right)).reshape([queries, parameters]))
+                QueryRows::Dense(left.matmul(rotated_rows(rows, right)).reshape([queries, parameters]))
             }
-            QueryRows::LowRank(l, r) => QueryRows::LowRank(left.matmul(l), r.matmul(right)),
+            QueryRows::LowRank(l, r) => QueryRows::LowRank(left.matmul(l), rotated_rows(r, right)),
         };
         Self { shape: self.shape, rows }.like(kept)
     }
