@@ -109,7 +109,7 @@ pub enum PassError {
         /// What the panic said.
         said: String,
     },
-    /// The pass was stopped through the [`Interrupter`].
+    /// The pass was stopped through the [`Interrupter`](burn::train::Interrupter).
     #[error("interrupted after {done} of {total} samples")]
     Interrupted {
         /// Samples done.
