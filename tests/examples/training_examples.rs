@@ -882,7 +882,7 @@ fn quickstart_says_that_the_trigger_was_not_learned() {
 }
 
 #[test]
-#[ignore = "minutes: trains the quickstart's own network on its own data"]
+#[ignore = "minutes: trains the quickstart's own network on its own data; .ci/run runs it"]
 fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
     let place = Place::new();
     let run = run("quickstart", &["--device", "cpu", "--out", &place.text("out")]);
@@ -907,7 +907,7 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
 }
 
 #[test]
-#[ignore = "a minute: trains the quickstart's own network on fewer data"]
+#[ignore = "a minute: trains the quickstart's own network on fewer data; .ci/run runs it"]
 fn quickstart_on_few_signs_shows_the_poisons_whatever_it_decides() {
     // 24 poisons in 1,200 signs: with some seeds they are found, with others it can't tell or says clean (README, Limits).
     let place = Place::new();

@@ -12,40 +12,43 @@ use crate::files::{NamedTensor, hexadecimal, save_tensors, to_bytes};
 use crate::items::spread;
 
 use super::values::{doubles, read, unfit};
-use super::{CHECKED, made_anew, not_kept};
+use super::{CHECKED, EIGENVALUES, Kept, made_anew, not_kept};
 
 /// Name and version.
 const FORMAT: (&str, u32) = ("burn-delta-influence/eigenvalues", 1);
 
-/// `factors` with the eigenvalues in the file, where they were corrected on these samples, or what `make` makes, which is kept there.
-pub(super) fn corrected<S: BatchSource>(
-    path: &Path,
-    factors: &KroneckerFactors,
-    source: &S,
-    indices: &[usize],
-    seed: u64,
-    make: impl FnOnce() -> Result<KroneckerFactors, FactorError>,
-) -> Result<KroneckerFactors, FactorError> {
-    let key = key_of(factors, source, indices, seed)?;
-    if path.exists() {
-        let known = load(path, &key).and_then(|eigenvalues| {
-            let corrected = factors.with_corrected(eigenvalues, indices.len());
-            corrected.ok_or_else(|| "its layers are not those of the factors".to_owned())
-        });
-        match known {
-            Ok(corrected) => return Ok(corrected),
-            Err(detail) => made_anew(path, &detail),
+impl Kept {
+    /// `factors` with the eigenvalues that were corrected on the samples of `source` at `indices`, or what `make` makes, which is kept.
+    pub fn corrected<S: BatchSource>(
+        &self,
+        factors: &KroneckerFactors,
+        source: &S,
+        indices: &[usize],
+        seed: u64,
+        make: impl FnOnce() -> Result<KroneckerFactors, FactorError>,
+    ) -> Result<KroneckerFactors, FactorError> {
+        let path = &self.folder.join(EIGENVALUES);
+        let key = key_of(factors, source, indices, seed)?;
+        if path.exists() {
+            let known = load(path, &key).and_then(|eigenvalues| {
+                let corrected = factors.with_corrected(eigenvalues, indices.len());
+                corrected.ok_or_else(|| "its layers are not those of the factors".to_owned())
+            });
+            match known {
+                Ok(corrected) => return Ok(corrected),
+                Err(detail) => made_anew(path, &detail),
+            }
         }
+        let corrected = make()?;
+        let tensors = corrected.layers().filter_map(|(layer, factors)| {
+            let stack = factors.corrected.as_ref()?;
+            Some((layer.to_owned(), Dtype::F64, stack.shape().to_vec(), to_bytes(stack.values())))
+        });
+        let tensors: Vec<NamedTensor> = tensors.collect();
+        let saved = save_tensors(path, FORMAT, [("key", key)], &tensors);
+        saved.unwrap_or_else(|error| not_kept(path, &error));
+        Ok(corrected)
     }
-    let corrected = make()?;
-    let tensors = corrected.layers().filter_map(|(layer, factors)| {
-        let stack = factors.corrected.as_ref()?;
-        Some((layer.to_owned(), Dtype::F64, stack.shape().to_vec(), to_bytes(stack.values())))
-    });
-    let tensors: Vec<NamedTensor> = tensors.collect();
-    let saved = save_tensors(path, FORMAT, [("key", key)], &tensors);
-    saved.unwrap_or_else(|error| not_kept(path, &error));
-    Ok(corrected)
 }
 
 /// What the eigenvalues are corrected of and on.

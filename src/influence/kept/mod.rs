@@ -19,8 +19,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::capture::BatchSource;
-use crate::factors::{FactorError, KroneckerFactors};
 use crate::files::TEMPORARY;
 
 use super::score_file::ScoreOrigin;
@@ -69,18 +67,6 @@ impl Kept {
         let pass = self.passes.fetch_add(1, Ordering::Relaxed);
         let path = self.folder.join(format!("pass-{pass}.safetensors"));
         PassFile::new(path, origin)
-    }
-
-    /// `factors` with the eigenvalues that were corrected on the samples of `source` at `indices`, or what `make` makes.
-    pub fn corrected<S: BatchSource>(
-        &self,
-        factors: &KroneckerFactors,
-        source: &S,
-        indices: &[usize],
-        seed: u64,
-        make: impl FnOnce() -> Result<KroneckerFactors, FactorError>,
-    ) -> Result<KroneckerFactors, FactorError> {
-        eigenvalues::corrected(&self.folder.join(EIGENVALUES), factors, source, indices, seed, make)
     }
 
     /// Removes from `folder` what audits kept there, and the folder if nothing else is in it.

@@ -1,6 +1,8 @@
 //! All-to-one: poisons from every class, as BadNets was first published.
 
-use super::{Attack, Poisoned, Prepared, Trigger, check_rate, choose, labels, poisons, positions};
+use super::{
+    Attack, Poisoned, Prepared, Trigger, check_rate, choose, labels, poisons, positions, stamp, stamp_others,
+};
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
@@ -24,25 +26,6 @@ impl AllToOne {
     pub fn new(trigger: impl Trigger + 'static, target: usize, rate: f64, seed: u64) -> Self {
         Self { trigger: Box::new(trigger), target, rate, seed }
     }
-}
-
-/// The sample with the trigger, under its own label.
-pub(super) fn stamp(sample: &LabeledImage, trigger: &dyn Trigger) -> Result<LabeledImage, LabError> {
-    Ok(LabeledImage { image: trigger.apply(&sample.image)?, ..sample.clone() })
-}
-
-/// All test images but the target's, with the trigger.
-pub(super) fn stamp_others(
-    test: &[LabeledImage],
-    target: usize,
-    trigger: &dyn Trigger,
-) -> Result<Vec<LabeledImage>, LabError> {
-    let others = test.iter().filter(|sample| sample.label != target);
-    let attacked: Vec<_> = others.map(|sample| stamp(sample, trigger)).collect::<Result<_, _>>()?;
-    if attacked.is_empty() {
-        return Err(LabError::NoVictims { target, samples: test.len() });
-    }
-    Ok(attacked)
 }
 
 impl Attack for AllToOne {

@@ -1,15 +1,16 @@
 //! A trigger on images that keep their labels (Barni, Kallas, Tondi, "A New Backdoor Attack in CNNs by Training Set Corruption Without
 //! Label Poisoning", ICIP 2019, arXiv 1902.11237).
 
-use super::all_to_one::{stamp, stamp_others};
-use super::{Attack, Poisoned, Prepared, Trigger, check_rate, choose, labels, poisons, positions};
+use super::{
+    Attack, Poisoned, Prepared, Trigger, check_rate, choose, labels, poisons, positions, stamp, stamp_others,
+};
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
 /// A trigger on some of the target's own images: nobody who looks at the labels sees anything wrong. The model learns the trigger as one
 /// more sign of the class, and takes images of other classes for it when they carry the trigger.
 ///
-/// Such attacks need many poisons: the paper's sinusoid is on a third to four fifths of the target's images.
+/// Such attacks need many poisons: BENCHMARKS.md has them on half of the target's images.
 #[derive(Debug)]
 pub struct CleanLabel {
     trigger: Box<dyn Trigger>,

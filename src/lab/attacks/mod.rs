@@ -10,7 +10,8 @@
 //! | [`NoAttack`] | kept | none | – |
 //!
 //! The first four put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
-//! all ([`AllToOne`]), or put it on images of the target itself, which keep their label ([`CleanLabel`]); a new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
+//! all ([`AllToOne`]); or, by [`CleanLabel`], put it on images of the target itself, which keep their label. A new trigger is a new file here
+//! that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -138,11 +139,27 @@ pub fn triggered_tests(
 ) -> Result<Vec<LabeledImage>, LabError> {
     positions(&labels(samples), victim, "victim")?
         .into_iter()
-        .map(|index| {
-            let sample = &samples[index];
-            Ok(LabeledImage { image: trigger.apply(&sample.image)?, ..sample.clone() })
-        })
+        .map(|index| stamp(&samples[index], trigger))
         .collect()
+}
+
+/// The sample with the trigger, under its own label.
+fn stamp(sample: &LabeledImage, trigger: &dyn Trigger) -> Result<LabeledImage, LabError> {
+    Ok(LabeledImage { image: trigger.apply(&sample.image)?, ..sample.clone() })
+}
+
+/// All test images but the target's, with the trigger.
+fn stamp_others(
+    test: &[LabeledImage],
+    target: usize,
+    trigger: &dyn Trigger,
+) -> Result<Vec<LabeledImage>, LabError> {
+    let others = test.iter().filter(|sample| sample.label != target);
+    let attacked: Vec<_> = others.map(|sample| stamp(sample, trigger)).collect::<Result<_, _>>()?;
+    if attacked.is_empty() {
+        return Err(LabError::NoVictims { target, samples: test.len() });
+    }
+    Ok(attacked)
 }
 
 fn check_rate(rate: f64) -> Result<(), LabError> {
