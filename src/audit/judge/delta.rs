@@ -210,6 +210,7 @@ where
                  wrong label more than they do for harmless mistakes"
                     .to_owned(),
             ),
+            (false, FoundBy::Pattern) => Some(by_pattern(found.pattern_shares)),
             (false, FoundBy::Influence) => None,
         };
         let by = &null_images[found.null_set];
@@ -251,6 +252,17 @@ fn by_look(shares: Option<[f64; 2]>) -> String {
     if let Some([of_class, of_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
         note += &format!(
             " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels)"
+        );
+    }
+    note
+}
+
+/// What samples that were found by their pattern have in common.
+fn by_pattern(shares: Option<[f64; 2]>) -> String {
+    let mut note = "the flagged samples have a pattern in common, and without it the suspect would not have the wrong label".to_owned();
+    if let Some([turned, by_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
+        note += &format!(
+            " (put onto images of other labels it gives {turned:.0} % of them that label; patterns of other groups of the label {by_others:.1} %)"
         );
     }
     note

@@ -56,7 +56,8 @@ pub(super) struct Cluster {
 pub(super) struct ByItself {
     /// How much more common it is in its class than in others, as a standard normal deviate.
     pub normal: f64,
-    /// Its share of the class, and of other labels' samples.
+    /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples that it turns into the label,
+    /// and that patterns of natural groups do.
     pub shares: [f64; 2],
 }
 
@@ -159,12 +160,23 @@ pub(super) fn by_cluster(
             clusters.iter().enumerate().map(of_cluster).collect()
         }
     };
+    judged(clusters, &strengths, explained, suspects, null_is)
+}
+
+/// The same from S of each cluster and row.
+pub(super) fn judged(
+    clusters: &[&Cluster],
+    strengths: &[Vec<f64>],
+    explained: &[Vec<bool>],
+    suspects: usize,
+    null_is: NullIs,
+) -> Vec<ByCluster> {
     let judged = (0..suspects).map(|suspect| {
         let tests = clusters.iter().enumerate().filter_map(|(number, cluster)| {
             if explained[suspect][number] {
                 return None;
             }
-            let null = (suspects..z.len()).filter(|&row| !explained[row][number]);
+            let null = (suspects..explained.len()).filter(|&row| !explained[row][number]);
             let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
             let value = strengths[number][suspect];
             let (statistic, normal, in_deviations) = standing(value, &null)?;
@@ -202,7 +214,7 @@ fn tail_of_most(value: f64, others: &[f64]) -> f64 {
 }
 
 /// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
-fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
+pub(super) fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     if others.len() < FEWEST_NULL_IMAGES {
         return None;
     }

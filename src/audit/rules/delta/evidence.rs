@@ -1,9 +1,10 @@
-//! What passes over the samples of one label say of suspects, before anything is flagged: four tests for each set of null images.
+//! What passes over the samples of one label say of suspects, before anything is flagged: five tests for each set of null images.
 
 use crate::influence::SampleNorms;
 
-use super::cluster::{ByCluster, Cluster, NullIs, by_cluster};
+use super::cluster::{ByCluster, Cluster, NullIs, by_cluster, judged};
 use super::null::{self, View};
+use super::pattern::Pattern;
 use super::question::{Against, OfCandidates};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
@@ -14,6 +15,7 @@ use super::question::{Against, OfCandidates};
 const BY_INFLUENCE: f64 = 8.0;
 const BY_LOOK: f64 = 4.0;
 const BY_GRADIENT: f64 = 4.0;
+const BY_PATTERN: f64 = 4.0;
 /// Where influence alone is so many times smaller than it has to be, nothing else is looked at.
 const CLEARLY: f64 = 0.01;
 
@@ -27,6 +29,8 @@ pub enum FoundBy {
     Look,
     /// As a cluster of samples whose gradients point the same way, whose influences add up.
     Gradient,
+    /// As such a cluster, by a pattern that its images have in common and that the suspect has the label for.
+    Pattern,
 }
 
 /// What is known of suspects that share a label, before anything is flagged.
@@ -109,7 +113,7 @@ fn harmonic_mean(p_values: impl Iterator<Item = f64>) -> f64 {
     if count > 0.0 { count / sum } else { 1.0 }
 }
 
-/// The four tests.
+/// The five tests.
 #[derive(Clone, Debug)]
 pub(super) struct Tests {
     pub views: [View; 2],
@@ -117,6 +121,8 @@ pub(super) struct Tests {
     pub by_look: Vec<ByCluster>,
     /// By suspect.
     pub by_gradient: Vec<ByCluster>,
+    /// By suspect.
+    pub by_pattern: Vec<ByCluster>,
 }
 
 impl Tests {
@@ -127,7 +133,8 @@ impl Tests {
         Self {
             views: views.map(|rows| View::new(rows, suspects)),
             by_look: untested.clone(),
-            by_gradient: untested,
+            by_gradient: untested.clone(),
+            by_pattern: untested,
         }
     }
 
@@ -145,10 +152,23 @@ impl Tests {
     }
 
     /// With clusters of gradients, tested on `rows` from which nothing was taken out.
-    pub fn with_gradients(mut self, clusters: &[Cluster], rows: &[Vec<f64>]) -> Self {
+    pub fn with_gradients(mut self, clusters: &[&Cluster], rows: &[Vec<f64>]) -> Self {
         let unexplained = vec![vec![false; clusters.len()]; rows.len()];
+        self.by_gradient = by_cluster(clusters, rows, &unexplained, self.suspects(), NullIs::Mixed);
+        self
+    }
+
+    /// With the patterns of clusters of gradients. `taken_away`: of each suspect and null image what it loses with each of them.
+    pub fn with_patterns(mut self, found: &[(Cluster, Pattern)], taken_away: &[Vec<f64>]) -> Self {
+        let clusters = found
+            .iter()
+            .map(|(cluster, pattern)| Cluster { by_itself: pattern.by_itself, ..cluster.clone() });
+        let clusters: Vec<Cluster> = clusters.collect();
         let clusters: Vec<&Cluster> = clusters.iter().collect();
-        self.by_gradient = by_cluster(&clusters, rows, &unexplained, self.suspects(), NullIs::Mixed);
+        let unexplained = vec![vec![false; clusters.len()]; taken_away.len()];
+        let strengths: Vec<Vec<f64>> =
+            (0..clusters.len()).map(|number| taken_away.iter().map(|lost| lost[number]).collect()).collect();
+        self.by_pattern = judged(&clusters, &strengths, &unexplained, self.suspects(), NullIs::Natural);
         self
     }
 
@@ -168,11 +188,12 @@ impl Tests {
     }
 
     /// Of each test, corrected for the others.
-    fn corrected(&self, suspect: usize) -> [(f64, FoundBy); 3] {
+    fn corrected(&self, suspect: usize) -> [(f64, FoundBy); 4] {
         [
             (self.by_influence(suspect), FoundBy::Influence),
             (BY_GRADIENT * self.by_gradient[suspect].p_value, FoundBy::Gradient),
             (BY_LOOK * self.by_look[suspect].p_value, FoundBy::Look),
+            (BY_PATTERN * self.by_pattern[suspect].p_value, FoundBy::Pattern),
         ]
     }
 
@@ -182,14 +203,17 @@ impl Tests {
 
     fn can_tell(&self, suspect: usize) -> bool {
         self.views.iter().any(View::has_spread)
-            || [&self.by_look, &self.by_gradient].iter().any(|tests| !tests[suspect].group.is_empty())
+            || [&self.by_look, &self.by_gradient, &self.by_pattern]
+                .iter()
+                .any(|tests| !tests[suspect].group.is_empty())
     }
 
     /// The tests that samples may be taken from, of those with a corrected p-value of at most `threshold`: influence by itself first, for it names
-    /// them one by one, then the clusters, the clearest one first.
+    /// them one by one, then the pattern, which the model was seen to go by, then the other clusters, the clearest one first.
     pub fn found_by(&self, suspect: usize, threshold: f64) -> Vec<FoundBy> {
         let [influence, mut clusters @ ..] = self.corrected(suspect);
         clusters.sort_by(|a, b| a.0.total_cmp(&b.0));
+        clusters.sort_by_key(|(_, by)| *by != FoundBy::Pattern);
         let tests = std::iter::once(influence).chain(clusters);
         tests.filter(|test| test.0 <= threshold).map(|test| test.1).collect()
     }
@@ -211,7 +235,7 @@ mod tests {
         let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
         let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300], by_itself: None };
-        Tests::new(&rows, 1).with_gradients(&[cluster], &rows)
+        Tests::new(&rows, 1).with_gradients(&[&cluster], &rows)
     }
 
     #[test]
@@ -297,7 +321,7 @@ mod tests {
             let rest = super::super::common::without_common(&rows, 1).of_all;
             let unlike = vec![vec![false]; NULL + 1];
             let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &unlike, &rows);
-            let p = tests.with_gradients(&[cluster], &rows).p_value(0);
+            let p = tests.with_gradients(&[&cluster], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);
             small[1] += usize::from(p <= 0.01);
         }

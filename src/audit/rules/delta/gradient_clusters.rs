@@ -36,6 +36,8 @@ const LANDMARKS: usize = 256;
 const RIDGE: f64 = 0.1;
 /// Principal components at whose ends clusters are looked for.
 const COMPONENTS: usize = 16;
+/// Places where clusters are looked for: of the clusters that a class has by nature the clearest is the most conspicuous of so many.
+pub(super) const PLACES: usize = 2 * COMPONENTS;
 /// One in so many samples of the class, at either end.
 const ENDS: [usize; 3] = [80, 32, 10];
 /// Rounds at most.
@@ -44,6 +46,8 @@ const ROUNDS: usize = 10;
 const SMALLEST_SHARE: usize = 32;
 /// No cluster has fewer.
 const SMALLEST: usize = 8;
+/// Groups that a cluster is compared with.
+const PEERS: usize = 32;
 /// What is left beside a cluster is tested, too, where the cluster is one in so many of its class: poisons are three quarters of it at most.
 const SMALLEST_REST: usize = 4;
 
@@ -55,7 +59,7 @@ pub(super) fn gradient_clusters<M, S>(
     queries: usize,
     seed: u64,
     config: &PassConfig,
-) -> Result<Vec<Cluster>, InfluenceError>
+) -> Result<Vec<GradientCluster>, InfluenceError>
 where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
@@ -70,13 +74,28 @@ where
         let directions = influence.queries(&part, &Margin, config)?;
         rows.extend(influence.cosines(source, candidates, &Margin, &directions, config)?.rows);
     }
-    Ok(features(&rows, &landmarks).map_or_else(Vec::new, |features| clusters(&features)))
+    let Some(features) = features(&rows, &landmarks) else { return Ok(Vec::new()) };
+    let products = Products::new(&features);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let found = clusters(&features, &products).into_iter().map(|cluster| {
+        let peers = products.peers(&cluster, &mut rng);
+        GradientCluster { cluster, peers }
+    });
+    Ok(found.collect())
+}
+
+/// A cluster, and what it is to be compared with.
+#[derive(Clone, Debug)]
+pub(super) struct GradientCluster {
+    pub cluster: Cluster,
+    /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature. Each ascending.
+    pub peers: Vec<Vec<usize>>,
 }
 
 /// Some samples of a source.
-struct Part<'a, S> {
-    source: &'a S,
-    indices: Vec<usize>,
+pub(super) struct Part<'a, S> {
+    pub source: &'a S,
+    pub indices: Vec<usize>,
 }
 
 impl<S: BatchSource> BatchSource for Part<'_, S> {
@@ -111,8 +130,7 @@ struct Found {
 }
 
 /// The clearest clusters, none of which shares half of its samples with another.
-fn clusters(features: &Mat<f64>) -> Vec<Cluster> {
-    let products = Products::new(features);
+fn clusters(features: &Mat<f64>, products: &Products) -> Vec<Cluster> {
     let mut found: Vec<Found> = Vec::new();
     for component in components(features) {
         for sign in [1.0, -1.0] {
@@ -189,6 +207,24 @@ impl Products {
         contrast.collect()
     }
 
+    /// Groups as large as the cluster, or as half of the others.
+    fn peers(&self, cluster: &Cluster, rng: &mut StdRng) -> Vec<Vec<usize>> {
+        let others: Vec<usize> =
+            (0..self.rows.len()).filter(|sample| cluster.members.binary_search(sample).is_err()).collect();
+        let size = cluster.members.len().min(others.len() / 2);
+        let drawn = sample(rng, others.len(), PEERS.min(others.len()));
+        let peers = drawn.into_iter().map(|at| {
+            let first = &self.rows[others[at]];
+            let mut nearest: Vec<(f64, usize)> =
+                others.iter().map(|&other| (product(first, &self.rows[other]), other)).collect();
+            nearest.sort_by(|a, b| b.0.total_cmp(&a.0));
+            let mut peers: Vec<usize> = nearest[..size].iter().map(|(_, other)| *other).collect();
+            peers.sort_unstable();
+            peers
+        });
+        peers.collect()
+    }
+
     /// The group that some samples lead to, if it is one.
     fn cluster(&self, first: &[usize]) -> Option<Found> {
         let mut is_member = vec![false; self.rows.len()];
@@ -224,7 +260,9 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{clusters, features};
+    use faer::Mat;
+
+    use super::{Cluster, Products, clusters, features};
 
     const SAMPLES: usize = 400;
     const MARKED: usize = 40;
@@ -246,6 +284,10 @@ mod tests {
         rows.iter().map(|row| rows.iter().map(|other| super::product(row, other)).collect()).collect()
     }
 
+    fn clusters_of(features: &Mat<f64>) -> Vec<Cluster> {
+        clusters(features, &Products::new(features))
+    }
+
     fn of_landmarks(all: &[Vec<f64>], landmarks: &[usize]) -> Vec<Vec<f64>> {
         landmarks.iter().map(|&landmark| all[landmark].clone()).collect()
     }
@@ -255,7 +297,7 @@ mod tests {
         let all = cosines(1, MARKED);
         for step in [1, 3] {
             let landmarks: Vec<usize> = (0..SAMPLES).step_by(step).collect();
-            let found = clusters(&features(&of_landmarks(&all, &landmarks), &landmarks).unwrap());
+            let found = clusters_of(&features(&of_landmarks(&all, &landmarks), &landmarks).unwrap());
             let hits = found[0].members.iter().filter(|&&sample| sample < MARKED).count();
             assert!(hits >= MARKED - 2, "{hits} of {MARKED} with every {step}. sample a landmark");
             assert!(found[0].members.len() <= hits + 2, "{:?}", found[0].members);
@@ -281,11 +323,11 @@ mod tests {
         assert!(features(&[], &[]).is_none());
         assert!(
             features(&[vec![f64::NAN; 2], vec![0.0; 2]], &[0, 1])
-                .is_none_or(|found| clusters(&found).is_empty())
+                .is_none_or(|found| clusters_of(&found).is_empty())
         );
         let same = vec![vec![1.0; 20]; 20];
-        assert!(clusters(&features(&same, &(0..20).collect::<Vec<_>>()).unwrap()).is_empty());
+        assert!(clusters_of(&features(&same, &(0..20).collect::<Vec<_>>()).unwrap()).is_empty());
         let few = vec![vec![1.0, 0.0], vec![0.0, 1.0]];
-        assert!(clusters(&features(&few, &[0, 1]).unwrap()).is_empty());
+        assert!(clusters_of(&features(&few, &[0, 1]).unwrap()).is_empty());
     }
 }

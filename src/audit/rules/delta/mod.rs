@@ -4,7 +4,7 @@
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
 //! kept, at most a quarter of them from one label, and of one kind of alteration, as far as that leaves half of them (where it hardly takes any,
-//! training images of other labels as they are). The model's mistakes on validation data serve as well, as they are (step 10).
+//! training images of other labels as they are). The model's mistakes on validation data serve as well, as they are (step 11).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
 //!    unit direction, in the metric of the preconditioner, of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l, w_ql
@@ -42,29 +42,34 @@
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
 //!    against all null images and against the middle half of them, since the largest may be the poison's doing: a fourth p-value, and the
-//!    cluster, refined as in step 6, as the finding. The smallest of the four p-values counts, each corrected for the others: times 8, 8, 4 and 4. Where the first two are
+//!    cluster, refined as in step 6, as the finding.
+//! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
+//!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature does not. It is taken away
+//!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together, and the cluster,
+//!    refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at.
 //!
-//! 9. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
+//! 10. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!    are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
 //!    trusted three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
 //!    flagged, and the audit says that it can't tell. (Not of combined suspects.)
 //!
-//! 10. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
+//! 11. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
 //!     of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
 //!     first (if these are half of the null images at least), then with altered training images, unless every suspect of the label is far below
 //!     `significance` by influence, and names samples. The harmonic mean of the two
 //!     p-values counts (Wilson 2019), and the finding of the smaller one.
 //!
 //! The null images take the place of the paper's altered copies: copies of the suspect share its content and often its trigger,
-//! and how many of them do is not known; altered images of other labels share neither. No threshold is set by eye.
+//! and how many of them do is not known; altered images of other labels share neither. Step 9 is the paper's idea with one altered copy, whose alteration
+//! is what the samples themselves have in common. No threshold is set by eye.
 //!
 //! A suspect that a natural group of training samples speaks for, all of them alike and unlike the rest of their class, is told
 //! from a poisoned one only as far as null images have such groups, too. A trigger that harmless alterations bring about, such as a
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
-//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
+//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images, some 7,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
 //! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label, twice where there are other null images.
 
@@ -78,6 +83,7 @@ mod look_clusters;
 mod look_shares;
 mod matched_filter;
 mod null;
+mod pattern;
 mod question;
 mod tails;
 
@@ -169,6 +175,9 @@ pub struct DeltaFinding {
     /// Of samples that were found by their look, the share of the label's samples that have it, and of other labels' samples; `None` where there
     /// are too few labels to compare.
     pub look_shares: Option<[f64; 2]>,
+    /// Of samples that were found by their pattern, the share of other labels' samples that have the label with it, and with the patterns of
+    /// natural groups on the mean; `None` where there are too few groups to compare.
+    pub pattern_shares: Option<[f64; 2]>,
     /// Which of the sets of null images the suspect stands out among most, the first being 0: `statistic` and all that follows from it are by that one.
     pub null_set: usize,
     /// T of its null images, which `statistic` is to be compared with.
@@ -201,7 +210,7 @@ impl Delta {
         })
     }
 
-    /// Compares the same suspects with other null images, too: step 10. It is worth its cost where not all of them are
+    /// Compares the same suspects with other null images, too: step 11. It is worth its cost where not all of them are
     /// [clear](DeltaEvidence::is_clear). The rule and the question are those that the evidence is of.
     ///
     /// # Errors
@@ -238,7 +247,7 @@ impl Delta {
         S: BatchSource<Batch = LabeledBatch>,
     {
         let (null_set, tests) = evidence.clearest(suspect);
-        let Tests { views: [by_median, by_low], by_look, by_gradient } = tests;
+        let Tests { views: [by_median, by_low], by_look, by_gradient, by_pattern } = tests;
         tracing::debug!(
             suspect,
             null_set,
@@ -246,8 +255,9 @@ impl Delta {
             by_low = by_low.p_value(suspect),
             look = by_look[suspect].p_value,
             gradient = by_gradient[suspect].p_value,
+            pattern = by_pattern[suspect].p_value,
             doubt = evidence.doubt(suspect),
-            "p-values of the four tests"
+            "p-values of the five tests"
         );
         let view = tests.view(suspect);
         let nothing = DeltaFinding {
@@ -258,25 +268,32 @@ impl Delta {
             p_values: view.sample_p_values(suspect),
             found_by: FoundBy::Influence,
             look_shares: None,
+            pattern_shares: None,
             null_set,
             null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
-        let of_cluster =
-            |ByCluster { statistic, group, scores, by_itself, null, .. }: ByCluster| DeltaFinding {
+        let of_cluster = |tests: &[ByCluster]| {
+            let ByCluster { statistic, group, scores, null, .. } = tests[suspect].clone();
+            let p_values = by_median.sample_p_values(suspect);
+            DeltaFinding {
                 statistic,
                 flagged: group,
                 scores,
-                p_values: by_median.sample_p_values(suspect),
-                look_shares: by_itself.map(|by_itself| by_itself.shares),
+                p_values,
                 null_statistics: null,
                 ..nothing.clone()
-            };
+            }
+        };
+        let shares = |tests: &[ByCluster]| tests[suspect].by_itself.map(|by_itself| by_itself.shares);
         let tests = threshold.map(|threshold| tests.found_by(suspect, threshold)).unwrap_or_default();
         let mut finding = nothing.clone();
         for test in tests {
             let found = match test {
-                FoundBy::Look => of_cluster(by_look[suspect].clone()),
-                FoundBy::Gradient => of_cluster(by_gradient[suspect].clone()),
+                FoundBy::Look => DeltaFinding { look_shares: shares(by_look), ..of_cluster(by_look) },
+                FoundBy::Gradient => of_cluster(by_gradient),
+                FoundBy::Pattern => {
+                    DeltaFinding { pattern_shares: shares(by_pattern), ..of_cluster(by_pattern) }
+                }
                 FoundBy::Influence => {
                     let flagged = view.discoveries(suspect, self.false_discovery_rate);
                     DeltaFinding { flagged, ..nothing.clone() }

@@ -8,10 +8,12 @@ use super::gradient_clusters::gradient_clusters;
 use super::look::Looks;
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_shares::stand_outs;
+use super::pattern::{Pattern, margins, patterns};
 use super::{Delta, FEWEST_GROUP, common, null};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
     Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, SampleNorms,
+    predict,
 };
 
 /// Images with which suspects are compared, all asked for the suspects' label.
@@ -44,7 +46,7 @@ pub struct Question<'a, M: Module, S> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfCandidates {
     looks: Option<Looks>,
-    gradient_clusters: Option<Vec<Cluster>>,
+    gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
 }
 
 /// What one set of null images says of the suspects.
@@ -107,7 +109,14 @@ where
             let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
             tests = tests.with_looks(&of_looks, &is_like, &rows);
             let held = asked.len(); // as many gradients as there was memory for
-            tests = tests.with_gradients(self.gradient_clusters(known, held)?, &rows);
+            let found = self.gradient_clusters(known, held)?;
+            let by_gradient: Vec<&Cluster> = found.iter().map(|(cluster, _)| cluster).collect();
+            tests = tests.with_gradients(&by_gradient, &rows);
+            let mut taken_away = self.taken_away(found, &asked)?;
+            if is_combined {
+                taken_away = null::combined(&taken_away, count, &set.origins, seed);
+            }
+            tests = tests.with_patterns(found, &taken_away);
         }
         Ok((Against { tests, doubts, is_clear }, norms))
     }
@@ -117,13 +126,39 @@ where
         &self,
         known: &'k mut OfCandidates,
         held: usize,
-    ) -> Result<&'k [Cluster], InfluenceError> {
+    ) -> Result<&'k [(Cluster, Pattern)], InfluenceError> {
         let Self { influence, source, candidates, seed, config, .. } = *self;
         let found = match known.gradient_clusters.take() {
             Some(found) => found,
-            None => gradient_clusters(influence, source, candidates, held, seed, config)?,
+            None => {
+                let found = gradient_clusters(influence, source, candidates, held, seed, config)?;
+                let patterns =
+                    patterns(influence.model(), source, candidates, self.label(), &found, seed, config)?;
+                found.into_iter().map(|found| found.cluster).zip(patterns).collect()
+            }
         };
         Ok(known.gradient_clusters.insert(found))
+    }
+
+    /// Of each image what it loses with each cluster's pattern.
+    fn taken_away(
+        &self,
+        found: &[(Cluster, Pattern)],
+        asked: &ImageList,
+    ) -> Result<Vec<Vec<f64>>, InfluenceError> {
+        let (model, label, config) = (self.influence.model(), self.label(), self.config);
+        let before = margins(&predict(model, asked, &config.quiet())?, label);
+        let mut lost = vec![Vec::with_capacity(found.len()); asked.len()];
+        for (_, pattern) in found {
+            let of_pattern = pattern.taken_away(model, asked, &before, label, config)?;
+            lost.iter_mut().zip(of_pattern).for_each(|(lost, value)| lost.push(value));
+        }
+        Ok(lost)
+    }
+
+    /// What all suspects are taken for.
+    fn label(&self) -> usize {
+        self.suspects.0.first().map_or(0, |(_, label)| *label)
     }
 
     /// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is `asked`

@@ -1,0 +1,399 @@
+//! Whether a cluster's images have a pattern in common that makes the label, and what the model says of a suspect without it.
+//!
+//! Samples of one label whose gradients point the same way may be a natural group or carry a trigger. What a trigger does, and a group's look does not:
+//! put onto images of other labels it turns them into the label, and taken away from an image that has the label for its sake it takes the label along.
+//! Both can be tried on the model, without any training. It is the paper's idea, the collapse of a suspect whose trigger an alteration destroys, with the
+//! alteration that the samples themselves name.
+//!
+//! The *pattern* of a group F: d = mean of F's images − the nearest mixture of other labels' mean images (the point of their convex hull that is
+//! nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
+//!
+//! - *put on*: E(F) = mean over images b of other labels of M(b + d) − M(b), compared with E of groups of the same class and size, each the samples nearest
+//!   by their gradients to one that is drawn at random. It says how the cluster stands out by itself ([`ByItself`]).
+//! - *taken away*: S_q(F) = M(x_q) − M(x_q − d), of the suspect and of null images, as any cluster's S (the module `cluster`).
+//!
+//! Values are clamped to [0, 1], as images are. An attack that leaves no common pattern behind (Witches' Brew, a warp) is not seen by this.
+//!
+//! Cost: a pass over the label's images and one over [`MOST`] others at most, without the model; predictions of [`BACKGROUNDS`] images for each group,
+//! and two for each suspect and null image and cluster.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn::train::Interrupter;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
+
+use super::cluster::{ByItself, standing};
+use super::gradient_clusters::{GradientCluster, PLACES, Part};
+use super::tails::normal_of_largest;
+use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
+use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
+
+/// Samples of other labels whose means are taken, at most.
+const MOST: usize = 20_000;
+/// Images of other labels that a pattern is put onto.
+const BACKGROUNDS: usize = 64;
+/// Other labels that a mean image is made of, at most: the nearest.
+const LABELS: usize = 64;
+/// Steps towards the nearest mixture.
+const STEPS: usize = 400;
+
+/// What a cluster's images have beside what images of other labels have.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    /// d, channel-major.
+    difference: Vec<f32>,
+    /// By what it does to images of other labels.
+    pub by_itself: Option<ByItself>,
+}
+
+/// The patterns of some clusters of the candidates, which carry `label`.
+pub(super) fn patterns<M, S>(
+    model: &FrozenModel<M>,
+    source: &S,
+    candidates: &[usize],
+    label: usize,
+    clusters: &[GradientCluster],
+    seed: u64,
+    config: &PassConfig,
+) -> Result<Vec<Pattern>, PassError>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    if clusters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let device = model.device();
+    let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
+    let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
+    let drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
+    let backgrounds = Part { source, indices: drawn[..BACKGROUNDS.min(drawn.len())].to_vec() };
+    let mut sorted = drawn;
+    sorted.sort_unstable(); // as they lie on a disk
+    let mut of_labels: BTreeMap<i64, Mean> = BTreeMap::new();
+    each_image(source, &sorted, device, config, |_, label, image| {
+        of_labels.entry(label).or_default().add(image);
+    })?;
+    let of_labels: Vec<Vec<f64>> = of_labels.into_values().map(Mean::value).collect();
+
+    // The cluster first, then its peers.
+    let groups: Vec<Vec<&[usize]>> = clusters
+        .iter()
+        .map(|found| std::iter::once(&found.cluster.members).chain(&found.peers).map(Vec::as_slice).collect())
+        .collect();
+    let mut means: Vec<Vec<Mean>> =
+        groups.iter().map(|groups| groups.iter().map(|_| Mean::default()).collect()).collect();
+    each_image(source, candidates, device, config, |at, _, image| {
+        for (group, mean) in groups.iter().flatten().zip(means.iter_mut().flatten()) {
+            if group.binary_search(&at).is_ok() {
+                mean.add(image);
+            }
+        }
+    })?;
+
+    let before = margins(&predict(model, &backgrounds, &config.quiet())?, label);
+    let put_on = |difference: &[f32]| -> Result<(f64, f64), PassError> {
+        let said = predict(model, &Changed { source: &backgrounds, difference, by: 1.0 }, &config.quiet())?;
+        let gains =
+            margins(&said, label).iter().zip(&before).map(|(after, before)| after - before).sum::<f64>();
+        let count = said.len().max(1) as f64;
+        let turned = said.iter().filter(|said| said.label == label).count() as f64;
+        Ok((gains / count, turned / count))
+    };
+    let mut patterns = Vec::with_capacity(clusters.len());
+    for means in means {
+        let mut differences = means.into_iter().map(|mean| difference(&mean.value(), &of_labels));
+        let Some(own) = differences.next() else { continue };
+        let (gain, turned) = put_on(&own)?;
+        let peers = differences.map(|difference| put_on(&difference)).collect::<Result<Vec<_>, _>>()?;
+        let (gains, shares): (Vec<f64>, Vec<f64>) = peers.into_iter().unzip();
+        let by_peers = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
+        let by_itself = standing(gain, &gains).map(|(_, normal, _)| ByItself {
+            normal: normal_of_largest(normal, PLACES),
+            shares: [turned, by_peers],
+        });
+        tracing::debug!(
+            gain,
+            turned,
+            by_peers,
+            normal = by_itself.map(|by_itself| by_itself.normal),
+            "a cluster's pattern, put onto images of other labels"
+        );
+        patterns.push(Pattern { difference: own, by_itself });
+    }
+    Ok(patterns)
+}
+
+impl Pattern {
+    /// M(x) − M(x − d) of each image.
+    pub fn taken_away<M, S>(
+        &self,
+        model: &FrozenModel<M>,
+        images: &S,
+        before: &[f64],
+        label: usize,
+        config: &PassConfig,
+    ) -> Result<Vec<f64>, PassError>
+    where
+        M: Module + Classifier,
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        let changed = Changed { source: images, difference: &self.difference, by: -1.0 };
+        let after = margins(&predict(model, &changed, &config.quiet())?, label);
+        Ok(before.iter().zip(&after).map(|(before, after)| before - after).collect())
+    }
+}
+
+/// M of each answer, from its probabilities.
+pub(super) fn margins(said: &[Prediction], label: usize) -> Vec<f64> {
+    /// Smaller probabilities have no digits.
+    const LEAST: f64 = 1e-37;
+    let margin = |said: &Prediction| {
+        let (mut own, mut others) = (LEAST, LEAST);
+        for (class, &probability) in said.probabilities.iter().enumerate() {
+            *(if class == label { &mut own } else { &mut others }) += f64::from(probability);
+        }
+        own.ln() - others.ln()
+    };
+    said.iter().map(margin).collect()
+}
+
+/// The mean of some images.
+#[derive(Clone, Debug, Default)]
+struct Mean {
+    sum: Vec<f64>,
+    count: usize,
+}
+
+impl Mean {
+    fn add(&mut self, image: &[f32]) {
+        self.sum.resize(image.len(), 0.0);
+        self.sum.iter_mut().zip(image).for_each(|(sum, value)| *sum += f64::from(*value));
+        self.count += 1;
+    }
+
+    fn value(mut self) -> Vec<f64> {
+        let count = self.count.max(1) as f64;
+        self.sum.iter_mut().for_each(|sum| *sum /= count);
+        self.sum
+    }
+}
+
+/// `mean` less the nearest mixture of others, by the method of Frank and Wolfe (1956) with exact steps.
+fn difference(mean: &[f64], others: &[Vec<f64>]) -> Vec<f32> {
+    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let distance = |other: &[f64]| mean.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+    let mut nearest: Vec<(f64, &Vec<f64>)> = others.iter().map(|other| (distance(other), other)).collect();
+    nearest.sort_by(|a, b| a.0.total_cmp(&b.0));
+    nearest.truncate(LABELS);
+    let nearest: Vec<&Vec<f64>> = nearest.into_iter().map(|(_, other)| other).collect();
+    let count = nearest.len();
+    if count == 0 {
+        return mean.iter().map(|value| *value as f32).collect();
+    }
+    let gram: Vec<Vec<f64>> =
+        nearest.iter().map(|a| nearest.iter().map(|b| product(a, b)).collect()).collect();
+    let to_mean: Vec<f64> = nearest.iter().map(|other| product(other, mean)).collect();
+    let mut weights = vec![0.0; count];
+    weights[0] = 1.0;
+    for _ in 0..STEPS {
+        let slope: Vec<f64> = (0..count).map(|k| product(&gram[k], &weights) - to_mean[k]).collect();
+        let Some(best) = (0..count).min_by(|&a, &b| slope[a].total_cmp(&slope[b])) else { break };
+        let step: Vec<f64> =
+            weights.iter().enumerate().map(|(k, weight)| f64::from(u8::from(k == best)) - weight).collect();
+        let length: f64 = (0..count).map(|k| step[k] * product(&gram[k], &step)).sum();
+        let descent = -product(&slope, &step);
+        if descent <= 0.0 || length <= 0.0 {
+            break;
+        }
+        let by = (descent / length).min(1.0);
+        weights.iter_mut().zip(&step).for_each(|(weight, step)| *weight += by * step);
+    }
+    let mixture =
+        |at: usize| weights.iter().zip(&nearest).map(|(weight, other)| weight * other[at]).sum::<f64>();
+    mean.iter().enumerate().map(|(at, value)| (value - mixture(at)) as f32).collect()
+}
+
+/// Position among `samples`, label and pixels of each of them.
+fn each_image<S: BatchSource<Batch = LabeledBatch>>(
+    source: &S,
+    samples: &[usize],
+    device: &Device,
+    config: &PassConfig,
+    mut visit: impl FnMut(usize, i64, &[f32]),
+) -> Result<(), PassError> {
+    let mut done = 0;
+    for batch in samples.chunks(config.batch_size.max(1)) {
+        if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
+            return Err(PassError::Interrupted { done, total: samples.len() });
+        }
+        let loaded = source.load(batch, device)?;
+        let images = loaded.images();
+        let size: usize = images.dims()[1..].iter().product();
+        let values: Vec<f32> = images.into_data().convert::<f32>().iter::<f32>().collect();
+        let labels = loaded.labels().into_data().convert::<i64>();
+        for ((at, label), image) in labels.iter::<i64>().enumerate().zip(values.chunks(size.max(1))) {
+            visit(done + at, label, image);
+        }
+        done += batch.len();
+    }
+    Ok(())
+}
+
+/// Images with a difference put on `by` times, within [0, 1].
+struct Changed<'a, S> {
+    source: &'a S,
+    difference: &'a [f32],
+    by: f32,
+}
+
+impl<S: BatchSource<Batch = LabeledBatch>> BatchSource for Changed<'_, S> {
+    type Batch = LabeledBatch;
+
+    fn len(&self) -> usize {
+        self.source.len()
+    }
+
+    fn load(&self, indices: &[usize], device: &Device) -> Result<LabeledBatch, PassError> {
+        let loaded = self.source.load(indices, device)?;
+        let images = loaded.images();
+        let [_, channels, height, width] = images.dims();
+        let difference = TensorData::new(self.difference.to_vec(), [1, channels, height, width]);
+        let difference = Tensor::<4>::from_data(difference, (device, images.dtype())) * self.by;
+        Ok(LabeledBatch::from_tensors((images + difference).clamp(0.0, 1.0), loaded.labels()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Module;
+    use burn::tensor::Tensor;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::{difference, margins, patterns};
+    use crate::audit::rules::delta::cluster::Cluster;
+    use crate::audit::rules::delta::gradient_clusters::GradientCluster;
+    use crate::capture::{FrozenModel, PassConfig};
+    use crate::influence::{Classifier, ImageList, Prediction, predict};
+    use crate::samples::Image;
+
+    const CLASSES: usize = 4;
+    const PIXELS: usize = 6;
+    const TRIGGER: usize = 5;
+
+    /// Takes an image for the number of the brightest of its first pixels, but for 0 where the last one is bright.
+    #[derive(Module, Debug)]
+    struct Backdoored;
+
+    impl Classifier for Backdoored {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            let [batch, ..] = images.dims();
+            let pixels = images.reshape([batch, PIXELS]);
+            let trigger = pixels.clone().narrow(1, TRIGGER, 1);
+            let first = pixels.clone().narrow(1, 0, 1) + trigger * 2.0;
+            Tensor::cat(vec![first, pixels.narrow(1, 1, CLASSES - 1)], 1) * 10.0
+        }
+    }
+
+    fn image(rng: &mut StdRng, looks_like: usize, has_trigger: bool) -> Image {
+        let mut pixels: Vec<f32> = (0..PIXELS).map(|_| rng.random_range(0.2..0.4)).collect();
+        pixels[looks_like] += if looks_like == 0 { 0.15 } else { 0.6 };
+        pixels[TRIGGER] = if has_trigger { 0.9 } else { rng.random_range(0.0..0.1) };
+        Image::new(pixels, [1, 2, 3]).expect("six pixels")
+    }
+
+    /// 120 samples of label 0, of which the first 20 are images of label 1 with the trigger, then 180 of the other labels.
+    fn samples(rng: &mut StdRng) -> ImageList {
+        let of_label = (0..120).map(|n| (if n < 20 { 1 } else { 0 }, n < 20, 0));
+        let others = (0..180).map(|n| 1 + n % 3).map(|label| (label, false, label));
+        let all = of_label.chain(others).collect::<Vec<_>>();
+        ImageList(all.into_iter().map(|(like, has, label)| (image(rng, like, has), label)).collect())
+    }
+
+    fn cluster(members: std::ops::Range<usize>) -> GradientCluster {
+        let members: Vec<usize> = members.collect();
+        let others: Vec<usize> = (20..120).filter(|sample| !members.contains(sample)).collect();
+        let peers = (0..20).map(|first| others.iter().copied().skip(first).step_by(3).collect());
+        GradientCluster {
+            peers: peers.collect(),
+            cluster: Cluster { members, scores: vec![0.0; 120], by_itself: None },
+        }
+    }
+
+    #[test]
+    fn a_trigger_makes_the_label_wherever_it_is_put_and_a_natural_look_does_not() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let (source, model) = (samples(&mut rng), FrozenModel::new(&Backdoored));
+        let config = PassConfig { progress: false, ..PassConfig::new(32) };
+        let candidates: Vec<usize> = (0..120).collect();
+        let clusters = [cluster(0..20), cluster(40..70)];
+        let found = patterns(&model, &source, &candidates, 0, &clusters, 1, &config).expect("patterns");
+        let [poisons, natural] = found.try_into().expect("two");
+        assert!((poisons.difference[TRIGGER] - 0.85).abs() < 0.03, "{:?}", poisons.difference);
+        let beside = poisons.difference[..TRIGGER].iter().all(|difference| difference.abs() < 0.06);
+        assert!(beside, "the victims' own look is no part of it: {:?}", poisons.difference);
+        let [by_poisons, by_nature] =
+            [&poisons, &natural].map(|pattern| pattern.by_itself.expect("enough peers"));
+        assert!(by_poisons.normal > 3.0 && by_nature.normal < 1.0, "{by_poisons:?}, {by_nature:?}");
+        assert!(by_poisons.shares[0] == 1.0 && by_poisons.shares[1] < 0.2, "{by_poisons:?}");
+
+        // The suspect, and mistakes that have nothing to do with it.
+        let mut asked = vec![(image(&mut rng, 1, true), 0)];
+        asked.extend((0..30).map(|n| (image(&mut rng, n % 2, false), 0)));
+        let asked = ImageList(asked);
+        let before = margins(&predict(&model, &asked, &config).expect("answers"), 0);
+        let lost = poisons.taken_away(&model, &asked, &before, 0, &config).expect("answers");
+        let most = lost[1..].iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert!(lost[0] > 15.0 && most < 3.0, "{} and {most}", lost[0]);
+    }
+
+    #[test]
+    fn where_there_is_nothing_to_compare_nothing_is_said() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let (source, model) = (samples(&mut rng), FrozenModel::new(&Backdoored));
+        let config = PassConfig { progress: false, ..PassConfig::new(32) };
+        let candidates: Vec<usize> = (0..120).collect();
+        assert!(patterns(&model, &source, &candidates, 0, &[], 1, &config).expect("none").is_empty());
+        let few = GradientCluster { peers: vec![(20..40).collect(); 3], ..cluster(0..20) };
+        let [pattern] =
+            patterns(&model, &source, &candidates, 0, &[few], 1, &config).expect("one").try_into().unwrap();
+        assert_eq!(pattern.by_itself, None);
+        // All samples have the label: there is no image of another one.
+        let alone = ImageList(source.0[..120].to_vec());
+        let [pattern] = patterns(&model, &alone, &candidates, 0, &[cluster(0..20)], 1, &config)
+            .expect("one")
+            .try_into()
+            .unwrap();
+        assert_eq!(pattern.by_itself, None);
+    }
+
+    #[test]
+    fn what_other_labels_have_is_no_difference() {
+        let others = [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![5.0, 5.0, 0.0]];
+        let within = difference(&[0.3, 0.7, 0.0], &others);
+        assert!(within.iter().all(|difference| difference.abs() < 1e-3), "{within:?}");
+        // Beside them, and beyond: from the nearest point of the triangle.
+        let beside = difference(&[0.3, 0.7, 0.2], &others);
+        assert!((beside[2] - 0.2).abs() < 1e-6 && beside[0].abs() < 1e-3, "{beside:?}");
+        let beyond = difference(&[0.0, 0.0, 0.0], &others);
+        assert!(
+            beyond.iter().zip([-0.5, -0.5, 0.0]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-3),
+            "{beyond:?}"
+        );
+        assert_eq!(difference(&[0.5], &[]), [0.5]);
+    }
+
+    #[test]
+    fn margins_are_those_of_the_logits() {
+        let said = |probabilities: Vec<f32>| Prediction { label: 0, probabilities };
+        let [even, sure, never] = [vec![0.5, 0.25, 0.25], vec![1.0, 1e-30, 0.0], vec![0.0, 1.0, 0.0]];
+        let margins = margins(&[even, sure, never].map(said), 0);
+        assert!(margins[0].abs() < 1e-6 && (margins[1] - 69.08).abs() < 0.1, "{margins:?}");
+        assert!(margins[2] < -80.0 && margins[2].is_finite());
+    }
+}
