@@ -79,6 +79,7 @@ where
             scores: HistogramRecord::of(scores),
             null: finding.null.clone(),
             compared: finding.compared.clone(),
+            pattern: finding.pattern.as_ref().map(|shown| shown.record.clone()),
             highest_clean: neighbours(&clean[..highest])?,
             typical_clean: neighbours(&rest[first..first + typical])?,
         })

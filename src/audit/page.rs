@@ -47,6 +47,12 @@ impl Audit {
                     .map(|copies| copies.into_iter().map(|copy| copy.image).collect())
                     .unwrap_or_default(),
                 null_images: self.findings.get(number)?.null_images.clone(),
+                pattern: self
+                    .findings
+                    .get(number)?
+                    .pattern
+                    .clone()
+                    .map(|shown| [shown.pattern, shown.without]),
             })
         };
         HtmlReport::new(&self.record).with_suspects(pictures)?.with_training_set(train)

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::class_names::ClassNames;
 use super::finite;
+use super::table::percent;
 
 /// What the findings rest on. A file of an earlier release has nothing of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,9 @@ pub struct SuspectEvidence {
     /// All sets of harmless mistakes that the suspect was compared with. Its p-value is the harmonic mean of theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub compared: Vec<ComparedRecord>,
+    /// What the flagged samples have in common, tried on the model, where the rule looks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<PatternRecord>,
     /// Samples of the suspect's label that are not flagged and have the highest scores of these, highest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub highest_clean: Vec<NeighbourRecord>,
@@ -143,6 +148,38 @@ impl ComparedRecord {
     /// The p-value in words.
     pub(super) fn told(&self, number: impl Fn(f64) -> String) -> String {
         self.p_value.map_or_else(|| "can't tell".to_owned(), number)
+    }
+}
+
+/// What the model says where the pattern that flagged samples have in common is put on or taken away. The pattern is the mean of the flagged images less the
+/// nearest mixture of other labels' mean images; a trigger is one, what poisons of an attack without a common trigger have in common does little.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PatternRecord {
+    /// Training images of other labels that it was put onto.
+    pub images: usize,
+    /// How many of them the model gives the suspect's label then.
+    pub turned: usize,
+    /// The label that the model gives the suspect without it.
+    pub label_without: usize,
+    /// With this probability.
+    #[serde(with = "finite")]
+    pub confidence_without: f64,
+}
+
+impl PatternRecord {
+    /// It in a sentence, of a suspect with this label.
+    pub(super) fn told(&self, names: &ClassNames<'_>, label: usize) -> String {
+        let without = match self.label_without == label {
+            true => format!("Without it the model still takes the suspect for {}", names.full(label)),
+            false => format!("Without it the model takes the suspect for {}", names.full(self.label_without)),
+        };
+        format!(
+            "Put onto {} training images of other labels, what the flagged images have in common makes the model take {} of them for {}. {without} ({}).",
+            self.images,
+            self.turned,
+            names.full(label),
+            percent(self.confidence_without)
+        )
     }
 }
 

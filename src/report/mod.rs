@@ -38,7 +38,7 @@ pub use diff::{AuditDiff, Change, FlaggedChange, SuspectChange, SuspectSide};
 pub use error::ReportError;
 pub use evidence_record::{
     ComparedRecord, EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord,
-    SuspectEvidence,
+    PatternRecord, SuspectEvidence,
 };
 pub use file::{MAX_RECORD_BYTES, check_output_dir, is_same_file, load_audit, load_unlearn, save_json};
 pub use gate::{Gate, Judgement, Outcome};

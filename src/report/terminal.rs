@@ -118,6 +118,13 @@ fn suspects(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {
     }
     record.suspects.iter().enumerate().for_each(|(place, suspect)| sets(record, place, suspect, out));
     record.suspects.iter().for_each(|suspect| copies(suspect, out));
+    for (place, suspect) in record.suspects.iter().enumerate() {
+        let evidence = record.evidence.suspects.get(place);
+        if let Some(pattern) = evidence.and_then(|evidence| evidence.pattern.as_ref()) {
+            let told = one_line(&pattern.told(&names, suspect.label));
+            let _ = writeln!(out, "  {}: {told}", printable(&suspect.id));
+        }
+    }
     for suspect in &record.suspects {
         if let Some(note) = &suspect.note {
             let _ = writeln!(out, "  note on {}: {}", printable(&suspect.id), one_line(note));

@@ -54,6 +54,7 @@ fn an_audit_writes_its_page_with_pictures_of_everything_it_names() {
     let pictures = 1
         + copies.len()
         + 12
+        + 2 // the pattern, and the suspect without it
         + audit.record.flagged.len()
         + evidence.highest_clean.len()
         + evidence.typical_clean.len();
@@ -439,6 +440,23 @@ fn two_sets_of_harmless_mistakes_are_told_apart() {
     assert_eq!(grade(&three, "Calibration"), "good");
     record.evidence.suspects[0].compared[1].images = 47;
     assert_eq!(grade(&HtmlReport::new(&record).to_html(), "Calibration"), "fair");
+}
+
+#[test]
+fn what_flagged_images_have_in_common_is_told_with_what_it_does() {
+    let (mut record, _) = audit(Verdict::Poisoned, 60, 20);
+    let told = "Put onto 64 training images of other labels, what the flagged images have in common makes the model take 58 of them for";
+    let said = |record: &AuditRecord| (HtmlReport::new(record).to_html(), summary(record));
+    let (page, text) = said(&record);
+    assert!(page.contains("<h3>What the flagged images have in common</h3>") && page.contains(told));
+    assert!(text.contains(told) && text.contains("Without it the model takes the suspect for"), "{text}");
+    let label = record.suspects[0].label;
+    record.evidence.suspects[0].pattern.as_mut().unwrap().label_without = label;
+    assert!(said(&record).1.contains("Without it the model still takes the suspect for"));
+    // Nothing is flagged, or the rule does not look for it.
+    record.evidence.suspects[0].pattern = None;
+    let (page, text) = said(&record);
+    assert!(!page.contains("have in common") && !text.contains("have in common"));
 }
 
 #[test]

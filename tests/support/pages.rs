@@ -4,8 +4,8 @@
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::report::{
     AuditRecord, ComparedRecord, CopyRecord, DataRecord, EvidenceRecord, FactorsRecord, FlaggedRecord,
-    HistogramRecord, ModelRecord, NeighbourRecord, NullRecord, RuleRecord, SuspectEvidence, SuspectRecord,
-    TimingsRecord, TruthRecord, Verdict,
+    HistogramRecord, ModelRecord, NeighbourRecord, NullRecord, PatternRecord, RuleRecord, SuspectEvidence,
+    SuspectRecord, TimingsRecord, TruthRecord, Verdict,
 };
 use burn_delta_influence::samples::{Image, LabeledImage};
 use serde_json::json;
@@ -99,6 +99,12 @@ pub fn audit(verdict: Verdict, samples: usize, flagged: usize) -> (AuditRecord, 
                     of_validation: 0,
                     p_value: Some(1e-5),
                 }],
+                pattern: (flagged > 0).then_some(PatternRecord {
+                    images: 64,
+                    turned: 58,
+                    label_without: 1,
+                    confidence_without: 0.97,
+                }),
                 highest_clean: (flagged..samples).take(3).map(neighbour).collect(),
                 typical_clean: (flagged..samples).skip(3).take(3).map(neighbour).collect(),
             }],

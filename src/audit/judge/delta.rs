@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 
-use super::{Case, FEWEST_CANDIDATES, Finding, Judge};
+use super::{Case, FEWEST_CANDIDATES, Finding, Judge, ShownPattern};
 use crate::audit::AuditError;
 use crate::audit::null_images::{Mistake, NullImages};
-use crate::audit::rules::{Delta, DeltaEvidence, DeltaFinding, FoundBy, Question, benjamini_hochberg};
-use crate::influence::{Classifier, ImageList, ImageSource};
-use crate::report::{ComparedRecord, NullRecord};
+use crate::audit::rules::{
+    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, Question, benjamini_hochberg,
+};
+use crate::influence::{Classifier, ImageList, ImageSource, predict};
+use crate::report::{ComparedRecord, NullRecord, PatternRecord};
 use crate::samples::{Image, LabeledSample};
 
 /// Null images that are kept to look at.
@@ -183,11 +185,47 @@ where
                 }
                 findings.push(finding);
             }
+            let patterns = findings.iter().map(|finding| self.common_pattern(&question, finding));
+            let patterns = patterns.collect::<Result<Vec<_>, AuditError>>()?;
             for (number, subject) in asked {
-                cases[number].finding = findings[subject].clone();
+                let case = &mut cases[number];
+                case.finding = findings[subject].clone();
+                if let Some(pattern) = &patterns[subject] {
+                    case.finding.pattern = self.shown(pattern, &case.suspect.image)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// What the samples that were flagged have in common.
+    fn common_pattern(
+        &self,
+        question: &Question<'_, M, ImageSource<'_, D, I>>,
+        finding: &Finding,
+    ) -> Result<Option<CommonPattern>, AuditError> {
+        if finding.flagged.is_empty() {
+            return Ok(None);
+        }
+        let place = |sample: &usize| question.candidates.binary_search(sample).ok();
+        let mut flagged: Vec<usize> = finding.flagged.iter().filter_map(place).collect();
+        flagged.sort_unstable();
+        Ok(Some(question.common_pattern(&flagged)?))
+    }
+
+    /// The same with what the model says of a suspect without it.
+    fn shown(&self, found: &CommonPattern, suspect: &Image) -> Result<Option<ShownPattern>, AuditError> {
+        let pictures = found.picture(suspect.shape()).zip(found.away_from(suspect));
+        let Some((pattern, without)) = pictures else { return Ok(None) };
+        let asked = ImageList(vec![(without.clone(), 0)]);
+        let said = predict(self.influence.model(), &asked, &self.pass.quiet())?;
+        let record = said.first().map(|said| PatternRecord {
+            images: found.images,
+            turned: found.turned,
+            label_without: said.label,
+            confidence_without: f64::from(said.confidence()),
+        });
+        Ok(record.map(|record| ShownPattern { record, pattern, without }))
     }
 
     fn finding(

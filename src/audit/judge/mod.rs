@@ -11,7 +11,7 @@ use crate::capture::PassConfig;
 use crate::influence::{
     Classifier, CrossEntropy, ImageList, ImageSource, Influence, Margin, Prediction, ScoreOptions,
 };
-use crate::report::{ComparedRecord, CopyRecord, NullRecord, Verdict};
+use crate::report::{ComparedRecord, CopyRecord, NullRecord, PatternRecord, Verdict};
 use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
@@ -68,6 +68,17 @@ pub(super) struct Finding {
     pub compared: Vec<ComparedRecord>,
     /// The first of these images, to look at.
     pub null_images: Vec<Image>,
+    /// What the flagged samples have in common.
+    pub pattern: Option<ShownPattern>,
+}
+
+/// What flagged samples have in common, as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ShownPattern {
+    pub record: PatternRecord,
+    pub pattern: Image,
+    /// The suspect without it.
+    pub without: Image,
 }
 
 impl Finding {

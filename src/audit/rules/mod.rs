@@ -7,7 +7,9 @@ mod minimum_error;
 mod otsu;
 mod paper;
 
-pub use delta::{Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Question, benjamini_hochberg};
+pub use delta::{
+    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Question, benjamini_hochberg,
+};
 pub use layer_cosine::{LayerCosine, LayerCosineFinding};
 pub(crate) use minimum_error::Cut;
 pub use minimum_error::minimum_error;

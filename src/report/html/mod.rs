@@ -49,6 +49,8 @@ pub(crate) struct SuspectPictures {
     pub suspect: Image,
     pub copies: Vec<Image>,
     pub null_images: Vec<Image>,
+    /// What the flagged samples have in common, and the suspect without it.
+    pub pattern: Option<[Image; 2]>,
 }
 
 /// The same, as the page holds them.
@@ -57,6 +59,8 @@ struct Shown {
     suspect: Picture,
     copies: Vec<Picture>,
     null_images: Vec<Picture>,
+    /// None, or two.
+    pattern: Vec<Picture>,
 }
 
 /// An audit's page, made from its record, with or without pictures.
@@ -144,7 +148,8 @@ impl<'a> HtmlReport<'a> {
             };
             let suspect = Picture::new(&images.suspect, SUSPECT_SIDE, suspect)?;
             let (copies, null_images) = (small(&images.copies)?, small(&images.null_images)?);
-            Ok((number, Shown { suspect, copies, null_images }))
+            let pattern = small(images.pattern.as_ref().map_or(&[], |pattern| pattern.as_slice()))?;
+            Ok((number, Shown { suspect, copies, null_images, pattern }))
         });
         self.suspects = shown.collect::<Result<_, ReportError>>()?;
         Ok(self)

@@ -78,8 +78,37 @@ fn one(report: &HtmlReport<'_>, number: usize, suspect: &SuspectRecord, html: &m
             format_args!("Compared with plain training images: {PLAIN_IMAGES}."),
         );
     }
+    pattern(report, number, suspect, shown, html);
     copies(report, suspect, shown, html);
     null_images(report, number, suspect, shown, plain, html);
+}
+
+/// What the flagged samples have in common.
+fn pattern(
+    report: &HtmlReport<'_>,
+    number: usize,
+    suspect: &SuspectRecord,
+    shown: Option<&Shown>,
+    html: &mut Html,
+) {
+    let evidence = report.record.evidence.suspects.get(number);
+    let Some(record) = evidence.and_then(|evidence| evidence.pattern.as_ref()) else { return };
+    html.element("h3", &[], "What the flagged images have in common");
+    html.element("p", &[], record.told(&report.names, suspect.label));
+    let Some([pattern, without]) = shown.map(|shown| shown.pattern.as_slice()) else { return };
+    let item = |picture, title: &str, caption: String| Item {
+        picture: Some(picture),
+        title: title.to_owned(),
+        caption: vec![caption],
+        values: Vec::new(),
+        data: Vec::new(),
+    };
+    let items = [
+        item(pattern, "The pattern, enhanced", "the pattern, enhanced".to_owned()),
+        item(without, "The suspect without it", report.names.short(record.label_without)),
+    ];
+    let advice = "Their mean less what images of other labels have on the mean: grey is none. A trigger shows as a shape.";
+    pictures(html, &items, format_args!("The pattern"), advice);
 }
 
 fn copies(report: &HtmlReport<'_>, suspect: &SuspectRecord, shown: Option<&Shown>, html: &mut Html) {

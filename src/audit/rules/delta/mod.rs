@@ -50,9 +50,9 @@
 //!    far below `significance` and name samples, the others are not looked at.
 //!
 //! 10. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
-//!    are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
-//!    trusted three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
-//!    flagged, and the audit says that it can't tell. (Not of combined suspects.)
+//!     are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
+//!     trusted three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
+//!     flagged, and the audit says that it can't tell. (Not of combined suspects.)
 //!
 //! 11. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
 //!     of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
@@ -101,6 +101,7 @@ use question::OfCandidates;
 
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
+pub use pattern::CommonPattern;
 pub use question::{NullSet, Question};
 
 /// Fewer samples are no group.

@@ -31,6 +31,7 @@ use super::gradient_clusters::{GradientCluster, PLACES, Part};
 use super::tails::normal_of_largest;
 use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
+use crate::samples::Image;
 
 /// Samples of other labels whose means are taken, at most.
 const MOST: usize = 20_000;
@@ -42,12 +43,83 @@ const LABELS: usize = 64;
 const STEPS: usize = 400;
 
 /// What a cluster's images have beside what images of other labels have.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pattern {
     /// d, channel-major.
     difference: Vec<f32>,
     /// By what it does to images of other labels.
     pub by_itself: Option<ByItself>,
+}
+
+/// Images of other labels than the candidates': what patterns are taken from, and put onto.
+struct Others<'a, M, S> {
+    model: &'a FrozenModel<M>,
+    label: usize,
+    /// By label.
+    means: Vec<Vec<f64>>,
+    backgrounds: Part<'a, S>,
+    /// M of the backgrounds as they are.
+    before: Vec<f64>,
+    config: PassConfig,
+}
+
+impl<'a, M, S> Others<'a, M, S>
+where
+    M: Module + Classifier,
+    S: BatchSource<Batch = LabeledBatch>,
+{
+    fn of(
+        model: &'a FrozenModel<M>,
+        source: &'a S,
+        candidates: &[usize],
+        label: usize,
+        seed: u64,
+        config: &PassConfig,
+    ) -> Result<Self, PassError> {
+        let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
+        let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
+        let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
+        let backgrounds = Part { source, indices: drawn[..BACKGROUNDS.min(drawn.len())].to_vec() };
+        drawn.sort_unstable(); // as they lie on a disk
+        let mut of_labels: BTreeMap<i64, Mean> = BTreeMap::new();
+        each_image(source, &drawn, model.device(), config, |_, label, image| {
+            of_labels.entry(label).or_default().add(image);
+        })?;
+        let means = of_labels.into_values().map(Mean::value).collect();
+        let config = config.quiet();
+        let before = margins(&predict(model, &backgrounds, &config)?, label);
+        Ok(Self { model, label, means, backgrounds, before, config })
+    }
+
+    /// By how much M of the backgrounds grows with a difference on the mean, and how many of them have the label then.
+    fn put_on(&self, difference: &[f32]) -> Result<(f64, usize), PassError> {
+        let changed = Changed { source: &self.backgrounds, difference, by: 1.0 };
+        let said = predict(self.model, &changed, &self.config)?;
+        let after = margins(&said, self.label);
+        let gains: f64 = after.iter().zip(&self.before).map(|(after, before)| after - before).sum();
+        let turned = said.iter().filter(|said| said.label == self.label).count();
+        Ok((gains / said.len().max(1) as f64, turned))
+    }
+}
+
+/// Differences of groups of candidates (positions among them, ascending) from images of other labels.
+fn differences<S: BatchSource<Batch = LabeledBatch>>(
+    groups: &[&[usize]],
+    source: &S,
+    candidates: &[usize],
+    others: &[Vec<f64>],
+    device: &Device,
+    config: &PassConfig,
+) -> Result<Vec<Vec<f32>>, PassError> {
+    let mut means = vec![Mean::default(); groups.len()];
+    each_image(source, candidates, device, config, |at, _, image| {
+        for (group, mean) in groups.iter().zip(&mut means) {
+            if group.binary_search(&at).is_ok() {
+                mean.add(image);
+            }
+        }
+    })?;
+    Ok(means.into_iter().map(|mean| difference(&mean.value(), others)).collect())
 }
 
 /// The patterns of some clusters of the candidates, which carry `label`.
@@ -67,65 +139,77 @@ where
     if clusters.is_empty() {
         return Ok(Vec::new());
     }
-    let device = model.device();
-    let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
-    let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
-    let drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
-    let backgrounds = Part { source, indices: drawn[..BACKGROUNDS.min(drawn.len())].to_vec() };
-    let mut sorted = drawn;
-    sorted.sort_unstable(); // as they lie on a disk
-    let mut of_labels: BTreeMap<i64, Mean> = BTreeMap::new();
-    each_image(source, &sorted, device, config, |_, label, image| {
-        of_labels.entry(label).or_default().add(image);
-    })?;
-    let of_labels: Vec<Vec<f64>> = of_labels.into_values().map(Mean::value).collect();
-
-    // The cluster first, then its peers.
-    let groups: Vec<Vec<&[usize]>> = clusters
-        .iter()
-        .map(|found| std::iter::once(&found.cluster.members).chain(&found.peers).map(Vec::as_slice).collect())
-        .collect();
-    let mut means: Vec<Vec<Mean>> =
-        groups.iter().map(|groups| groups.iter().map(|_| Mean::default()).collect()).collect();
-    each_image(source, candidates, device, config, |at, _, image| {
-        for (group, mean) in groups.iter().flatten().zip(means.iter_mut().flatten()) {
-            if group.binary_search(&at).is_ok() {
-                mean.add(image);
-            }
-        }
-    })?;
-
-    let before = margins(&predict(model, &backgrounds, &config.quiet())?, label);
-    let put_on = |difference: &[f32]| -> Result<(f64, f64), PassError> {
-        let said = predict(model, &Changed { source: &backgrounds, difference, by: 1.0 }, &config.quiet())?;
-        let gains =
-            margins(&said, label).iter().zip(&before).map(|(after, before)| after - before).sum::<f64>();
-        let count = said.len().max(1) as f64;
-        let turned = said.iter().filter(|said| said.label == label).count() as f64;
-        Ok((gains / count, turned / count))
-    };
-    let mut patterns = Vec::with_capacity(clusters.len());
-    for means in means {
-        let mut differences = means.into_iter().map(|mean| difference(&mean.value(), &of_labels));
-        let Some(own) = differences.next() else { continue };
-        let (gain, turned) = put_on(&own)?;
-        let peers = differences.map(|difference| put_on(&difference)).collect::<Result<Vec<_>, _>>()?;
-        let (gains, shares): (Vec<f64>, Vec<f64>) = peers.into_iter().unzip();
-        let by_peers = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
-        let by_itself = standing(gain, &gains).map(|(_, normal, _)| ByItself {
-            normal: normal_of_largest(normal, PLACES),
-            shares: [turned, by_peers],
-        });
+    let others = Others::of(model, source, candidates, label, seed, config)?;
+    let backgrounds = others.backgrounds.len().max(1) as f64;
+    let patterns = clusters.iter().map(|GradientCluster { cluster, peers }| {
+        let groups: Vec<&[usize]> =
+            std::iter::once(&cluster.members).chain(peers).map(Vec::as_slice).collect();
+        let found = differences(&groups, source, candidates, &others.means, model.device(), config)?;
+        let effects =
+            found.iter().map(|difference| others.put_on(difference)).collect::<Result<Vec<_>, _>>()?;
+        let [(gain, turned), by_peers @ ..] = effects.as_slice() else { return Ok(Pattern::default()) };
+        let gains: Vec<f64> = by_peers.iter().map(|(gain, _)| *gain).collect();
+        let of_peers = by_peers.iter().map(|(_, turned)| *turned as f64).sum::<f64>();
+        let shares =
+            [*turned as f64, of_peers / by_peers.len().max(1) as f64].map(|turned| turned / backgrounds);
+        let by_itself = standing(*gain, &gains)
+            .map(|(_, normal, _)| ByItself { normal: normal_of_largest(normal, PLACES), shares });
         tracing::debug!(
             gain,
-            turned,
-            by_peers,
+            ?shares,
             normal = by_itself.map(|by_itself| by_itself.normal),
             "a cluster's pattern, put onto images of other labels"
         );
-        patterns.push(Pattern { difference: own, by_itself });
+        Ok(Pattern { difference: found.into_iter().next().unwrap_or_default(), by_itself })
+    });
+    patterns.collect()
+}
+
+/// What flagged samples have beside images of other labels, put onto some of these.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CommonPattern {
+    difference: Vec<f32>,
+    /// Images of other labels that it was put onto.
+    pub images: usize,
+    /// How many of these the model gives the samples' label then.
+    pub turned: usize,
+}
+
+impl CommonPattern {
+    /// Of some of the candidates, as positions among them, ascending.
+    pub(super) fn of<M, S>(
+        model: &FrozenModel<M>,
+        source: &S,
+        candidates: &[usize],
+        label: usize,
+        flagged: &[usize],
+        seed: u64,
+        config: &PassConfig,
+    ) -> Result<Self, PassError>
+    where
+        M: Module + Classifier,
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        let others = Others::of(model, source, candidates, label, seed, config)?;
+        let found = differences(&[flagged], source, candidates, &others.means, model.device(), config)?;
+        let difference = found.into_iter().next().unwrap_or_default();
+        let (_, turned) = others.put_on(&difference)?;
+        Ok(Self { difference, images: others.backgrounds.len(), turned })
     }
-    Ok(patterns)
+
+    /// The pattern to look at: grey where there is none, its largest value (of either sign) in full. `None` where it has another shape.
+    pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
+        let most = self.difference.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
+        let pixels = self.difference.iter().map(|value| 0.5 + 0.5 * value / most);
+        Image::new(pixels.collect(), shape).ok()
+    }
+
+    /// An image of the same shape without it, within [0, 1].
+    pub fn away_from(&self, image: &Image) -> Option<Image> {
+        let pixels =
+            image.pixels().iter().zip(&self.difference).map(|(value, by)| (value - by).clamp(0.0, 1.0));
+        Image::new(pixels.collect(), image.shape()).ok()
+    }
 }
 
 impl Pattern {
@@ -275,7 +359,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{difference, margins, patterns};
+    use super::{CommonPattern, difference, margins, patterns};
     use crate::audit::rules::delta::cluster::Cluster;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
     use crate::capture::{FrozenModel, PassConfig};
@@ -350,6 +434,18 @@ mod tests {
         let lost = poisons.taken_away(&model, &asked, &before, 0, &config).expect("answers");
         let most = lost[1..].iter().copied().fold(f64::NEG_INFINITY, f64::max);
         assert!(lost[0] > 15.0 && most < 3.0, "{} and {most}", lost[0]);
+
+        // The same for people to look at.
+        let flagged: Vec<usize> = (0..20).collect();
+        let common =
+            CommonPattern::of(&model, &source, &candidates, 0, &flagged, 1, &config).expect("a pattern");
+        assert_eq!((common.turned, common.images), (64, 64));
+        let picture = common.picture([1, 2, 3]).expect("six pixels");
+        assert!(picture.pixels()[TRIGGER] > 0.99 && (picture.pixels()[0] - 0.5).abs() < 0.05, "{picture:?}");
+        let without = common.away_from(&asked.0[0].0).expect("six pixels");
+        assert!(without.pixels()[TRIGGER] < 0.1);
+        assert_eq!(predict(&model, &ImageList(vec![(without, 0)]), &config).expect("an answer")[0].label, 1);
+        assert_eq!(common.picture([3, 2, 3]), None);
     }
 
     #[test]

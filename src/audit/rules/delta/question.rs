@@ -8,7 +8,7 @@ use super::gradient_clusters::gradient_clusters;
 use super::look::Looks;
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_shares::stand_outs;
-use super::pattern::{Pattern, margins, patterns};
+use super::pattern::{CommonPattern, Pattern, margins, patterns};
 use super::{Delta, FEWEST_GROUP, common, null};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
@@ -154,6 +154,15 @@ where
             lost.iter_mut().zip(of_pattern).for_each(|(lost, value)| lost.push(value));
         }
         Ok(lost)
+    }
+
+    /// What some of the candidates (positions among them, ascending) have in common, tried on the model.
+    ///
+    /// # Errors
+    /// Those of the passes.
+    pub fn common_pattern(&self, flagged: &[usize]) -> Result<CommonPattern, InfluenceError> {
+        let Self { influence, source, candidates, seed, config, .. } = *self;
+        Ok(CommonPattern::of(influence.model(), source, candidates, self.label(), flagged, seed, config)?)
     }
 
     /// What all suspects are taken for.
