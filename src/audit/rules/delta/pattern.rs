@@ -5,9 +5,8 @@
 //! Both can be tried on the model, without any training. It is the paper's idea, the collapse of a suspect whose trigger an alteration destroys, with the
 //! alteration that the samples themselves name.
 //!
-//! The *pattern* of a group F: d = mean of F's images − the nearest mixture of mean images, those of the other labels and that of the label's samples outside of F
-//! (the nearest point of their convex hull). Relabelled images are images of other labels, so that d is what they have beside that: a trigger; what makes a natural
-//! group is within the hull, or not far from it. With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
+//! The *pattern* of a group F: d = mean of F's images − the nearest mixture of other labels' mean images (the point of their convex hull that is
+//! nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
 //!
 //! - *put on*: E(F) = mean over images b of other labels of M(b + d) − M(b), compared with E of groups of the same class and size, each the samples nearest
 //!   by their gradients to one that is drawn at random. It says how the cluster stands out by itself ([`ByItself`]).
@@ -103,7 +102,7 @@ where
     }
 }
 
-/// Differences of groups of candidates (positions among them, ascending) from images of `others`, and from the rest of the candidates.
+/// Differences of groups of candidates (positions among them, ascending) from images of other labels.
 fn differences<S: BatchSource<Batch = LabeledBatch>>(
     groups: &[&[usize]],
     source: &S,
@@ -112,22 +111,15 @@ fn differences<S: BatchSource<Batch = LabeledBatch>>(
     device: &Device,
     config: &PassConfig,
 ) -> Result<Vec<Vec<f32>>, PassError> {
-    let mut all = Mean::default();
     let mut means = vec![Mean::default(); groups.len()];
     each_image(source, candidates, device, config, |at, _, image| {
-        all.add(image);
         for (group, mean) in groups.iter().zip(&mut means) {
             if group.binary_search(&at).is_ok() {
                 mean.add(image);
             }
         }
     })?;
-    let differences = means.into_iter().map(|mean| {
-        let rest = all.without(&mean).map(Mean::value);
-        let others: Vec<&Vec<f64>> = others.iter().chain(&rest).collect();
-        difference(&mean.value(), &others)
-    });
-    Ok(differences.collect())
+    Ok(means.into_iter().map(|mean| difference(&mean.value(), others)).collect())
 }
 
 /// The patterns of some clusters of the candidates, which carry `label`.
@@ -268,16 +260,6 @@ impl Mean {
         self.count += 1;
     }
 
-    /// Of the images that are not in `part`, a part of these; `None` where there are none.
-    fn without(&self, part: &Self) -> Option<Self> {
-        let count = self.count.checked_sub(part.count).filter(|count| *count > 0)?;
-        let sum = match part.count {
-            0 => self.sum.clone(),
-            _ => self.sum.iter().zip(&part.sum).map(|(all, part)| all - part).collect(),
-        };
-        Some(Self { sum, count })
-    }
-
     fn value(mut self) -> Vec<f64> {
         let count = self.count.max(1) as f64;
         self.sum.iter_mut().for_each(|sum| *sum /= count);
@@ -286,10 +268,10 @@ impl Mean {
 }
 
 /// `mean` less the nearest mixture of others, by the method of Frank and Wolfe (1956) with exact steps.
-fn difference(mean: &[f64], others: &[&Vec<f64>]) -> Vec<f32> {
+fn difference(mean: &[f64], others: &[Vec<f64>]) -> Vec<f32> {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let distance = |other: &[f64]| mean.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
-    let mut nearest: Vec<(f64, &Vec<f64>)> = others.iter().map(|other| (distance(other), *other)).collect();
+    let mut nearest: Vec<(f64, &Vec<f64>)> = others.iter().map(|other| (distance(other), other)).collect();
     nearest.sort_by(|a, b| a.0.total_cmp(&b.0));
     nearest.truncate(LABELS);
     let nearest: Vec<&Vec<f64>> = nearest.into_iter().map(|(_, other)| other).collect();
@@ -489,7 +471,6 @@ mod tests {
     #[test]
     fn what_other_labels_have_is_no_difference() {
         let others = [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![5.0, 5.0, 0.0]];
-        let others: Vec<&Vec<f64>> = others.iter().collect();
         let within = difference(&[0.3, 0.7, 0.0], &others);
         assert!(within.iter().all(|difference| difference.abs() < 1e-3), "{within:?}");
         // Beside them, and beyond: from the nearest point of the triangle.
