@@ -544,10 +544,11 @@ fn the_record_tells_the_whole_audit() {
     assert!(record.flagged.is_sorted_by(|a, b| a.score >= b.score));
     assert!(record.timings_s.total >= record.timings_s.scores + record.timings_s.factors);
 
-    // The patch is what the flagged images have in common: it works wherever it is, and without it the suspect is what it was.
+    // The sticker is what the flagged images have in common. It covers what was there, which a sum does only in part: other images are
+    // turned some of them, the suspect is what it was.
     let pattern = record.evidence.suspects[0].pattern.as_ref().expect("something is flagged");
-    assert!(pattern.images == 64 && pattern.turned > 32, "{pattern:?}");
-    assert!(pattern.label_without != TARGET, "{pattern:?}");
+    assert!(pattern.images == 64 && pattern.turned >= 4, "{pattern:?}");
+    assert_eq!(pattern.label_without, VICTIM, "{pattern:?}");
 
     let folder = tempfile::tempdir().unwrap();
     let (json, picture) = (folder.path().join("audit.json"), folder.path().join("flagged.png"));

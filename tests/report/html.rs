@@ -54,7 +54,7 @@ fn an_audit_writes_its_page_with_pictures_of_everything_it_names() {
     let pictures = 1
         + copies.len()
         + 12
-        + 2 // the pattern, and the suspect without it
+        + evidence.pattern.as_ref().map_or(0, |_| 2) // with the suspect without it
         + audit.record.flagged.len()
         + evidence.highest_clean.len()
         + evidence.typical_clean.len();

@@ -102,7 +102,7 @@ pub fn audit(verdict: Verdict, samples: usize, flagged: usize) -> (AuditRecord, 
                 pattern: (flagged > 0).then_some(PatternRecord {
                     images: 64,
                     turned: 58,
-                    label_without: 1,
+                    label_without: 2,
                     confidence_without: 0.97,
                 }),
                 highest_clean: (flagged..samples).take(3).map(neighbour).collect(),
