@@ -15,7 +15,7 @@
 //! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the
 //! cluster moves as much.
 //!
-//! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has). That is evidence of its own, independent of S where
+//! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has, and [patterns](super::pattern) that make the label). That is evidence of its own, independent of S where
 //! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
 //! it accuses nobody: it counts for [`BY_ITSELF`] at most, since a class may have a look of its own by nature.
 //!
