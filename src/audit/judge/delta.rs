@@ -297,7 +297,7 @@ fn by_look(shares: Option<[f64; 2]>) -> String {
 
 /// What samples that were found by their pattern have in common.
 fn by_pattern(shares: Option<[f64; 2]>) -> String {
-    let mut note = "the flagged samples have a pattern in common, and without it the suspect would not have the wrong label".to_owned();
+    let mut note = "the flagged samples have a pattern in common, on which the suspect's wrong label rests more than harmless mistakes do".to_owned();
     if let Some([turned, by_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
         note += &format!(
             " (put onto images of other labels it gives {turned:.0} % of them that label; patterns of other groups of the label {by_others:.1} %)"
@@ -308,7 +308,15 @@ fn by_pattern(shares: Option<[f64; 2]>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::by_look;
+    use super::{by_look, by_pattern};
+
+    #[test]
+    fn a_pattern_is_said_to_work_where_that_is_known() {
+        assert!(by_pattern(Some([0.64, 0.038])).ends_with(
+            "harmless mistakes do (put onto images of other labels it gives 64 % of them that label; patterns of other groups of the label 3.8 %)"
+        ));
+        assert!(by_pattern(None).ends_with("harmless mistakes do"));
+    }
 
     #[test]
     fn a_look_is_said_to_be_rare_where_that_is_known() {

@@ -16,16 +16,16 @@
 //! Cost: a pass over the class with m queries, m · n numbers, and m³ + some hundred m · n operations.
 
 use burn::module::Module;
-use burn::tensor::Device;
 use faer::{Mat, Side};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
+use super::batches::Part;
 use super::cluster::Cluster;
 use super::common::product;
 use crate::audit::rules::Cut;
-use crate::capture::{BatchSource, PassConfig, PassError};
+use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{Classifier, Influence, InfluenceError, LabeledBatch, Margin};
 
 /// Clusters of a class that are tested. With more of them each has to be clearer.
@@ -90,25 +90,6 @@ pub(super) struct GradientCluster {
     pub cluster: Cluster,
     /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature. Each ascending.
     pub peers: Vec<Vec<usize>>,
-}
-
-/// Some samples of a source.
-pub(super) struct Part<'a, S> {
-    pub source: &'a S,
-    pub indices: Vec<usize>,
-}
-
-impl<S: BatchSource> BatchSource for Part<'_, S> {
-    type Batch = S::Batch;
-
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn load(&self, indices: &[usize], device: &Device) -> Result<S::Batch, PassError> {
-        let indices: Vec<usize> = indices.iter().map(|&index| self.indices[index]).collect();
-        self.source.load(&indices, device)
-    }
 }
 
 /// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where they are not finite.

@@ -1,10 +1,10 @@
 //! What training samples look like: the energy of their colours in bands of frequency, each sample a few numbers.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use burn::train::Interrupter;
 
+use super::batches::{Part, each_batch, labels_of};
 use crate::audit::spectrum::Cosine;
-use crate::capture::{BatchSource, PassConfig, PassError, on_device};
+use crate::capture::{BatchSource, PassConfig, PassError};
 use crate::influence::LabeledBatch;
 
 /// Bands from the lowest to the highest frequency, of equal width along each axis.
@@ -42,7 +42,7 @@ impl Looks {
         S: BatchSource<Batch = LabeledBatch>,
     {
         let mut rows = Vec::with_capacity(samples.len());
-        each_batch(source, samples, device, config, |_, energies| rows.extend(energies))?;
+        each_energies(source, samples, device, config, |_, energies| rows.extend(energies))?;
         let columns = rows.first().map_or(0, Vec::len);
         let scales: Vec<(f64, f64)> = (0..columns).map(|column| scale(&rows, column)).collect();
         standardise(&mut rows, &scales);
@@ -61,7 +61,7 @@ impl Looks {
     where
         S: BatchSource<Batch = LabeledBatch>,
     {
-        each_batch(source, samples, device, config, |labels, mut rows| {
+        each_energies(source, samples, device, config, |labels, mut rows| {
             standardise(&mut rows, &self.scales);
             labels.into_iter().zip(rows).for_each(|(label, row)| visit(label, row));
         })
@@ -69,47 +69,36 @@ impl Looks {
 }
 
 /// Labels and logarithms of energies, batch by batch.
-fn each_batch<S: BatchSource<Batch = LabeledBatch>>(
+fn each_energies<S: BatchSource<Batch = LabeledBatch>>(
     source: &S,
     samples: &[usize],
     device: &Device,
     config: &PassConfig,
     mut visit: impl FnMut(Vec<i64>, Vec<Vec<f64>>),
 ) -> Result<(), PassError> {
-    let mut done = 0;
+    let part = Part { source, indices: samples.to_vec() };
     let mut plan: Option<([usize; 2], Cosine, Tensor<2>, usize)> = None;
-    for batch in samples.chunks(config.batch_size.clamp(1, BATCH)) {
-        if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-            return Err(PassError::Interrupted { done, total: samples.len() });
-        }
-        let loaded = source.load(batch, device)?;
+    each_batch(&part, BATCH, device, config, "the looks of images", |_, loaded| {
         let images = loaded.images();
-        let size @ [height, width] = [images.dims()[2], images.dims()[3]];
-        on_device(device, "the looks of images", || {
-            if plan.as_ref().is_none_or(|(planned, ..)| *planned != size) {
-                let (bands, used) = bands(size, device);
-                plan = Some((size, Cosine::new(size, device), bands, used));
-            }
-            let Some((_, cosine, bands, used)) = &plan else { return Ok::<_, PassError>(()) };
-            let [count, channels, ..] = images.dims();
-            let labels = loaded.labels().into_data().convert::<i64>();
-            let labels = labels.iter::<i64>().collect();
-            if *used == 0 {
-                // A single pixel has no frequencies.
-                visit(labels, vec![Vec::new(); count]);
-                return Ok(());
-            }
-            let energies = cosine.forward(colours(images)).square();
-            let energies = energies.reshape([count * channels, height * width]).matmul(bands.clone());
-            let values: Vec<f64> = energies.into_data().convert::<f64>().iter::<f64>().collect();
-            let rows = values.chunks(channels * used);
-            let logarithms = |row: &[f64]| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect();
-            visit(labels, rows.map(logarithms).collect());
-            Ok(())
-        })?;
-        done += batch.len();
-    }
-    Ok(())
+        let [count, channels, height, width] = images.dims();
+        let size = [height, width];
+        if plan.as_ref().is_none_or(|(planned, ..)| *planned != size) {
+            let (bands, used) = bands(size, device);
+            plan = Some((size, Cosine::new(size, device), bands, used));
+        }
+        let Some((_, cosine, bands, used)) = &plan else { return };
+        let labels = labels_of(loaded);
+        if *used == 0 {
+            // A single pixel has no frequencies.
+            return visit(labels, vec![Vec::new(); count]);
+        }
+        let energies = cosine.forward(colours(images)).square();
+        let energies = energies.reshape([count * channels, height * width]).matmul(bands.clone());
+        let values: Vec<f64> = energies.into_data().convert::<f64>().iter::<f64>().collect();
+        let rows = values.chunks(channels * used);
+        let logarithms = |row: &[f64]| row.iter().map(|energy| (energy.max(0.0) + FLOOR).ln()).collect();
+        visit(labels, rows.map(logarithms).collect());
+    })
 }
 
 /// Y, B − Y, R − Y; images of other than three channels as they are.

@@ -73,6 +73,7 @@
 //! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label, twice where there are other null images.
 
+mod batches;
 mod cluster;
 mod common;
 mod evidence;
@@ -82,6 +83,7 @@ mod look;
 mod look_clusters;
 mod look_shares;
 mod matched_filter;
+mod mean_images;
 mod null;
 mod pattern;
 mod question;

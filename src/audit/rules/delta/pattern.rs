@@ -21,13 +21,15 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use burn::train::Interrupter;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
+use super::batches::Part;
 use super::cluster::{ByItself, standing};
-use super::gradient_clusters::{GradientCluster, PLACES, Part};
+use super::gradient_clusters::{GradientCluster, PLACES};
+use super::mean_images::{Mean, difference, each_image};
+use super::question::Question;
 use super::tails::normal_of_largest;
 use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
@@ -37,11 +39,6 @@ use crate::samples::Image;
 const MOST: usize = 20_000;
 /// Images of other labels that a pattern is put onto.
 const BACKGROUNDS: usize = 64;
-/// Other labels that a mean image is made of, at most: the nearest.
-const LABELS: usize = 64;
-/// Steps towards the nearest mixture.
-const STEPS: usize = 400;
-
 /// What a cluster's images have beside what images of other labels have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pattern {
@@ -51,86 +48,68 @@ pub(super) struct Pattern {
     pub by_itself: Option<ByItself>,
 }
 
-/// Images of other labels than the candidates': what patterns are taken from, and put onto.
-struct Others<'a, M, S> {
-    model: &'a FrozenModel<M>,
-    label: usize,
+/// Images of other labels than the question's: what patterns are taken from, and put onto.
+struct Others<'a, 'q, M: Module, S> {
+    question: &'a Question<'q, M, S>,
     /// By label.
     means: Vec<Vec<f64>>,
     backgrounds: Part<'a, S>,
     /// M of the backgrounds as they are.
     before: Vec<f64>,
-    config: PassConfig,
 }
 
-impl<'a, M, S> Others<'a, M, S>
+impl<'a, 'q, M, S> Others<'a, 'q, M, S>
 where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
 {
-    fn of(
-        model: &'a FrozenModel<M>,
-        source: &'a S,
-        candidates: &[usize],
-        label: usize,
-        seed: u64,
-        config: &PassConfig,
-    ) -> Result<Self, PassError> {
+    fn of(question: &'a Question<'q, M, S>) -> Result<Self, PassError> {
+        let &Question { influence, source, candidates, seed, config, .. } = question;
         let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
         let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
-        let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
-        let backgrounds = Part { source, indices: drawn[..BACKGROUNDS.min(drawn.len())].to_vec() };
-        drawn.sort_unstable(); // as they lie on a disk
+        let mut indices: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
+        let backgrounds = Part { source, indices: indices[..BACKGROUNDS.min(indices.len())].to_vec() };
+        indices.sort_unstable(); // as they lie on a disk
         let mut of_labels: BTreeMap<i64, Mean> = BTreeMap::new();
-        each_image(source, &drawn, model.device(), config, |_, label, image| {
+        each_image(&Part { source, indices }, influence.device(), config, |_, label, image| {
             of_labels.entry(label).or_default().add(image);
         })?;
         let means = of_labels.into_values().map(Mean::value).collect();
-        let config = config.quiet();
-        let before = margins(&predict(model, &backgrounds, &config)?, label);
-        Ok(Self { model, label, means, backgrounds, before, config })
+        let before = margins(&predict(influence.model(), &backgrounds, &config.quiet())?, question.label());
+        Ok(Self { question, means, backgrounds, before })
+    }
+
+    /// Differences of groups of candidates (positions among them, ascending) from these images.
+    fn differences(&self, groups: &[&[usize]]) -> Result<Vec<Vec<f32>>, PassError> {
+        let &Question { influence, source, candidates, config, .. } = self.question;
+        let mut means = vec![Mean::default(); groups.len()];
+        let part = Part { source, indices: candidates.to_vec() };
+        each_image(&part, influence.device(), config, |at, _, image| {
+            for (group, mean) in groups.iter().zip(&mut means) {
+                if group.binary_search(&at).is_ok() {
+                    mean.add(image);
+                }
+            }
+        })?;
+        Ok(means.into_iter().map(|mean| difference(&mean.value(), &self.means)).collect())
     }
 
     /// By how much M of the backgrounds grows with a difference on the mean, and how many of them have the label then.
     fn put_on(&self, difference: &[f32]) -> Result<(f64, usize), PassError> {
-        let changed = Changed { source: &self.backgrounds, difference, by: 1.0 };
-        let said = predict(self.model, &changed, &self.config)?;
-        let after = margins(&said, self.label);
-        let gains: f64 = after.iter().zip(&self.before).map(|(after, before)| after - before).sum();
-        let turned = said.iter().filter(|said| said.label == self.label).count();
+        let (label, changed) =
+            (self.question.label(), Changed { source: &self.backgrounds, difference, by: 1.0 });
+        let said = predict(self.question.influence.model(), &changed, &self.question.config.quiet())?;
+        let gains: f64 =
+            margins(&said, label).iter().zip(&self.before).map(|(after, before)| after - before).sum();
+        let turned = said.iter().filter(|said| said.label == label).count();
         Ok((gains / said.len().max(1) as f64, turned))
     }
 }
 
-/// Differences of groups of candidates (positions among them, ascending) from images of other labels.
-fn differences<S: BatchSource<Batch = LabeledBatch>>(
-    groups: &[&[usize]],
-    source: &S,
-    candidates: &[usize],
-    others: &[Vec<f64>],
-    device: &Device,
-    config: &PassConfig,
-) -> Result<Vec<Vec<f32>>, PassError> {
-    let mut means = vec![Mean::default(); groups.len()];
-    each_image(source, candidates, device, config, |at, _, image| {
-        for (group, mean) in groups.iter().zip(&mut means) {
-            if group.binary_search(&at).is_ok() {
-                mean.add(image);
-            }
-        }
-    })?;
-    Ok(means.into_iter().map(|mean| difference(&mean.value(), others)).collect())
-}
-
-/// The patterns of some clusters of the candidates, which carry `label`.
+/// The patterns of some clusters of the question's candidates.
 pub(super) fn patterns<M, S>(
-    model: &FrozenModel<M>,
-    source: &S,
-    candidates: &[usize],
-    label: usize,
+    question: &Question<'_, M, S>,
     clusters: &[GradientCluster],
-    seed: u64,
-    config: &PassConfig,
 ) -> Result<Vec<Pattern>, PassError>
 where
     M: Module + Classifier,
@@ -139,12 +118,12 @@ where
     if clusters.is_empty() {
         return Ok(Vec::new());
     }
-    let others = Others::of(model, source, candidates, label, seed, config)?;
+    let others = Others::of(question)?;
     let backgrounds = others.backgrounds.len().max(1) as f64;
     let patterns = clusters.iter().map(|GradientCluster { cluster, peers }| {
         let groups: Vec<&[usize]> =
             std::iter::once(&cluster.members).chain(peers).map(Vec::as_slice).collect();
-        let found = differences(&groups, source, candidates, &others.means, model.device(), config)?;
+        let found = others.differences(&groups)?;
         let effects =
             found.iter().map(|difference| others.put_on(difference)).collect::<Result<Vec<_>, _>>()?;
         let [(gain, turned), by_peers @ ..] = effects.as_slice() else { return Ok(Pattern::default()) };
@@ -165,7 +144,8 @@ where
     patterns.collect()
 }
 
-/// What flagged samples have beside images of other labels, put onto some of these.
+/// What flagged samples have in common, put onto images of other labels: d of the flagged group, the mean of its images less the nearest mixture of other
+/// labels' mean images, in units of pixel values (step 9 of the rule [`Delta`](super::Delta)).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommonPattern {
     difference: Vec<f32>,
@@ -176,36 +156,30 @@ pub struct CommonPattern {
 }
 
 impl CommonPattern {
-    /// Of some of the candidates, as positions among them, ascending.
-    pub(super) fn of<M, S>(
-        model: &FrozenModel<M>,
-        source: &S,
-        candidates: &[usize],
-        label: usize,
-        flagged: &[usize],
-        seed: u64,
-        config: &PassConfig,
-    ) -> Result<Self, PassError>
+    /// Of some of the question's candidates, as positions among them, ascending.
+    pub(super) fn of<M, S>(question: &Question<'_, M, S>, flagged: &[usize]) -> Result<Self, PassError>
     where
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let others = Others::of(model, source, candidates, label, seed, config)?;
-        let found = differences(&[flagged], source, candidates, &others.means, model.device(), config)?;
-        let difference = found.into_iter().next().unwrap_or_default();
+        let others = Others::of(question)?;
+        let difference = others.differences(&[flagged])?.into_iter().next().unwrap_or_default();
         let (_, turned) = others.put_on(&difference)?;
         Ok(Self { difference, images: others.backgrounds.len(), turned })
     }
 
-    /// The pattern to look at: grey where there is none, its largest value (of either sign) in full. `None` where it has another shape.
+    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
     pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
         let most = self.difference.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
         let pixels = self.difference.iter().map(|value| 0.5 + 0.5 * value / most);
         Image::new(pixels.collect(), shape).ok()
     }
 
-    /// An image of the same shape without it, within [0, 1].
+    /// An image of the samples' shape without it, x − d within [0, 1]; `None` where it has another shape.
     pub fn away_from(&self, image: &Image) -> Option<Image> {
+        if image.pixels().len() != self.difference.len() {
+            return None;
+        }
         let pixels =
             image.pixels().iter().zip(&self.difference).map(|(value, by)| (value - by).clamp(0.0, 1.0));
         Image::new(pixels.collect(), image.shape()).ok()
@@ -246,88 +220,6 @@ pub(super) fn margins(said: &[Prediction], label: usize) -> Vec<f64> {
     said.iter().map(margin).collect()
 }
 
-/// The mean of some images.
-#[derive(Clone, Debug, Default)]
-struct Mean {
-    sum: Vec<f64>,
-    count: usize,
-}
-
-impl Mean {
-    fn add(&mut self, image: &[f32]) {
-        self.sum.resize(image.len(), 0.0);
-        self.sum.iter_mut().zip(image).for_each(|(sum, value)| *sum += f64::from(*value));
-        self.count += 1;
-    }
-
-    fn value(mut self) -> Vec<f64> {
-        let count = self.count.max(1) as f64;
-        self.sum.iter_mut().for_each(|sum| *sum /= count);
-        self.sum
-    }
-}
-
-/// `mean` less the nearest mixture of others, by the method of Frank and Wolfe (1956) with exact steps.
-fn difference(mean: &[f64], others: &[Vec<f64>]) -> Vec<f32> {
-    let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    let distance = |other: &[f64]| mean.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
-    let mut nearest: Vec<(f64, &Vec<f64>)> = others.iter().map(|other| (distance(other), other)).collect();
-    nearest.sort_by(|a, b| a.0.total_cmp(&b.0));
-    nearest.truncate(LABELS);
-    let nearest: Vec<&Vec<f64>> = nearest.into_iter().map(|(_, other)| other).collect();
-    let count = nearest.len();
-    if count == 0 {
-        return mean.iter().map(|value| *value as f32).collect();
-    }
-    let gram: Vec<Vec<f64>> =
-        nearest.iter().map(|a| nearest.iter().map(|b| product(a, b)).collect()).collect();
-    let to_mean: Vec<f64> = nearest.iter().map(|other| product(other, mean)).collect();
-    let mut weights = vec![0.0; count];
-    weights[0] = 1.0;
-    for _ in 0..STEPS {
-        let slope: Vec<f64> = (0..count).map(|k| product(&gram[k], &weights) - to_mean[k]).collect();
-        let Some(best) = (0..count).min_by(|&a, &b| slope[a].total_cmp(&slope[b])) else { break };
-        let step: Vec<f64> =
-            weights.iter().enumerate().map(|(k, weight)| f64::from(u8::from(k == best)) - weight).collect();
-        let length: f64 = (0..count).map(|k| step[k] * product(&gram[k], &step)).sum();
-        let descent = -product(&slope, &step);
-        if descent <= 0.0 || length <= 0.0 {
-            break;
-        }
-        let by = (descent / length).min(1.0);
-        weights.iter_mut().zip(&step).for_each(|(weight, step)| *weight += by * step);
-    }
-    let mixture =
-        |at: usize| weights.iter().zip(&nearest).map(|(weight, other)| weight * other[at]).sum::<f64>();
-    mean.iter().enumerate().map(|(at, value)| (value - mixture(at)) as f32).collect()
-}
-
-/// Position among `samples`, label and pixels of each of them.
-fn each_image<S: BatchSource<Batch = LabeledBatch>>(
-    source: &S,
-    samples: &[usize],
-    device: &Device,
-    config: &PassConfig,
-    mut visit: impl FnMut(usize, i64, &[f32]),
-) -> Result<(), PassError> {
-    let mut done = 0;
-    for batch in samples.chunks(config.batch_size.max(1)) {
-        if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
-            return Err(PassError::Interrupted { done, total: samples.len() });
-        }
-        let loaded = source.load(batch, device)?;
-        let images = loaded.images();
-        let size: usize = images.dims()[1..].iter().product();
-        let values: Vec<f32> = images.into_data().convert::<f32>().iter::<f32>().collect();
-        let labels = loaded.labels().into_data().convert::<i64>();
-        for ((at, label), image) in labels.iter::<i64>().enumerate().zip(values.chunks(size.max(1))) {
-            visit(done + at, label, image);
-        }
-        done += batch.len();
-    }
-    Ok(())
-}
-
 /// Images with a difference put on `by` times, within [0, 1].
 struct Changed<'a, S> {
     source: &'a S,
@@ -359,11 +251,12 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{CommonPattern, difference, margins, patterns};
+    use super::{CommonPattern, margins, patterns};
     use crate::audit::rules::delta::cluster::Cluster;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
+    use crate::audit::rules::delta::question::Question;
     use crate::capture::{FrozenModel, PassConfig};
-    use crate::influence::{Classifier, ImageList, Prediction, predict};
+    use crate::influence::{Classifier, ImageList, Influence, Prediction, predict};
     use crate::samples::Image;
 
     const CLASSES: usize = 4;
@@ -409,14 +302,29 @@ mod tests {
         }
     }
 
+    /// Asks about the samples of label 0, the first 120.
+    fn ask<T>(source: &ImageList, about: impl FnOnce(&Question<'_, Backdoored, ImageList>) -> T) -> T {
+        let model = FrozenModel::new(&Backdoored);
+        about(&Question {
+            influence: &Influence::identity(&model),
+            source,
+            candidates: &(0..120).collect::<Vec<_>>(),
+            suspects: &ImageList(source.0[..1].to_vec()),
+            seed: 1,
+            config: &quiet(),
+        })
+    }
+
+    fn quiet() -> PassConfig {
+        PassConfig { progress: false, ..PassConfig::new(32) }
+    }
+
     #[test]
     fn a_trigger_makes_the_label_wherever_it_is_put_and_a_natural_look_does_not() {
         let mut rng = StdRng::seed_from_u64(3);
-        let (source, model) = (samples(&mut rng), FrozenModel::new(&Backdoored));
-        let config = PassConfig { progress: false, ..PassConfig::new(32) };
-        let candidates: Vec<usize> = (0..120).collect();
+        let (source, model, config) = (samples(&mut rng), FrozenModel::new(&Backdoored), quiet());
         let clusters = [cluster(0..20), cluster(40..70)];
-        let found = patterns(&model, &source, &candidates, 0, &clusters, 1, &config).expect("patterns");
+        let found = ask(&source, |question| patterns(question, &clusters)).expect("patterns");
         let [poisons, natural] = found.try_into().expect("two");
         assert!((poisons.difference[TRIGGER] - 0.85).abs() < 0.03, "{:?}", poisons.difference);
         let beside = poisons.difference[..TRIGGER].iter().all(|difference| difference.abs() < 0.06);
@@ -437,8 +345,7 @@ mod tests {
 
         // The same for people to look at.
         let flagged: Vec<usize> = (0..20).collect();
-        let common =
-            CommonPattern::of(&model, &source, &candidates, 0, &flagged, 1, &config).expect("a pattern");
+        let common = ask(&source, |question| CommonPattern::of(question, &flagged)).expect("a pattern");
         assert_eq!((common.turned, common.images), (64, 64));
         let picture = common.picture([1, 2, 3]).expect("six pixels");
         assert!(picture.pixels()[TRIGGER] > 0.99 && (picture.pixels()[0] - 0.5).abs() < 0.05, "{picture:?}");
@@ -446,42 +353,23 @@ mod tests {
         assert!(without.pixels()[TRIGGER] < 0.1);
         assert_eq!(predict(&model, &ImageList(vec![(without, 0)]), &config).expect("an answer")[0].label, 1);
         assert_eq!(common.picture([3, 2, 3]), None);
+        assert_eq!(common.away_from(&Image::new(vec![0.5; 12], [1, 3, 4]).expect("twelve pixels")), None);
     }
 
     #[test]
     fn where_there_is_nothing_to_compare_nothing_is_said() {
         let mut rng = StdRng::seed_from_u64(4);
-        let (source, model) = (samples(&mut rng), FrozenModel::new(&Backdoored));
-        let config = PassConfig { progress: false, ..PassConfig::new(32) };
-        let candidates: Vec<usize> = (0..120).collect();
-        assert!(patterns(&model, &source, &candidates, 0, &[], 1, &config).expect("none").is_empty());
+        let source = samples(&mut rng);
+        let by_itself = |source: &ImageList, clusters: &[GradientCluster]| {
+            let found = ask(source, |question| patterns(question, clusters)).expect("patterns");
+            found.iter().map(|pattern| pattern.by_itself).collect::<Vec<_>>()
+        };
+        assert_eq!(by_itself(&source, &[]), []);
         let few = GradientCluster { peers: vec![(20..40).collect(); 3], ..cluster(0..20) };
-        let [pattern] =
-            patterns(&model, &source, &candidates, 0, &[few], 1, &config).expect("one").try_into().unwrap();
-        assert_eq!(pattern.by_itself, None);
+        assert_eq!(by_itself(&source, &[few]), [None]);
         // All samples have the label: there is no image of another one.
         let alone = ImageList(source.0[..120].to_vec());
-        let [pattern] = patterns(&model, &alone, &candidates, 0, &[cluster(0..20)], 1, &config)
-            .expect("one")
-            .try_into()
-            .unwrap();
-        assert_eq!(pattern.by_itself, None);
-    }
-
-    #[test]
-    fn what_other_labels_have_is_no_difference() {
-        let others = [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![5.0, 5.0, 0.0]];
-        let within = difference(&[0.3, 0.7, 0.0], &others);
-        assert!(within.iter().all(|difference| difference.abs() < 1e-3), "{within:?}");
-        // Beside them, and beyond: from the nearest point of the triangle.
-        let beside = difference(&[0.3, 0.7, 0.2], &others);
-        assert!((beside[2] - 0.2).abs() < 1e-6 && beside[0].abs() < 1e-3, "{beside:?}");
-        let beyond = difference(&[0.0, 0.0, 0.0], &others);
-        assert!(
-            beyond.iter().zip([-0.5, -0.5, 0.0]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-3),
-            "{beyond:?}"
-        );
-        assert_eq!(difference(&[0.5], &[]), [0.5]);
+        assert_eq!(by_itself(&alone, &[cluster(0..20)]), [None]);
     }
 
     #[test]

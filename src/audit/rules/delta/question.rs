@@ -132,8 +132,7 @@ where
             Some(found) => found,
             None => {
                 let found = gradient_clusters(influence, source, candidates, held, seed, config)?;
-                let patterns =
-                    patterns(influence.model(), source, candidates, self.label(), &found, seed, config)?;
+                let patterns = patterns(self, &found)?;
                 found.into_iter().map(|found| found.cluster).zip(patterns).collect()
             }
         };
@@ -161,12 +160,11 @@ where
     /// # Errors
     /// Those of the passes.
     pub fn common_pattern(&self, flagged: &[usize]) -> Result<CommonPattern, InfluenceError> {
-        let Self { influence, source, candidates, seed, config, .. } = *self;
-        Ok(CommonPattern::of(influence.model(), source, candidates, self.label(), flagged, seed, config)?)
+        Ok(CommonPattern::of(self, flagged)?)
     }
 
     /// What all suspects are taken for.
-    fn label(&self) -> usize {
+    pub(super) fn label(&self) -> usize {
         self.suspects.0.first().map_or(0, |(_, label)| *label)
     }
 
