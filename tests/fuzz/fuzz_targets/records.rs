@@ -10,9 +10,9 @@ use burn::data::dataset::InMemDataset;
 use burn_delta_influence::report::{
     AuditDiff, AuditRecord, Check, ClassState, ComparedRecord, CopyRecord, DataRecord, EvidenceRecord,
     FactorsRecord, FlaggedRecord, Gate, HistogramRecord, HtmlReport, ModelRecord, NeighbourRecord,
-    NullRecord, Outcome, RuleRecord, SearchRecord, StateRecord, SuspectEvidence, SuspectRecord, SuspectState,
-    TimingsRecord, TruthRecord, UnlearnRecord, Verdict, junit_xml, load_audit, load_unlearn, sarif,
-    save_json, summary, unlearn_summary,
+    NullRecord, Outcome, PatternRecord, RuleRecord, SearchRecord, StateRecord, SuspectEvidence,
+    SuspectRecord, SuspectState, TimingsRecord, TruthRecord, UnlearnRecord, Verdict, junit_xml, load_audit,
+    load_unlearn, sarif, save_json, summary, unlearn_summary,
 };
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence_fuzz::{edited, file, names, parts, scratch, within, write_seeds};
@@ -242,6 +242,12 @@ fn full() -> AuditRecord {
                     of_validation: 1,
                     p_value: Some(0.25),
                 }],
+                pattern: Some(PatternRecord {
+                    images: 4,
+                    turned: 3,
+                    label_without: 1,
+                    confidence_without: 0.75,
+                }),
                 highest_clean: vec![neighbour(7)],
                 typical_clean: vec![neighbour(8), neighbour(9)],
             }],
