@@ -48,7 +48,7 @@ use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, 
 use training::network;
 
 /// Files of an earlier run that this one may not write.
-const RESULTS: [&str; 20] = [
+const RESULTS: [&str; 22] = [
     "audit.json",
     "audit.html",
     "audit-delta.json",
@@ -58,6 +58,7 @@ const RESULTS: [&str; 20] = [
     "unlearn.json",
     "unlearn-resume.json",
     "unlearn-retrain.json",
+    "unlearn-counterexamples.json",
     "unlearn-relabel.json",
     "unlearn-scrub.json",
     "unlearn-bad-teacher.json",
@@ -65,6 +66,7 @@ const RESULTS: [&str; 20] = [
     UNLEARNED,
     "unlearned-resume.bpk",
     "unlearned-retrain.bpk",
+    "unlearned-counterexamples.bpk",
     "unlearned-relabel.bpk",
     "unlearned-scrub.bpk",
     "unlearned-bad-teacher.bpk",

@@ -18,8 +18,8 @@ use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train, t
 use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::LabeledImage;
 use burn_delta_influence::unlearn::{
-    BadTeacher, Relabel, Relabelled, Resume, Retrain, SHARE, Scrub, Ssd, StepConfig, UnlearnError,
-    UnlearnTask, Unlearned, Unlearner,
+    BadTeacher, Counterexamples, Relabel, Relabelled, Resume, Retrain, SHARE, Scrub, Ssd, StepConfig,
+    UnlearnError, UnlearnTask, Unlearned, Unlearner, WithPatterns,
 };
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
@@ -47,6 +47,8 @@ pub enum MethodChoice {
     Retrain,
     /// Train on without them (CF), for a quarter of the epochs.
     Resume,
+    /// Train on without them, with what they have in common on other images, for a quarter of the epochs.
+    Counterexamples,
     /// Train on with random other labels for them, for a quarter of the epochs.
     Relabel,
     /// Move away from the old model on them, for a quarter of the epochs.
@@ -59,11 +61,18 @@ pub enum MethodChoice {
 
 impl MethodChoice {
     /// From the most trusted on.
-    pub const ALL: [Self; 6] =
-        [Self::Retrain, Self::Resume, Self::Relabel, Self::Scrub, Self::BadTeacher, Self::Ssd];
+    pub const ALL: [Self; 7] = [
+        Self::Retrain,
+        Self::Resume,
+        Self::Counterexamples,
+        Self::Relabel,
+        Self::Scrub,
+        Self::BadTeacher,
+        Self::Ssd,
+    ];
 
     /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original epochs, at
-    /// least one, is what training methods but `retrain` get. `resume` and `relabel` shift images by up to four pixels, and mirror them where
+    /// least one, is what training methods but `retrain` get. `resume`, `counterexamples` and `relabel` shift images by up to four pixels, and mirror them where
     /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on. All but `ssd`, whose
     /// run is short, go on where a run that was killed was, if they get the folder of the results; see [`unlearned`].
     pub fn method<D: Dataset<LabeledImage> + Clone + 'static>(
@@ -75,7 +84,7 @@ impl MethodChoice {
     ) -> Method<D> {
         let epochs = (SHARE * config.epochs as f64).ceil().max(1.0) as usize;
         let mut settings = config.clone();
-        if matches!(self, Self::Resume | Self::Relabel) {
+        if matches!(self, Self::Resume | Self::Counterexamples | Self::Relabel) {
             settings.augmentation =
                 Augmentation { shift: SHIFT.max(settings.augmentation.shift), flip: mirrored };
         }
@@ -96,6 +105,13 @@ impl MethodChoice {
         match self {
             Self::Retrain => Box::new(Retrain::new(config.epochs, network, on_cleaned)),
             Self::Resume => Box::new(Resume::new(epochs, on_cleaned)),
+            Self::Counterexamples => {
+                let train = move |model, data: WithPatterns<D, LabeledImage>, epochs| {
+                    trainer.train(model, data, epochs)
+                };
+                let set_image = |sample: LabeledImage, image| LabeledImage { image, ..sample };
+                Box::new(Counterexamples::new(epochs, train, set_image).with_seed(config.seed))
+            }
             Self::Relabel => {
                 let train = move |model, data: Relabelled<D, LabeledImage>, epochs| {
                     trainer.train(model, data, epochs)

@@ -116,7 +116,12 @@ fn outcome(record: &UnlearnRecord) -> String {
             "Train it for longer, or anew without them (`retrain`); poisons that were missed are under the old label still: audit the new \
              model, and give more suspects."
         }
-        _ => "Train it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).",
+        "counterexamples" => {
+            "Train it anew without them (`retrain`), for longer, or with other labels for them (`relabel`)."
+        }
+        _ => {
+            "Train it anew without them (`retrain`), for longer, or with what they have in common on other images (`counterexamples`)."
+        }
     };
     match (record.still_wrong(), record.wrong_before()) {
         (0, _) if record.trigger_works() => {

@@ -30,6 +30,7 @@ use burn::module::Module;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::resume::ready;
 use super::retrain::run;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
 use crate::audit::transforms::Transform;
@@ -226,8 +227,8 @@ where
             seed,
             set_label: self.set_label.clone(),
         };
-        let model = task.model().valid().train(); // as `resume` does
-        let unlearned = run(RELABEL, model, data, |model, data| (self.train)(model, data, epochs))?;
+        let unlearned =
+            run(RELABEL, ready(task.model()), data, |model, data| (self.train)(model, data, epochs))?;
         let (cost, seconds) = (Unlearner::<M, D, I>::cost(self, task.size()), looked + unlearned.seconds);
         Ok(Unlearned { cost: Some(cost), seconds, ..unlearned })
     }

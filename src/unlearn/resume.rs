@@ -50,7 +50,7 @@ where
 }
 
 /// A trained model comes back in validation mode; `valid` first makes this safe for one that does not.
-fn ready<M: Module>(model: &M) -> M {
+pub(super) fn ready<M: Module>(model: &M) -> M {
     model.valid().train()
 }
 

@@ -122,7 +122,7 @@ where
 pub struct Unlearned<M> {
     /// The model: in validation mode where this crate trained it, else as the training function returned it.
     pub model: M,
-    /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `relabel`, `ssd`, `scrub`, `bad-teacher`.
+    /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `counterexamples`, `relabel`, `ssd`, `scrub`, `bad-teacher`.
     pub method: &'static str,
     /// Wall time: of all runs, where one that was stopped went on. Of a training function that goes on from checkpoints of its own it is that
     /// of the last run.

@@ -16,7 +16,7 @@ use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::learner::CollectorConfig;
 use burn_delta_influence::report::{Gate, Verdict, load_audit};
 use burn_delta_influence::samples::LabeledImage;
-use burn_delta_influence::unlearn::{BadTeacher, Relabel, Scrub, Ssd, StepConfig};
+use burn_delta_influence::unlearn::{BadTeacher, Counterexamples, Relabel, Scrub, Ssd, StepConfig};
 
 use crate::built_example::built_example;
 
@@ -204,6 +204,14 @@ fn defaults_of_unlearning_are_those_of_the_code() {
     );
     let pass = format!("batches of {}, no bar", PassConfig::default().batch_size);
     assert_eq!(unlearning.default_of(Some("`Relabel`"), "with_pass"), pass);
+    let counterexamples = Counterexamples::new(10, (), |sample: LabeledImage, _| sample);
+    let [share, seed] =
+        ["with_share", "with_seed"].map(|setting| unlearning.default_of(Some("`Counterexamples`"), setting));
+    assert_eq!(
+        format!("{counterexamples:?}"),
+        format!("Counterexamples {{ epochs: 10, share: {share}, seed: {seed}, .. }}")
+    );
+    assert_eq!(unlearning.default_of(Some("`Counterexamples`"), "with_pass"), pass);
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn what_cannot_be_used_is_named_before_training() {
     let stderr = text(&output.stderr);
     assert!(
         output.status.code() == Some(2)
-            && stderr.contains("retrain, resume, relabel, scrub, bad-teacher, ssd, none"),
+            && stderr.contains("retrain, resume, counterexamples, relabel, scrub, bad-teacher, ssd, none"),
         "{stderr}"
     );
     fs::write(data.join("yield/broken.jpg"), b"no picture at all").unwrap();

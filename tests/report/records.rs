@@ -357,7 +357,7 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
     assert_eq!([[4, 4], [1, 4], [1, 2]].map(|after| record(after).still_wrong()), [2, 1, 0]);
     let text = unlearn_summary(&record([1, 4]));
     let expected = "Not unlearned: after resume without 21 training samples (9.0 s) the model still gives the wrong answer on 1 of \
-                    2 suspects.\nTrain it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).\n";
+                    2 suspects.\nTrain it anew without them (`retrain`), for longer, or with what they have in common on other images (`counterexamples`).\n";
     assert!(text.starts_with(expected), "{text}");
     assert!(unlearn_summary(&record([1, 2])).starts_with("Unlearned 21 training samples by resume"));
 
@@ -366,6 +366,10 @@ fn a_model_that_still_makes_the_mistake_is_not_called_unlearned() {
     let expected = "Not unlearned: after relabel, with other labels for 21 training samples (9.0 s), the model still gives the wrong \
                     answer on 1 of 2 suspects.\nTrain it for longer, or anew without them (`retrain`);";
     assert!(text.starts_with(expected) && !text.contains("(`relabel`)"), "{text}");
+
+    let text = unlearn_summary(&UnlearnRecord { method: "counterexamples".to_owned(), ..record([1, 4]) });
+    assert!(text.starts_with("Not unlearned: after counterexamples without 21 training samples"), "{text}");
+    assert!(text.contains("(`relabel`)") && !text.contains("(`counterexamples`)"), "{text}");
 
     // A model that was trained anew already: once more would change nothing.
     let anew =
@@ -411,7 +415,7 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
     }
     let text = first(&record(0.257, Some(0.115), 0.668));
     let expected = "Partly unlearned: after bad-teacher without 21 training samples (9.0 s) 25.7 % of the images with the trigger still \
-                    get the wanted label (11.5 % of them without it).\nTrain it anew without them (`retrain`), for longer, or with other labels for them (`relabel`).";
+                    get the wanted label (11.5 % of them without it).\nTrain it anew without them (`retrain`), for longer, or with what they have in common on other images (`counterexamples`).";
     assert_eq!(text, expected);
     let whole = unlearn_summary(&record(0.257, Some(0.115), 0.668));
     let line = whole.lines().find(|line| line.contains("recognised")).unwrap_or_default();

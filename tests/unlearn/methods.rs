@@ -8,11 +8,11 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn::train::Interrupter;
 use burn_delta_influence::capture::{PassConfig, PassError};
 use burn_delta_influence::influence::Classifier;
-use burn_delta_influence::samples::LabeledImage;
+use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{
-    BadTeacher, Budget, Cost, Probe, Relabel, Relabelled, Resume, Retrain, Scrub, Ssd, SsdSettings,
-    StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner, branch_checkpoint,
-    gradients_per_second,
+    BadTeacher, Budget, Cost, Counterexamples, Probe, Relabel, Relabelled, Resume, Retrain, Scrub, Ssd,
+    SsdSettings, StepConfig, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner, WithPatterns,
+    branch_checkpoint, gradients_per_second,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -56,6 +56,17 @@ fn relabel(epochs: usize) -> impl Unlearner<Mlp, Data, LabeledImage> {
     Relabel::new(epochs, train, relabelled)
 }
 
+fn with_image(sample: LabeledImage, image: Image) -> LabeledImage {
+    LabeledImage { image, ..sample }
+}
+
+fn counterexamples(epochs: usize) -> impl Unlearner<Mlp, Data, LabeledImage> {
+    let train = |model, data: WithPatterns<Data, LabeledImage>, epochs| {
+        Ok::<_, Infallible>(train(model, &data, epochs))
+    };
+    Counterexamples::new(epochs, train, with_image)
+}
+
 fn ssd() -> Ssd {
     Ssd { progress: false, ..Ssd::new() }
 }
@@ -72,10 +83,11 @@ fn each_method_makes_the_backdoor_go_and_the_accuracy_stay() {
         );
         let retrain = Retrain::new(EPOCHS, || Mlp::new(seed + 10), trainer);
         let (resume, scrub, bad_teacher, ssd) = (Resume::new(6, trainer), scrub(6), bad_teacher(6), ssd());
-        let relabel = relabel(6);
-        let methods: [(Method<'_>, f64); 6] = [
+        let (counterexamples, relabel) = (counterexamples(6), relabel(6));
+        let methods: [(Method<'_>, f64); 7] = [
             (&retrain, 0.05),
             (&resume, 0.1),
+            (&counterexamples, 0.05),
             (&relabel, 0.05),
             (&scrub, 0.1),
             (&bad_teacher, 0.1),
@@ -107,6 +119,7 @@ fn costs_are_what_the_formulas_say() {
     let cost = |gradients, forwards| Cost { gradients, forwards };
     assert_eq!(of(&Retrain::new(20, || Mlp::new(0), trainer)), ("retrain", cost(18_000.0, 0.0)));
     assert_eq!(of(&Resume::new(5, trainer)), ("resume", cost(4500.0, 0.0)));
+    assert_eq!(of(&counterexamples(5)), ("counterexamples", cost(4500.0, 0.0)));
     assert_eq!(of(&relabel(5)), ("relabel", cost(5000.0, 2000.0)));
     assert_eq!(of(&Scrub::new(5)), ("scrub", cost(4900.0, 5300.0)));
     let free = Scrub { is_bounded: false, ..Scrub::new(5) };
@@ -536,6 +549,67 @@ fn flagged_samples_get_another_label_at_each_reading_and_the_others_keep_theirs(
     assert_ne!(std::mem::take(&mut *seen.lock().unwrap()), first);
 }
 
+#[test]
+fn retained_images_of_all_labels_get_the_trigger_and_keep_their_labels() {
+    let task = task(8);
+    let seen = std::sync::Mutex::new(Vec::new());
+    let look = |model: Mlp, data: WithPatterns<Data, LabeledImage>, epochs: usize| {
+        assert_eq!((data.len(), epochs), (task.retained().len(), 8));
+        assert!(data.get(data.len()).is_err_and(|error| error.to_string().contains("are retained")));
+        let epoch = || (0..data.len()).map(|index| data.get(index).unwrap()).collect::<Vec<_>>();
+        seen.lock().unwrap().extend((0..epochs).map(|_| epoch()));
+        Ok::<_, Infallible>(model.valid())
+    };
+    let method = || Counterexamples::new(8, look, with_image);
+    let unlearned = method().unlearn(&task).unwrap();
+    assert_eq!(unlearned.method, "counterexamples");
+    assert!(unlearned.note.unwrap().contains("put onto 50 % of the others"));
+    assert_eq!(values(&unlearned.model), values(task.model()), "training begins with the model as it is");
+    let first = std::mem::take(&mut *seen.lock().unwrap());
+    let (mut changed, mut of_label) = (0, [[0; 2]; CLASSES]);
+    // Where the trigger is, and how much brighter images are there.
+    let mut brighter = [0.0; SIDE * SIDE];
+    for epoch in &first {
+        for (sample, &position) in epoch.iter().zip(task.retained()) {
+            let truth = task.data().get(position).unwrap();
+            assert_eq!(sample.label, truth.label);
+            let is_changed = sample.image != truth.image;
+            of_label[truth.label][usize::from(is_changed)] += 1;
+            changed += usize::from(is_changed);
+            let by = sample.image.pixels().iter().zip(truth.image.pixels()).map(|(new, old)| new - old);
+            brighter.iter_mut().zip(by).for_each(|(sum, by)| *sum += by);
+        }
+    }
+    let readings = 8 * task.retained().len();
+    assert!((0.45..0.55).contains(&(changed as f64 / readings as f64)), "{changed} of {readings}");
+    for [same, changed] in of_label {
+        assert!((0.4..0.6).contains(&(f64::from(changed) / f64::from(same + changed))), "{of_label:?}");
+    }
+    let mut order: Vec<usize> = (0..brighter.len()).collect();
+    order.sort_by(|&a, &b| brighter[b].total_cmp(&brighter[a]));
+    let mut two = [order[0], order[1]];
+    two.sort_unstable();
+    assert_eq!(two, [SIDE - 1, SIDE * SIDE - SIDE], "{brighter:?}");
+    method().unlearn(&task).unwrap();
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), first, "the same seed, the same images");
+    method().with_seed(1).unlearn(&task).unwrap();
+    assert_ne!(std::mem::take(&mut *seen.lock().unwrap()), first);
+}
+
+#[test]
+fn two_flagged_samples_have_no_pattern_and_are_taken_out_all_the_same() {
+    let task = task(8);
+    let task = UnlearnTask::new(task.model().clone(), task.data().clone(), &task.flagged()[..2]).unwrap();
+    let look = |model: Mlp, data: WithPatterns<Data, LabeledImage>, _| {
+        for (index, &position) in task.retained().iter().enumerate() {
+            assert_eq!(data.get(index).unwrap(), task.data().get(position).unwrap());
+        }
+        Ok::<_, Infallible>(model.valid())
+    };
+    let unlearned = Counterexamples::new(1, look, with_image).unlearn(&task).unwrap();
+    assert!(unlearned.note.unwrap().starts_with("too few samples of one label are flagged"));
+}
+
 /// The model's word for what a sample is when it is altered: of one with the trigger, its true class before the others.
 #[test]
 fn labels_are_drawn_by_what_the_model_says_of_altered_copies() {
@@ -564,6 +638,11 @@ fn bad_settings_are_named() {
         change(&mut method.steps);
         bad(method)
     };
+    let share = |share| {
+        let train = |model, _: WithPatterns<Data, LabeledImage>, _| Ok::<_, Infallible>(model);
+        let method = Counterexamples::new(1, train, with_image).with_share(share);
+        method.unlearn(&task).unwrap_err().to_string()
+    };
     let named = [
         (bad(Scrub { epochs: 0, ..scrub(1) }), "epochs"),
         (bad(Scrub { ascents: 3, ..scrub(2) }), "ascents"),
@@ -580,6 +659,10 @@ fn bad_settings_are_named() {
         ),
         (Resume::new(0, trainer).unlearn(&task).unwrap_err().to_string(), "epochs"),
         (relabel(0).unlearn(&task).unwrap_err().to_string(), "epochs"),
+        (counterexamples(0).unlearn(&task).unwrap_err().to_string(), "epochs"),
+        (share(0.0), "share"),
+        (share(1.5), "share"),
+        (share(f64::NAN), "share"),
         (Retrain::new(0, || Mlp::new(0), trainer).unlearn(&task).unwrap_err().to_string(), "epochs"),
         (
             ssd()

@@ -7,6 +7,7 @@ mod minimum_error;
 mod otsu;
 mod paper;
 
+pub(crate) use delta::flagged_patterns;
 pub use delta::{
     CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Question, benjamini_hochberg,
 };

@@ -1,10 +1,19 @@
 //! Mean images of groups of samples, and what a group has beside the nearest mixture of others.
 
-use burn::tensor::Device;
+use std::collections::BTreeMap;
 
+use burn::tensor::Device;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
+
+use super::FEWEST_GROUP;
 use super::batches::{Part, each_batch, labels_of};
 use crate::capture::{BatchSource, PassConfig, PassError};
 use crate::influence::LabeledBatch;
+
+/// Samples of other labels whose means are taken, at most.
+pub(super) const MOST: usize = 20_000;
 
 /// Other labels that a mean image is made of, at most: the nearest.
 const LABELS: usize = 64;
@@ -65,6 +74,37 @@ pub(super) fn difference(mean: &[f64], others: &[Vec<f64>]) -> Vec<f32> {
     let mixture =
         |at: usize| weights.iter().zip(&nearest).map(|(weight, other)| weight * other[at]).sum::<f64>();
     mean.iter().enumerate().map(|(at, value)| (value - mixture(at)) as f32).collect()
+}
+
+/// d of the flagged samples of each label (positions, ascending), channel-major, from samples of other labels that are not flagged, which `seed` draws
+/// where there are many. Labels with too few flagged samples for a group have none.
+pub(crate) fn flagged_patterns<S: BatchSource<Batch = LabeledBatch>>(
+    source: &S,
+    flagged: &[usize],
+    seed: u64,
+    device: &Device,
+    config: &PassConfig,
+) -> Result<Vec<Vec<f32>>, PassError> {
+    let others: Vec<usize> = (0..source.len()).filter(|n| flagged.binary_search(n).is_err()).collect();
+    let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
+    let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
+    drawn.sort_unstable(); // as they lie on a disk
+    let [of_flagged, of_others] = [flagged.to_vec(), drawn].map(|indices| {
+        let mut means: BTreeMap<i64, Mean> = BTreeMap::new();
+        each_image(&Part { source, indices }, device, config, |_, label, image| {
+            means.entry(label).or_default().add(image);
+        })?;
+        Ok::<_, PassError>(means)
+    });
+    let of_others: Vec<(i64, Vec<f64>)> =
+        of_others?.into_iter().map(|(label, mean)| (label, mean.value())).collect();
+    let groups = of_flagged?.into_iter().filter(|(_, mean)| mean.count >= FEWEST_GROUP);
+    let patterns = groups.map(|(label, mean)| {
+        let others = of_others.iter().filter(|(other, _)| *other != label);
+        let others: Vec<Vec<f64>> = others.map(|(_, mean)| mean.clone()).collect();
+        difference(&mean.value(), &others)
+    });
+    Ok(patterns.collect())
 }
 
 /// Visits position among the part, label and pixels (channel-major) of each sample.

@@ -103,6 +103,7 @@ use question::OfCandidates;
 
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
+pub(crate) use mean_images::flagged_patterns;
 pub use pattern::CommonPattern;
 pub use question::{NullSet, Question};
 

@@ -28,15 +28,13 @@ use rand::seq::index::sample;
 use super::batches::Part;
 use super::cluster::{ByItself, standing};
 use super::gradient_clusters::{GradientCluster, PLACES};
-use super::mean_images::{Mean, difference, each_image};
+use super::mean_images::{MOST, Mean, difference, each_image};
 use super::question::Question;
 use super::tails::normal_of_largest;
 use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
 use crate::samples::Image;
 
-/// Samples of other labels whose means are taken, at most.
-const MOST: usize = 20_000;
 /// Images of other labels that a pattern is put onto.
 const BACKGROUNDS: usize = 64;
 /// What a cluster's images have beside what images of other labels have.
