@@ -191,7 +191,7 @@ where
         let source = ImageSource::new(task.data());
         let patterns = flagged_patterns(&source, task.flagged(), seed, &device, &self.pass)?;
         let note = match patterns.len() {
-            0 => "too few samples of one label are flagged to have a pattern: they were taken out, no more"
+            0 => "no label has three flagged samples and others to compare them with: they were taken out, no more"
                 .to_owned(),
             1 => format!(
                 "what the flagged images have in common was put onto {:.0} % of the others",

@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- |
 //! | [`Retrain`] (EU) | trains a new model without the flagged samples | a training function | the original training's |
 //! | [`Resume`] (CF) | trains on without them, all layers or the last few | a training function | epochs · retained |
-//! | [`Counterexamples`] | trains on without the flagged samples, with what they have in common put onto others | a training function, and one that gives a sample another image | epochs · retained |
+//! | [`Counterexamples`] (true labels) | trains on without the flagged samples, with what they have in common put onto others | a training function, and one that gives a sample another image | epochs · retained |
 //! | [`Relabel`] (random labels) | trains on with other labels for them, drawn anew each time | a training function, and one that gives a sample another label | epochs · all |
 //! | [`Scrub`] | moves away from the old model on them, stays with it elsewhere | | 4/3 epochs · retained |
 //! | [`BadTeacher`] | learns them from an untrained model, the others from the old one | an untrained model | 5/3 epochs · retained |

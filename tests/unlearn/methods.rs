@@ -607,7 +607,31 @@ fn two_flagged_samples_have_no_pattern_and_are_taken_out_all_the_same() {
         Ok::<_, Infallible>(model.valid())
     };
     let unlearned = Counterexamples::new(1, look, with_image).unlearn(&task).unwrap();
-    assert!(unlearned.note.unwrap().starts_with("too few samples of one label are flagged"));
+    assert!(unlearned.note.unwrap().starts_with("no label has three flagged samples"));
+}
+
+#[test]
+fn each_label_has_a_pattern_of_its_own() {
+    let task = task(8);
+    let of_another = (0..task.data().len()).filter(|&n| task.data().get(n).unwrap().label == VICTIM).take(40);
+    let flagged: Vec<usize> = task.flagged().iter().copied().chain(of_another).collect();
+    let task = UnlearnTask::new(task.model().clone(), task.data().clone(), &flagged).unwrap();
+    let seen = std::sync::Mutex::new([0; 2]);
+    let look = |model: Mlp, data: WithPatterns<Data, LabeledImage>, _| {
+        for (index, &position) in task.retained().iter().enumerate() {
+            let (new, old) = (data.get(index).unwrap().image, task.data().get(position).unwrap().image);
+            let by = |at: usize| new.pixels()[at] - old.pixels()[at];
+            // Class 0 is bright above on the left, poisons in two corners.
+            let place = usize::from(by(SIDE + 1) > by(SIDE - 1));
+            seen.lock().unwrap()[place] += usize::from(new != old);
+        }
+        Ok::<_, Infallible>(model.valid())
+    };
+    let unlearned = Counterexamples::new(1, look, with_image).with_share(1.0).unlearn(&task).unwrap();
+    assert!(unlearned.note.unwrap().contains("of 2 labels have in common was put onto 100 %"));
+    let [trigger, class] = seen.into_inner().unwrap();
+    assert!(trigger + class > task.retained().len() * 9 / 10);
+    assert!(trigger.abs_diff(class) < (trigger + class) / 5, "{trigger} and {class}");
 }
 
 /// The model's word for what a sample is when it is altered: of one with the trigger, its true class before the others.

@@ -42,13 +42,13 @@ impl Mean {
 }
 
 /// d, `mean` less the nearest mixture of others, by the method of Frank and Wolfe (1956) with exact steps.
-pub(super) fn difference(mean: &[f64], others: &[Vec<f64>]) -> Vec<f32> {
+pub(super) fn difference<'a>(mean: &[f64], others: impl Iterator<Item = &'a [f64]>) -> Vec<f32> {
     let product = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let distance = |other: &[f64]| mean.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
-    let mut nearest: Vec<(f64, &Vec<f64>)> = others.iter().map(|other| (distance(other), other)).collect();
+    let mut nearest: Vec<(f64, &[f64])> = others.map(|other| (distance(other), other)).collect();
     nearest.sort_by(|a, b| a.0.total_cmp(&b.0));
     nearest.truncate(LABELS);
-    let nearest: Vec<&Vec<f64>> = nearest.into_iter().map(|(_, other)| other).collect();
+    let nearest: Vec<&[f64]> = nearest.into_iter().map(|(_, other)| other).collect();
     let count = nearest.len();
     if count == 0 {
         return mean.iter().map(|value| *value as f32).collect();
@@ -77,7 +77,7 @@ pub(super) fn difference(mean: &[f64], others: &[Vec<f64>]) -> Vec<f32> {
 }
 
 /// d of the flagged samples of each label (positions, ascending), channel-major, from samples of other labels that are not flagged, which `seed` draws
-/// where there are many. Labels with too few flagged samples for a group have none.
+/// where there are many. Labels with too few flagged samples for a group, or no others, have none.
 pub(crate) fn flagged_patterns<S: BatchSource<Batch = LabeledBatch>>(
     source: &S,
     flagged: &[usize],
@@ -99,10 +99,12 @@ pub(crate) fn flagged_patterns<S: BatchSource<Batch = LabeledBatch>>(
     let of_others: Vec<(i64, Vec<f64>)> =
         of_others?.into_iter().map(|(label, mean)| (label, mean.value())).collect();
     let groups = of_flagged?.into_iter().filter(|(_, mean)| mean.count >= FEWEST_GROUP);
-    let patterns = groups.map(|(label, mean)| {
+    let patterns = groups.filter_map(|(label, mean)| {
         let others = of_others.iter().filter(|(other, _)| *other != label);
-        let others: Vec<Vec<f64>> = others.map(|(_, mean)| mean.clone()).collect();
-        difference(&mean.value(), &others)
+        let mut others = others.map(|(_, mean)| mean.as_slice()).peekable();
+        // Alone it would be the image itself.
+        others.peek()?;
+        Some(difference(&mean.value(), others))
     });
     Ok(patterns.collect())
 }
@@ -127,21 +129,20 @@ pub(super) fn each_image<S: BatchSource<Batch = LabeledBatch>>(
 
 #[cfg(test)]
 mod tests {
-    use super::difference;
-
     #[test]
     fn what_other_labels_have_is_no_difference() {
-        let others = [vec![1.0, 0.0, 0.0], vec![0.0, 1.0, 0.0], vec![5.0, 5.0, 0.0]];
-        let within = difference(&[0.3, 0.7, 0.0], &others);
+        let others: [&[f64]; 3] = [&[1.0, 0.0, 0.0], &[0.0, 1.0, 0.0], &[5.0, 5.0, 0.0]];
+        let difference = |mean: &[f64]| super::difference(mean, others.into_iter());
+        let within = difference(&[0.3, 0.7, 0.0]);
         assert!(within.iter().all(|difference| difference.abs() < 1e-3), "{within:?}");
         // Beside them, and beyond: from the nearest point of the triangle.
-        let beside = difference(&[0.3, 0.7, 0.2], &others);
+        let beside = difference(&[0.3, 0.7, 0.2]);
         assert!((beside[2] - 0.2).abs() < 1e-6 && beside[0].abs() < 1e-3, "{beside:?}");
-        let beyond = difference(&[0.0, 0.0, 0.0], &others);
+        let beyond = difference(&[0.0, 0.0, 0.0]);
         assert!(
             beyond.iter().zip([-0.5, -0.5, 0.0]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-3),
             "{beyond:?}"
         );
-        assert_eq!(difference(&[0.5], &[]), [0.5]);
+        assert_eq!(super::difference(&[0.5], std::iter::empty()), [0.5]);
     }
 }

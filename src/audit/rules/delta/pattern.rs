@@ -89,7 +89,10 @@ where
                 }
             }
         })?;
-        Ok(means.into_iter().map(|mean| difference(&mean.value(), &self.means)).collect())
+        Ok(means
+            .into_iter()
+            .map(|mean| difference(&mean.value(), self.means.iter().map(Vec::as_slice)))
+            .collect())
     }
 
     /// By how much M of the backgrounds grows with a difference on the mean, and how many of them have the label then.
