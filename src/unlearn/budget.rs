@@ -1,6 +1,7 @@
 //! Which method a budget allows.
 //!
-//! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `resume` overwrites what they taught, in its last layers
+//! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `counterexamples` contradicts what they taught; `resume`
+//! overwrites it, in its last layers
 //! alone (`resume-last-layers`) what they taught there; `relabel`, `scrub` and
 //! `bad-teacher` push it away; `ssd` only makes it smaller. The first one that fits is taken, and of several settings of one method
 //! the most thorough that fits.
@@ -19,8 +20,8 @@ use crate::samples::LabeledSample;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearner};
 
 /// Methods from the most trusted on; others come last.
-const TRUST: [&str; 7] =
-    ["retrain", "resume", "resume-last-layers", "relabel", "scrub", "bad-teacher", "ssd"];
+const TRUST: [&str; 8] =
+    ["retrain", "counterexamples", "resume", "resume-last-layers", "relabel", "scrub", "bad-teacher", "ssd"];
 
 /// What unlearning may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
