@@ -23,14 +23,13 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::module::Module;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt;
 
+use super::readings::Readings;
 use super::resume::ready;
 use super::retrain::run;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
@@ -55,10 +54,8 @@ pub struct WithPatterns<D, I> {
     retained: Arc<[usize]>,
     /// d of each label that has one, channel-major.
     patterns: Arc<Vec<Vec<f32>>>,
-    /// How often each sample was read.
-    readings: Arc<Vec<AtomicU64>>,
+    readings: Readings,
     share: f64,
-    seed: u64,
     set_image: SetImage<I>,
 }
 
@@ -76,22 +73,20 @@ impl<D: Dataset<I>, I: LabeledSample> Dataset<I> for WithPatterns<D, I> {
             return Err(DatasetError::new(std::io::Error::other(said)));
         };
         let sample = self.data.get(position)?;
-        let reading = self.readings[index].fetch_add(1, Ordering::Relaxed);
-        // The same patterns in whatever order, and by however many threads, samples are read.
-        let seed = self.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ reading.rotate_left(32);
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = self.readings.next(index, index);
         if self.patterns.is_empty() || rng.random::<f64>() >= self.share {
             return Ok(sample);
         }
         let pattern = &self.patterns[rng.random_range(0..self.patterns.len())];
         let by = rng.random_range(0.0..=STRONGEST);
         let image = sample.image();
-        let pixels = image.pixels().iter().zip(pattern).map(|(value, d)| (value + by * d).clamp(0.0, 1.0));
         // One of another shape stays as it is: what trains on it says what is wrong with it.
-        match Image::new(pixels.collect(), image.shape()) {
-            Ok(image) => Ok((self.set_image)(sample, image)),
-            Err(_) => Ok(sample),
+        if image.pixels().len() != pattern.len() {
+            return Ok(sample);
         }
+        let pixels = image.pixels().iter().zip(pattern).map(|(value, d)| (value + by * d).clamp(0.0, 1.0));
+        let image = Image::new(pixels.collect(), image.shape()).map_err(DatasetError::new)?;
+        Ok((self.set_image)(sample, image))
     }
 
     fn len(&self) -> usize {
@@ -206,10 +201,9 @@ where
         let data = WithPatterns {
             data: task.data().clone(),
             retained: task.retained().into(),
-            readings: Arc::new(task.retained().iter().map(|_| AtomicU64::new(0)).collect()),
+            readings: Readings::new(task.retained().len(), seed),
             patterns: Arc::new(patterns),
             share,
-            seed,
             set_image: self.set_image.clone(),
         };
         let train = |model, data| (self.train)(model, data, epochs);

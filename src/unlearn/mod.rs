@@ -20,6 +20,7 @@ mod counterexamples;
 mod error;
 mod layers;
 mod probe;
+mod readings;
 mod relabel;
 mod resume;
 mod retrain;

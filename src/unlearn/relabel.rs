@@ -22,7 +22,6 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use burn::data::dataset::{Dataset, DatasetError};
@@ -30,6 +29,7 @@ use burn::module::Module;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::readings::Readings;
 use super::resume::ready;
 use super::retrain::run;
 use super::{Cost, TaskSize, UnlearnError, UnlearnTask, Unlearned, Unlearner};
@@ -51,9 +51,8 @@ pub struct Relabelled<D, I> {
     data: D,
     /// Positions, ascending, with the sums of q over the first classes.
     flagged: Arc<Vec<(usize, Vec<f64>)>>,
-    /// How often each of them was read.
-    readings: Arc<Vec<AtomicU64>>,
-    seed: u64,
+    /// Of each of them.
+    readings: Readings,
     set_label: SetLabel<I>,
 }
 
@@ -70,10 +69,7 @@ impl<D: Dataset<I>, I: Clone + Send + Sync> Dataset<I> for Relabelled<D, I> {
         let Ok(place) = self.flagged.binary_search_by_key(&index, |(position, _)| *position) else {
             return Ok(sample);
         };
-        let reading = self.readings[place].fetch_add(1, Ordering::Relaxed);
-        // The same labels in whatever order, and by however many threads, samples are read.
-        let seed = self.seed ^ (index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ reading.rotate_left(32);
-        let drawn: f64 = StdRng::seed_from_u64(seed).random();
+        let drawn: f64 = self.readings.next(place, index).random();
         let (_, sums) = &self.flagged[place];
         let total = sums.last().copied().unwrap_or_default();
         let label = sums.partition_point(|sum| *sum <= drawn * total).min(sums.len().saturating_sub(1));
@@ -222,9 +218,8 @@ where
         let looked = start.elapsed().as_secs_f64();
         let data = Relabelled {
             data: task.data().clone(),
-            readings: Arc::new(flagged.iter().map(|_| AtomicU64::new(0)).collect()),
+            readings: Readings::new(flagged.len(), seed),
             flagged: Arc::new(flagged),
-            seed,
             set_label: self.set_label.clone(),
         };
         let unlearned =
