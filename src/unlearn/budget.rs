@@ -1,8 +1,7 @@
 //! Which method a budget allows.
 //!
 //! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `counterexamples` contradicts what they taught; `resume`
-//! overwrites it, in its last layers
-//! alone (`resume-last-layers`) what they taught there; `relabel`, `scrub` and
+//! overwrites it, in its last layers alone (`resume-last-layers`) what they taught there; `relabel`, `scrub` and
 //! `bad-teacher` push it away; `ssd` only makes it smaller. The first one that fits is taken, and of several settings of one method
 //! the most thorough that fits.
 
