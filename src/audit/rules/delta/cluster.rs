@@ -57,7 +57,7 @@ pub(super) struct ByItself {
     /// How much more common it is in its class than in others, as a standard normal deviate.
     pub normal: f64,
     /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples that it turns into the label,
-    /// and that patterns of natural groups do.
+    /// and that patterns of natural groups do, as strong.
     pub shares: [f64; 2],
 }
 

@@ -44,10 +44,11 @@
 //!    against all null images and against the middle half of them, since the largest may be the poison's doing: a fourth p-value, and the
 //!    cluster, refined as in step 6, as the finding.
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
-//!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature does not. It is taken away
+//!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
 //!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together, and the cluster,
 //!    refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
-//!    far below `significance` and name samples, the others are not looked at.
+//!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
+//!    a gate that few samples passed is no reason to be silent about the pattern of many.
 //!
 //! 10. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!     are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
@@ -180,7 +181,7 @@ pub struct DeltaFinding {
     /// are too few labels to compare.
     pub look_shares: Option<[f64; 2]>,
     /// Of samples that were found by their pattern, the share of other labels' samples that have the label with it, and with the patterns of
-    /// natural groups on the mean; `None` where there are too few groups to compare.
+    /// natural groups, made as strong, on the mean; `None` where there are too few groups to compare.
     pub pattern_shares: Option<[f64; 2]>,
     /// Which of the sets of null images the suspect stands out among most, the first being 0: `statistic` and all that follows from it are by that one.
     pub null_set: usize,

@@ -9,7 +9,8 @@
 //! nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
 //!
 //! - *put on*: E(F) = mean over images b of other labels of M(b + d) − M(b), compared with E of groups of the same class and size, each the samples nearest
-//!   by their gradients to one that is drawn at random. It says how the cluster stands out by itself ([`ByItself`]).
+//!   by their gradients to one that is drawn at random. Patterns shorter than d are made as long first: where all images of a class are alike, a group of its bright
+//!   ones has more of what makes the label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
 //! - *taken away*: S_q(F) = M(x_q) − M(x_q − d), of the suspect and of null images, as any cluster's S (the module `cluster`).
 //!
 //! Values are clamped to [0, 1], as images are. An attack that leaves no common pattern behind (Witches' Brew, a warp) is not seen by this.
@@ -125,14 +126,17 @@ where
         let groups: Vec<&[usize]> =
             std::iter::once(&cluster.members).chain(peers).map(Vec::as_slice).collect();
         let found = others.differences(&groups)?;
-        let effects =
-            found.iter().map(|difference| others.put_on(difference)).collect::<Result<Vec<_>, _>>()?;
+        let effects = at_least_as_long(&found)
+            .map(|difference| others.put_on(&difference))
+            .collect::<Result<Vec<_>, _>>()?;
         let [(gain, turned), by_peers @ ..] = effects.as_slice() else { return Ok(Pattern::default()) };
         let gains: Vec<f64> = by_peers.iter().map(|(gain, _)| *gain).collect();
         let of_peers = by_peers.iter().map(|(_, turned)| *turned as f64).sum::<f64>();
         let shares =
             [*turned as f64, of_peers / by_peers.len().max(1) as f64].map(|turned| turned / backgrounds);
-        let by_itself = standing(*gain, &gains)
+        let (size, of) =
+            (peers.first().map_or(0, Vec::len), question.candidates.len() - cluster.members.len());
+        let by_itself = standing(*gain, &as_if_apart(&gains, size, of))
             .map(|(_, normal, _)| ByItself { normal: normal_of_largest(normal, PLACES), shares });
         tracing::debug!(
             gain,
@@ -143,6 +147,25 @@ where
         Ok(Pattern { difference: found.into_iter().next().unwrap_or_default(), by_itself })
     });
     patterns.collect()
+}
+
+/// All of them at least as long as the first; one without any length stays as it is.
+fn at_least_as_long(differences: &[Vec<f32>]) -> impl Iterator<Item = Vec<f32>> {
+    let length = |difference: &[f32]| difference.iter().map(|value| value * value).sum::<f32>().sqrt();
+    let first = differences.first().map_or(0.0, |first| length(first));
+    differences.iter().map(move |difference| {
+        let own = length(difference);
+        let by = if own > 0.0 { (first / own).max(1.0) } else { 1.0 };
+        difference.iter().map(|value| by * value).collect()
+    })
+}
+
+/// Values of groups of `size` that are all taken from the same `of` samples, with the deviation that groups without a sample in common would have
+/// (groups drawn at random have √(1 − size / of) of it).
+fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
+    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+    let by = (1.0 - size as f64 / of.max(1) as f64).max(f64::EPSILON).sqrt();
+    values.iter().map(|value| mean + (value - mean) / by).collect()
 }
 
 /// What flagged samples have in common, put onto images of other labels: d of the flagged group, the mean of its images less the nearest mixture of other
@@ -252,7 +275,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{CommonPattern, margins, patterns};
+    use super::{CommonPattern, Others, as_if_apart, margins, patterns, standing};
     use crate::audit::rules::delta::cluster::Cluster;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
     use crate::audit::rules::delta::question::Question;
@@ -333,7 +356,7 @@ mod tests {
         let [by_poisons, by_nature] =
             [&poisons, &natural].map(|pattern| pattern.by_itself.expect("enough peers"));
         assert!(by_poisons.normal > 3.0 && by_nature.normal < 1.0, "{by_poisons:?}, {by_nature:?}");
-        assert!(by_poisons.shares[0] == 1.0 && by_poisons.shares[1] < 0.2, "{by_poisons:?}");
+        assert_eq!(by_poisons.shares[0], 1.0);
 
         // The suspect, and mistakes that have nothing to do with it.
         let mut asked = vec![(image(&mut rng, 1, true), 0)];
@@ -355,6 +378,60 @@ mod tests {
         assert_eq!(predict(&model, &ImageList(vec![(without, 0)]), &config).expect("an answer")[0].label, 1);
         assert_eq!(common.picture([3, 2, 3]), None);
         assert_eq!(common.away_from(&Image::new(vec![0.5; 12], [1, 3, 4]).expect("twelve pixels")), None);
+    }
+
+    #[test]
+    fn a_natural_group_is_not_accused_of_having_more_of_what_the_whole_class_has() {
+        let mut rng = StdRng::seed_from_u64(5);
+        let mut source = samples(&mut rng);
+        for (at, (image, _)) in source.0.iter_mut().enumerate().take(120).skip(20) {
+            let mut pixels = image.pixels().to_vec();
+            pixels[0] += if (40..70).contains(&at) { 0.45 } else { 0.3 };
+            *image = Image::new(pixels, image.shape()).expect("six pixels");
+        }
+        let bright = cluster(40..70);
+        let [pattern] = ask(&source, |question| patterns(question, std::slice::from_ref(&bright)))
+            .expect("patterns")
+            .try_into()
+            .expect("one");
+        assert!(pattern.by_itself.expect("enough peers").normal < 0.5, "{:?}", pattern.by_itself);
+        // As they are, the patterns of the others make less of the label.
+        let gains = ask(&source, |question| {
+            let others = Others::of(question).expect("others");
+            let groups: Vec<&[usize]> =
+                std::iter::once(&bright.cluster.members).chain(&bright.peers).map(Vec::as_slice).collect();
+            let found = others.differences(&groups).expect("differences");
+            found.iter().map(|difference| others.put_on(difference).expect("answers").0).collect::<Vec<_>>()
+        });
+        assert!(
+            standing(gains[0], &gains[1..]).expect("enough peers").1 > 3.0,
+            "the case is none: {gains:?}"
+        );
+    }
+
+    #[test]
+    fn groups_that_share_their_samples_scatter_less_than_others_would() {
+        let mut rng = StdRng::seed_from_u64(6);
+        let samples: Vec<f64> = (0..100).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let mean_of = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let deviation = |values: &[f64]| {
+            let mean = mean_of(values);
+            mean_of(&values.iter().map(|value| (value - mean).powi(2)).collect::<Vec<_>>()).sqrt()
+        };
+        let means: Vec<f64> = (0..2000)
+            .map(|_| {
+                let drawn = rand::seq::index::sample(&mut rng, 100, 75);
+                mean_of(&drawn.into_iter().map(|at| samples[at]).collect::<Vec<_>>())
+            })
+            .collect();
+        let apart = deviation(&samples) / 75f64.sqrt();
+        let [as_they_are, corrected] =
+            [means.clone(), as_if_apart(&means, 75, 100)].map(|means| deviation(&means) / apart);
+        assert!(
+            (as_they_are - 0.5).abs() < 0.03 && (corrected - 1.0).abs() < 0.06,
+            "{as_they_are}, {corrected}"
+        );
+        assert!((mean_of(&as_if_apart(&means, 75, 100)) - mean_of(&means)).abs() < 1e-12);
     }
 
     #[test]
