@@ -185,8 +185,7 @@ where
                 }
                 findings.push(finding);
             }
-            let patterns = findings.iter().map(|finding| self.common_pattern(&question, finding));
-            let patterns = patterns.collect::<Result<Vec<_>, AuditError>>()?;
+            let patterns = self.common_patterns(&question, &findings)?;
             for (number, subject) in asked {
                 let case = &mut cases[number];
                 case.finding = findings[subject].clone();
@@ -198,22 +197,26 @@ where
         Ok(())
     }
 
-    /// What the samples that were flagged have in common.
-    fn common_pattern(
+    /// What the samples that were flagged have in common, of each finding that flags some.
+    fn common_patterns(
         &self,
         question: &Question<'_, M, ImageSource<'_, D, I>>,
-        finding: &Finding,
-    ) -> Result<Option<CommonPattern>, AuditError> {
-        if finding.flagged.is_empty() {
-            return Ok(None);
-        }
+        findings: &[Finding],
+    ) -> Result<Vec<Option<CommonPattern>>, AuditError> {
         let place = |sample: &usize| question.candidates.binary_search(sample).ok();
-        let mut flagged: Vec<usize> = finding.flagged.iter().filter_map(place).collect();
-        flagged.sort_unstable();
-        Ok(Some(question.common_pattern(&flagged)?))
+        let places = findings.iter().map(|finding| {
+            let mut flagged: Vec<usize> = finding.flagged.iter().filter_map(place).collect();
+            flagged.sort_unstable();
+            flagged
+        });
+        let groups: Vec<Vec<usize>> = places.collect();
+        let flagged: Vec<&[usize]> =
+            groups.iter().map(Vec::as_slice).filter(|group| !group.is_empty()).collect();
+        let mut patterns = question.common_patterns(&flagged)?.into_iter();
+        Ok(groups.iter().map(|group| if group.is_empty() { None } else { patterns.next() }).collect())
     }
 
-    /// The same with what the model says of a suspect without it.
+    /// Such a pattern with what the model says of a suspect without it.
     fn shown(&self, found: &CommonPattern, suspect: &Image) -> Result<Option<ShownPattern>, AuditError> {
         let pictures = found.picture(suspect.shape()).zip(found.away_from(suspect));
         let Some((pattern, without)) = pictures else { return Ok(None) };

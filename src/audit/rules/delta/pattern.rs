@@ -180,16 +180,24 @@ pub struct CommonPattern {
 }
 
 impl CommonPattern {
-    /// Of some of the question's candidates, as positions among them, ascending.
-    pub(super) fn of<M, S>(question: &Question<'_, M, S>, flagged: &[usize]) -> Result<Self, PassError>
+    /// Of groups of the question's candidates, as positions among them, ascending.
+    pub(super) fn of_each<M, S>(
+        question: &Question<'_, M, S>,
+        groups: &[&[usize]],
+    ) -> Result<Vec<Self>, PassError>
     where
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
     {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
         let others = Others::of(question)?;
-        let difference = others.differences(&[flagged])?.into_iter().next().unwrap_or_default();
-        let (_, turned) = others.put_on(&difference)?;
-        Ok(Self { difference, images: others.backgrounds.len(), turned })
+        let tried = others.differences(groups)?.into_iter().map(|difference| {
+            let (_, turned) = others.put_on(&difference)?;
+            Ok(Self { difference, images: others.backgrounds.len(), turned })
+        });
+        tried.collect()
     }
 
     /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
@@ -369,7 +377,14 @@ mod tests {
 
         // The same for people to look at.
         let flagged: Vec<usize> = (0..20).collect();
-        let common = ask(&source, |question| CommonPattern::of(question, &flagged)).expect("a pattern");
+        let natural: Vec<usize> = (40..70).collect();
+        let [common, by_nature] =
+            ask(&source, |question| CommonPattern::of_each(question, &[&flagged, &natural]))
+                .expect("patterns")
+                .try_into()
+                .expect("two");
+        assert!(ask(&source, |question| CommonPattern::of_each(question, &[])).expect("none").is_empty());
+        assert!(by_nature.turned < 16, "{}", by_nature.turned);
         assert_eq!((common.turned, common.images), (64, 64));
         let picture = common.picture([1, 2, 3]).expect("six pixels");
         assert!(picture.pixels()[TRIGGER] > 0.99 && (picture.pixels()[0] - 0.5).abs() < 0.05, "{picture:?}");

@@ -155,12 +155,13 @@ where
         Ok(lost)
     }
 
-    /// What some of the candidates (positions among them, ascending) have in common, tried on the model.
+    /// What the candidates of each group (positions among them, ascending) have in common, tried on the model. The images of other labels are read once
+    /// for all groups.
     ///
     /// # Errors
     /// Those of the passes.
-    pub fn common_pattern(&self, flagged: &[usize]) -> Result<CommonPattern, InfluenceError> {
-        Ok(CommonPattern::of(self, flagged)?)
+    pub fn common_patterns(&self, groups: &[&[usize]]) -> Result<Vec<CommonPattern>, InfluenceError> {
+        Ok(CommonPattern::of_each(self, groups)?)
     }
 
     /// What all suspects are taken for.
