@@ -11,6 +11,8 @@
 //! - *put on*: E(F) = mean over images b of other labels of M(b + d) − M(b), compared with E of groups of the same class and size, each the samples nearest
 //!   by their gradients to one that is drawn at random. Patterns shorter than d are made as long first: where all images of a class are alike, a group of its bright
 //!   ones has more of what makes the label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
+//!   One that does not stand out is as likely to be a backdoor's as not where the class's own look makes the label as well: it counts as 0, not against what is taken
+//!   away. That costs next to nothing (half of the chance that z₁ alone is more than √2 times what Stouffer's mean has to be).
 //! - *taken away*: S_q(F) = M(x_q) − M(x_q − d), of the suspect and of null images, as any cluster's S (the module `cluster`).
 //!
 //! Values are clamped to [0, 1], as images are. An attack that leaves no common pattern behind (Witches' Brew, a warp) is not seen by this.
@@ -137,7 +139,7 @@ where
         let (size, of) =
             (peers.first().map_or(0, Vec::len), question.candidates.len() - cluster.members.len());
         let by_itself = standing(*gain, &as_if_apart(&gains, size, of))
-            .map(|(_, normal, _)| ByItself { normal: normal_of_largest(normal, PLACES), shares });
+            .map(|(_, normal, _)| ByItself { normal: normal_of_largest(normal, PLACES).max(0.0), shares });
         tracing::debug!(
             gain,
             ?shares,
@@ -409,7 +411,11 @@ mod tests {
             .expect("patterns")
             .try_into()
             .expect("one");
-        assert!(pattern.by_itself.expect("enough peers").normal < 0.5, "{:?}", pattern.by_itself);
+        assert!(
+            (0.0..0.5).contains(&pattern.by_itself.expect("enough peers").normal),
+            "{:?}",
+            pattern.by_itself
+        );
         // As they are, the patterns of the others make less of the label.
         let gains = ask(&source, |question| {
             let others = Others::of(question).expect("others");
