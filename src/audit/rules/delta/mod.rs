@@ -77,6 +77,7 @@
 mod batches;
 mod cluster;
 mod common;
+mod common_pattern;
 mod evidence;
 mod gate;
 mod gradient_clusters;
@@ -102,10 +103,10 @@ use cluster::ByCluster;
 use evidence::Tests;
 use question::OfCandidates;
 
+pub use common_pattern::CommonPattern;
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
 pub(crate) use mean_images::flagged_patterns;
-pub use pattern::CommonPattern;
 pub use question::{NullSet, Question};
 
 /// Fewer samples are no group.

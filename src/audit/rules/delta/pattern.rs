@@ -36,10 +36,10 @@ use super::question::Question;
 use super::tails::normal_of_largest;
 use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
-use crate::samples::Image;
 
 /// Images of other labels that a pattern is put onto.
 const BACKGROUNDS: usize = 64;
+
 /// What a cluster's images have beside what images of other labels have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pattern {
@@ -50,7 +50,7 @@ pub(super) struct Pattern {
 }
 
 /// Images of other labels than the question's: what patterns are taken from, and put onto.
-struct Others<'a, 'q, M: Module, S> {
+pub(super) struct Others<'a, 'q, M: Module, S> {
     question: &'a Question<'q, M, S>,
     /// By label.
     means: Vec<Vec<f64>>,
@@ -64,7 +64,7 @@ where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
 {
-    fn of(question: &'a Question<'q, M, S>) -> Result<Self, PassError> {
+    pub fn of(question: &'a Question<'q, M, S>) -> Result<Self, PassError> {
         let &Question { influence, source, candidates, seed, config, .. } = question;
         let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
         let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
@@ -80,8 +80,13 @@ where
         Ok(Self { question, means, backgrounds, before })
     }
 
+    /// How many images patterns are put onto.
+    pub fn count(&self) -> usize {
+        self.backgrounds.len()
+    }
+
     /// Differences of groups of candidates (positions among them, ascending) from these images.
-    fn differences(&self, groups: &[&[usize]]) -> Result<Vec<Vec<f32>>, PassError> {
+    pub fn differences(&self, groups: &[&[usize]]) -> Result<Vec<Vec<f32>>, PassError> {
         let &Question { influence, source, candidates, config, .. } = self.question;
         let mut means = vec![Mean::default(); groups.len()];
         let part = Part { source, indices: candidates.to_vec() };
@@ -99,7 +104,7 @@ where
     }
 
     /// By how much M of the backgrounds grows with a difference on the mean, and how many of them have the label then.
-    fn put_on(&self, difference: &[f32]) -> Result<(f64, usize), PassError> {
+    pub fn put_on(&self, difference: &[f32]) -> Result<(f64, usize), PassError> {
         let (label, changed) =
             (self.question.label(), Changed { source: &self.backgrounds, difference, by: 1.0 });
         let said = predict(self.question.influence.model(), &changed, &self.question.config.quiet())?;
@@ -123,7 +128,7 @@ where
         return Ok(Vec::new());
     }
     let others = Others::of(question)?;
-    let backgrounds = others.backgrounds.len().max(1) as f64;
+    let backgrounds = others.count().max(1) as f64;
     let patterns = clusters.iter().map(|GradientCluster { cluster, peers }| {
         let groups: Vec<&[usize]> =
             std::iter::once(&cluster.members).chain(peers).map(Vec::as_slice).collect();
@@ -168,56 +173,6 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let by = (1.0 - size as f64 / of.max(1) as f64).max(f64::EPSILON).sqrt();
     values.iter().map(|value| mean + (value - mean) / by).collect()
-}
-
-/// What flagged samples have in common, put onto images of other labels: d of the flagged group, the mean of its images less the nearest mixture of other
-/// labels' mean images, in units of pixel values (step 9 of the rule [`Delta`](super::Delta)).
-#[derive(Clone, Debug, PartialEq)]
-pub struct CommonPattern {
-    difference: Vec<f32>,
-    /// Images of other labels that it was put onto.
-    pub images: usize,
-    /// How many of these the model gives the samples' label then.
-    pub turned: usize,
-}
-
-impl CommonPattern {
-    /// Of groups of the question's candidates, as positions among them, ascending.
-    pub(super) fn of_each<M, S>(
-        question: &Question<'_, M, S>,
-        groups: &[&[usize]],
-    ) -> Result<Vec<Self>, PassError>
-    where
-        M: Module + Classifier,
-        S: BatchSource<Batch = LabeledBatch>,
-    {
-        if groups.is_empty() {
-            return Ok(Vec::new());
-        }
-        let others = Others::of(question)?;
-        let tried = others.differences(groups)?.into_iter().map(|difference| {
-            let (_, turned) = others.put_on(&difference)?;
-            Ok(Self { difference, images: others.backgrounds.len(), turned })
-        });
-        tried.collect()
-    }
-
-    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
-    pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
-        let most = self.difference.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
-        let pixels = self.difference.iter().map(|value| 0.5 + 0.5 * value / most);
-        Image::new(pixels.collect(), shape).ok()
-    }
-
-    /// An image of the samples' shape without it, x − d within [0, 1]; `None` where it has another shape.
-    pub fn away_from(&self, image: &Image) -> Option<Image> {
-        if image.pixels().len() != self.difference.len() {
-            return None;
-        }
-        let pixels =
-            image.pixels().iter().zip(&self.difference).map(|(value, by)| (value - by).clamp(0.0, 1.0));
-        Image::new(pixels.collect(), image.shape()).ok()
-    }
 }
 
 impl Pattern {
@@ -285,8 +240,9 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{CommonPattern, Others, as_if_apart, margins, patterns, standing};
+    use super::{Others, as_if_apart, margins, patterns, standing};
     use crate::audit::rules::delta::cluster::Cluster;
+    use crate::audit::rules::delta::common_pattern::CommonPattern;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
     use crate::audit::rules::delta::question::Question;
     use crate::capture::{FrozenModel, PassConfig};

@@ -3,12 +3,13 @@
 use burn::module::Module;
 
 use super::cluster::Cluster;
+use super::common_pattern::CommonPattern;
 use super::evidence::Tests;
 use super::gradient_clusters::gradient_clusters;
 use super::look::Looks;
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_shares::stand_outs;
-use super::pattern::{CommonPattern, Pattern, margins, patterns};
+use super::pattern::{Pattern, margins, patterns};
 use super::{Delta, FEWEST_GROUP, common, null};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
