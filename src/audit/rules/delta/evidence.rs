@@ -20,6 +20,16 @@ const BY_PATTERN: f64 = 4.0;
 /// Where influence alone is so many times smaller than it has to be, nothing else is looked at.
 const CLEARLY: f64 = 0.01;
 
+/// A test's part of the errors.
+fn part(test: FoundBy) -> f64 {
+    match test {
+        FoundBy::Influence => 2.0 / BY_INFLUENCE, // two views
+        FoundBy::Look => 1.0 / BY_LOOK,
+        FoundBy::Gradient => 1.0 / BY_GRADIENT,
+        FoundBy::Pattern => 1.0 / BY_PATTERN,
+    }
+}
+
 /// How the flagged samples of a suspect were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -215,9 +225,13 @@ impl Tests {
     pub fn found_by(&self, suspect: usize, threshold: f64) -> Vec<FoundBy> {
         let mut tests = self.corrected(suspect);
         tests.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let left = (0..tests.len()).map(|passed| 1.0 - passed as f64 / tests.len() as f64); // each has the same part
-        let passed = tests.iter().zip(left).take_while(|(test, left)| left * test.0 <= threshold).count();
-        let mut passed = tests[..passed].to_vec();
+        let mut left = 1.0;
+        let passed = tests.into_iter().take_while(|&(p_value, by)| {
+            let passes = left * p_value <= threshold;
+            left -= part(by);
+            passes
+        });
+        let mut passed: Vec<(f64, FoundBy)> = passed.collect();
         passed.sort_by_key(|&(p_value, by)| match by {
             FoundBy::Influence if p_value <= threshold => 0,
             FoundBy::Pattern => 1,
@@ -260,6 +274,12 @@ mod tests {
         assert_eq!(faint.found_by(0, 0.01), [Gradient]);
         assert!(faint.p_value(0) < 0.01);
         assert_eq!(tests(0, 0.0).found_by(0, 0.01), []);
+    }
+
+    #[test]
+    fn the_tests_share_all_of_the_errors() {
+        use FoundBy::{Gradient, Influence, Look, Pattern};
+        assert_eq!([Influence, Look, Gradient, Pattern].map(super::part).iter().sum::<f64>(), 1.0);
     }
 
     fn evidence(of_sets: Vec<Tests>) -> DeltaEvidence {
