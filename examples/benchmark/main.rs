@@ -4,7 +4,7 @@
 //! cargo run --release --features benchmark --example benchmark -- --grid examples/benchmark/choose.jsonl --cifar10 DIR --gtsrb DIR --out OUT
 //! ```
 //! Stopped at any time, it goes on where it was. Several processes may share a grid and a folder: each takes models that no other
-//! is at work on (with `--ablation` and `--combined` one alone).
+//! is at work on (with `--ablation`, `--combined` and `--calibrate` one alone).
 
 #[path = "../support/brewed.rs"]
 mod brewed;
@@ -15,6 +15,7 @@ mod unlearners;
 
 mod ablation;
 mod audits;
+mod calibration;
 mod combined;
 mod data;
 mod grid;
@@ -75,6 +76,9 @@ struct Arguments {
     /// Audit suspects of one mistake combined: attacked ones, and natural mistakes of the most frequent pairs of classes.
     #[arg(long)]
     combined: bool,
+    /// Audit up to so many natural mistakes of each label at once: are p-values as rare as they say?
+    #[arg(long)]
+    calibrate: Option<usize>,
     /// Unlearn: every method from what the rules flag, or `resume` from parts of the truth.
     #[arg(long, value_enum)]
     unlearn: Option<unlearning::Plan>,
@@ -93,6 +97,9 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
     let audits_alone = !arguments.ablation && !arguments.combined && arguments.unlearn.is_none();
     if let Some(cell) = cells.iter().find(|cell| !audits_alone && cell.network != NetworkChoice::default()) {
         return Err(format!("{cell}: of other networks than resnet9 there are audits alone").into());
+    }
+    if let Some(most) = arguments.calibrate {
+        return calibrate(&cells, most, arguments);
     }
     if arguments.ablation {
         return ablation(&cells, arguments);
@@ -188,6 +195,21 @@ fn unlearn(cells: &[ModelCell], plan: unlearning::Plan, arguments: &Arguments) -
         unlearning::Plan::Methods | unlearning::Plan::Flags => Ok(()),
         unlearning::Plan::Parts => unlearning::write_parts(out, &records),
     }
+}
+
+fn calibrate(cells: &[ModelCell], most: usize, arguments: &Arguments) -> Outcome<()> {
+    let Arguments { folders, out, only, .. } = arguments;
+    let mut calibration = calibration::Calibration::open(out, only, most)?;
+    if !arguments.only_table {
+        let models = Models { folders, out, device: arguments.device.device()? };
+        for cell in cells {
+            eprintln!("{cell}");
+            with_network!(cell.network, M => models.get::<M>(cell).and_then(|trained| calibration.run(&trained)))
+                .map_err(|error| format!("{cell}: {error}"))?;
+        }
+    }
+    println!("{}", calibration.table());
+    Ok(())
 }
 
 fn combined(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {

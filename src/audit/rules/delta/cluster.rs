@@ -33,7 +33,7 @@ const FEWEST_NULL_IMAGES: usize = 16;
 
 /// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S has to be one in 20 for a
 /// p-value of .0025.
-const BY_ITSELF: f64 = 2.326;
+pub(super) const BY_ITSELF: f64 = 2.326;
 
 /// A null image whose S is as improbable as this by the middle half of them is out of line with it.
 const OUT_OF_LINE: f64 = 0.01;
@@ -54,8 +54,10 @@ pub(super) struct Cluster {
 /// What only the samples say of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ByItself {
-    /// How much more common it is in its class than in others, as a standard normal deviate.
+    /// How it stands out, as a standard normal deviate: a look by how much more common it is in its class than in others.
     pub normal: f64,
+    /// The S from which on this says nothing, and S counts alone, if there is one.
+    pub silent_from: Option<f64>,
     /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples that it turns into the label,
     /// and that patterns of natural groups do, as strong.
     pub shares: [f64; 2],
@@ -180,9 +182,14 @@ pub(super) fn judged(
             let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
             let value = strengths[number][suspect];
             let (statistic, normal, in_deviations) = standing(value, &null)?;
-            let normal = cluster.by_itself.map_or(normal, |other| {
-                (normal + other.normal.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2
-            });
+            let normal = match cluster.by_itself {
+                Some(ByItself { normal: other, silent_from, .. })
+                    if silent_from.is_none_or(|least| value < least) =>
+                {
+                    (normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2
+                }
+                _ => normal,
+            };
             let p_value = match null_is {
                 NullIs::Natural => normal_tail(normal),
                 NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
@@ -241,7 +248,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{ByItself, Cluster, NullIs, by_cluster, tail_of_most};
+    use super::{ByItself, Cluster, NullIs, by_cluster, judged, normal_tail, standing, tail_of_most};
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -340,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_stands_out_by_itself_needs_less_influence_but_some() {
-        let unlike_others = |normal| ByItself { normal, shares: [0.2, 0.01] };
+        let unlike_others = |normal| ByItself { normal, silent_from: None, shares: [0.2, 0.01] };
         let p = |shift: f64, by_itself: Option<f64>| {
             let [marked, _] = clusters();
             let by_itself = by_itself.map(unlike_others);
@@ -351,6 +358,22 @@ mod tests {
         let faint = 0.35;
         assert!(p(faint, None) > 0.005, "{}", p(faint, None));
         assert!(p(faint, Some(2.0)) < 0.5 * p(faint, None));
+        // Where that is silent, S counts alone.
+        let test = |silent_from: f64| {
+            let [marked, _] = clusters();
+            let by_itself = Some(ByItself { silent_from: Some(silent_from), ..unlike_others(0.0) });
+            let z = z(&mut StdRng::seed_from_u64(1), faint);
+            let strengths: Vec<f64> = z.iter().map(|row| row[..MARKED].iter().sum()).collect();
+            let unexplained = vec![vec![false]; z.len()];
+            let marked = Cluster { by_itself, ..marked };
+            let [found] = judged(&[&marked], &[strengths.clone()], &unexplained, 1, NullIs::Natural)
+                .try_into()
+                .unwrap();
+            (found.p_value, normal_tail(standing(strengths[0], &strengths[1..]).unwrap().1), strengths[0])
+        };
+        let (_, alone, value) = test(0.0);
+        assert_eq!(test(value).0, alone);
+        assert!(test(value + 0.01).0 > 2.0 * alone, "{alone}");
         // What other classes have as well is evidence against it.
         assert!(p(faint, Some(0.0)) > 2.0 * p(faint, None));
         // Without any influence nothing is enough.

@@ -11,8 +11,10 @@
 //! - *put on*: E(F) = mean over images b of other labels of M(b + d) − M(b), compared with E of groups of the same class and size, each the samples nearest
 //!   by their gradients to one that is drawn at random. Patterns shorter than d are made as long first: where all images of a class are alike, a group of its bright
 //!   ones has more of what makes the label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
-//!   One that does not stand out is as likely to be a backdoor's as not where the class's own look makes the label as well: it counts as 0, not against what is taken
-//!   away. That costs next to nothing (half of the chance that z₁ alone is more than √2 times what Stouffer's mean has to be).
+//!   One that does not stand out counts as 0, not against what is taken away: where the class's own look makes the label as well, a backdoor's pattern may do no better. Where it
+//!   gives most images the label all the same, this can't tell, and is silent about a suspect that loses as much as half of E: what a trigger gives it takes along, where other images
+//!   lose what they may, on the mean next to nothing. Of that suspect *taken away* counts alone. As z₂ counts for [`BY_ITSELF`](super::cluster) at most elsewhere, z₁ alone where z₂ < 0 and Stouffer's mean where
+//!   it is not are together about as rare as one normal deviate where nothing is wrong: at 3 they come 1.2 times as often, at 4 .8 times, and less often as far as patterns give few images the label.
 //! - *taken away*: S_q(F) = M(x_q) − M(x_q − d), of the suspect and of null images, as any cluster's S (the module `cluster`).
 //!
 //! Values are clamped to [0, 1], as images are. An attack that leaves no common pattern behind (Witches' Brew, a warp) is not seen by this.
@@ -39,6 +41,9 @@ use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
 
 /// Images of other labels that a pattern is put onto.
 const BACKGROUNDS: usize = 64;
+
+/// A pattern that gives its label to more of other images may be a trigger's, however many natural groups' patterns give it to.
+const MOST_IMAGES: f64 = 0.5;
 
 /// What a cluster's images have beside what images of other labels have.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +149,7 @@ where
         let (size, of) =
             (peers.first().map_or(0, Vec::len), question.candidates.len() - cluster.members.len());
         let by_itself = standing(*gain, &as_if_apart(&gains, size, of))
-            .map(|(_, normal, _)| ByItself { normal: normal_of_largest(normal, PLACES).max(0.0), shares });
+            .map(|(_, normal, _)| put_on(normal_of_largest(normal, PLACES), *gain, shares));
         tracing::debug!(
             gain,
             ?shares,
@@ -154,6 +159,13 @@ where
         Ok(Pattern { difference: found.into_iter().next().unwrap_or_default(), by_itself })
     });
     patterns.collect()
+}
+
+/// What it says that a pattern grows M of other images by `gain`, which stands out from what natural groups' patterns do by `normal`. `shares`: of the images that it
+/// gives the label, and on the mean those patterns.
+fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
+    let cannot_tell = normal <= 0.0 && shares[0] > MOST_IMAGES;
+    ByItself { normal: normal.max(0.0), silent_from: cannot_tell.then_some(0.5 * gain), shares }
 }
 
 /// All of them at least as long as the first; one without any length stays as it is.
@@ -240,7 +252,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Others, as_if_apart, margins, patterns, standing};
+    use super::{Others, as_if_apart, margins, patterns, put_on, standing};
     use crate::audit::rules::delta::cluster::Cluster;
     use crate::audit::rules::delta::common_pattern::CommonPattern;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
@@ -425,6 +437,34 @@ mod tests {
         // All samples have the label: there is no image of another one.
         let alone = ImageList(source.0[..120].to_vec());
         assert_eq!(by_itself(&alone, &[cluster(0..20)]), [None]);
+    }
+
+    #[test]
+    fn what_can_t_tell_leaves_it_to_what_is_taken_away_and_makes_no_more_errors_than_the_cap_has_room_for() {
+        use crate::audit::rules::delta::cluster::BY_ITSELF;
+        use crate::audit::rules::delta::tails::normal_tail;
+
+        let said = |normal, share| {
+            let by_itself = put_on(normal, 9.0, [share, 0.5]);
+            (by_itself.normal, by_itself.silent_from)
+        };
+        assert_eq!(said(1.5, 0.6), (1.5, None));
+        assert_eq!(said(-2.0, 0.4), (0.0, None), "no trigger that was well learned");
+        assert_eq!(said(-2.0, 0.6), (0.0, Some(4.5)));
+        // Where every pattern gives most images the label and takes as much away, and z₁ and z₂ are independent: by 40,000 slices of z₂.
+        let share = |z: f64| -> f64 {
+            let slices = (0..40_000).map(|slice| -10.0 + 20.0 * (f64::from(slice) + 0.5) / 40_000.0);
+            let of_slice = |z_2: f64| {
+                let needed = match said(z_2, 1.0) {
+                    (_, Some(_)) => z,
+                    (z_2, None) => z * std::f64::consts::SQRT_2 - z_2.min(BY_ITSELF),
+                };
+                (normal_tail(z_2 - 2.5e-4) - normal_tail(z_2 + 2.5e-4)) * normal_tail(needed)
+            };
+            slices.map(of_slice).sum::<f64>() / normal_tail(z)
+        };
+        let shares = [3.0, 3.3, 4.0].map(share);
+        assert!(shares.iter().all(|share| (0.8..1.22).contains(share)), "{shares:?}");
     }
 
     #[test]

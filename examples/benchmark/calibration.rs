@@ -1,0 +1,166 @@
+//! Whether p-values are honest: natural mistakes by the hundred, of each label at once. Nothing is behind them, so that a share α of them has a p-value of α at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::data::dataset::InMemDataset;
+use burn_delta_influence::audit::rules::Delta;
+use burn_delta_influence::audit::{DeltaAudit, HarmlessMistakes, Rule, Suspect};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::audits::{Bench, suspect};
+use crate::models::{TrainedCell, predictions};
+use crate::network::Network;
+use crate::support::Outcome;
+use crate::table::WITH_VALIDATION;
+
+/// Labels with fewer mistakes are left out: half of them are asked about.
+const FEWEST: usize = 4;
+const LEVELS: [f64; 6] = [0.001, 0.0025, 0.005, 0.01, 0.05, 0.2];
+
+/// One natural mistake, as a suspect that is audited alone would be judged.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Row {
+    model: String,
+    /// Whether the model has no poisons.
+    clean: bool,
+    detector: String,
+    label: usize,
+    suspect: String,
+    p_value: f64,
+}
+
+/// Rows that are there, and the file that they are in.
+pub struct Calibration {
+    path: PathBuf,
+    rows: Vec<Row>,
+    /// Detectors that are wanted; both where there are none.
+    only: Vec<String>,
+    /// Mistakes of one label at most.
+    most: usize,
+}
+
+impl Calibration {
+    pub fn open(out: &Path, only: &[String], most: usize) -> Outcome<Self> {
+        let path = out.join("calibration.jsonl");
+        let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
+        // The last line of a killed run may be half a one.
+        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Ok(Self { path, rows, only: only.to_vec(), most })
+    }
+
+    /// All labels of a model that are not there yet, but for the one that its attack wants.
+    pub fn run(&mut self, cell: &TrainedCell<impl Network>) -> Outcome<()> {
+        let mut bench = Bench::new(cell)?;
+        let asked = some_mistakes(cell, self.most)?;
+        let all: Vec<Suspect> = asked.values().flatten().cloned().collect();
+        bench.harmless =
+            HarmlessMistakes::find(&cell.model, &InMemDataset::new(cell.test.clone()), &all, &bench.pass)?;
+        for (label, suspects) in &asked {
+            for detector in ["delta", WITH_VALIDATION] {
+                self.audit(&bench, *label, suspects, detector)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn audit(
+        &mut self,
+        bench: &Bench<'_, impl Network>,
+        label: usize,
+        suspects: &[Suspect],
+        detector: &str,
+    ) -> Outcome<()> {
+        let model = bench.cell.record.cell.to_string();
+        let is_done = |row: &Row| row.model == model && row.label == label && row.detector == detector;
+        let is_wanted = self.only.is_empty() || self.only.iter().any(|only| only == detector);
+        if !is_wanted || self.rows.iter().any(is_done) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let harmless =
+            if detector == WITH_VALIDATION { bench.harmless.clone() } else { HarmlessMistakes::default() };
+        let rule = Rule::Delta(Delta::default());
+        let audit = DeltaAudit::new(bench.config(rule)).with_harmless(harmless).run(
+            &bench.cell.model,
+            &bench.factors,
+            &bench.cell.train,
+            suspects,
+        )?;
+        let clean = bench.cell.record.wanted.is_none();
+        let rows = suspects.iter().zip(&audit.record.suspects).filter_map(|(suspect, record)| {
+            let (model, detector, suspect) = (model.clone(), detector.to_owned(), suspect.id.clone());
+            Some(Row { model, clean, detector, label, suspect, p_value: record.p_value? })
+        });
+        let rows: Vec<Row> = rows.collect();
+        let least = rows.iter().map(|row| row.p_value).fold(1.0, f64::min);
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!(
+            "  label {label}, {detector}: {} mistakes, smallest p {least:.1e}, {seconds:.1} s",
+            rows.len()
+        );
+        let lines: Vec<String> = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
+        // In one piece: of a label all or none.
+        file.write_all(format!("\n{}\n", lines.join("\n")).as_bytes())?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    /// How many p-values are no more than some levels; mistakes of one label of a model depend on each other, so that those are counted, too.
+    pub fn table(&self) -> String {
+        let mut groups: BTreeMap<(&str, bool), Vec<&Row>> = BTreeMap::new();
+        for row in &self.rows {
+            groups.entry((&row.detector, !row.clean)).or_default().push(row);
+        }
+        let levels = LEVELS.map(|level| format!("≤ {level}")).join(" | ");
+        let mut lines = vec![
+            format!(
+                "| detector | models | mistakes | labels of models | {levels} | labels with one ≤ 0.01 |"
+            ),
+            format!("|{}", " --- |".repeat(LEVELS.len() + 5)),
+        ];
+        for ((detector, poisoned), rows) in groups {
+            let labels = |rows: &mut dyn Iterator<Item = &&Row>| {
+                rows.map(|row| (&row.model, row.label)).collect::<BTreeSet<_>>().len()
+            };
+            let shares = LEVELS.map(|level| {
+                let count = rows.iter().filter(|row| row.p_value <= level).count();
+                format!("{:.4}", count as f64 / rows.len() as f64)
+            });
+            lines.push(format!(
+                "| {detector} | {} | {} | {} | {} | {} |",
+                if poisoned { "poisoned" } else { "clean" },
+                rows.len(),
+                labels(&mut rows.iter()),
+                shares.join(" | "),
+                labels(&mut rows.iter().filter(|row| row.p_value <= 0.01)),
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+/// The model's own mistakes by the label that it gives them, but for what its attack wants: up to `most` of a label, and half of them at most, so that others
+/// are left to compare with.
+fn some_mistakes(cell: &TrainedCell<impl Network>, most: usize) -> Outcome<BTreeMap<usize, Vec<Suspect>>> {
+    let said = predictions(&cell.model, &cell.test)?;
+    let mut order: Vec<usize> = (0..said.len()).collect();
+    order.shuffle(&mut StdRng::seed_from_u64(cell.record.cell.seed));
+    let mut by_label: BTreeMap<usize, Vec<Suspect>> = BTreeMap::new();
+    for k in order {
+        let label = said[k].label;
+        if label != cell.test[k].label && Some(label) != cell.record.wanted {
+            by_label.entry(label).or_default().push(suspect(&cell.test[k], label, "mistake"));
+        }
+    }
+    by_label.retain(|_, mistakes| mistakes.len() >= FEWEST);
+    by_label.values_mut().for_each(|mistakes| mistakes.truncate(most.min(mistakes.len() / 2)));
+    Ok(by_label)
+}
