@@ -6,12 +6,14 @@
 //! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
 //! clusters tested.
 //!
-//! Where null images are none of the poison's making, natural variation between them is discounted, and S is the output of a
-//! [matched filter](super::matched_filter). Where they may have the poison's influence themselves, a filter would discount that as well: there
-//! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. Besides, their largest S are the poison's doing, and make everything
-//! look harmless. So a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
-//! itself, as natural groups need it; the smaller of the two counts, times two. That goes beyond what was seen: harmless mistakes that are moved as much as the
-//! suspect may be the poison's doing, or the tail of what is natural (cars on white move few images, and those a great deal). The poison's doing are
+//! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched filter](super::matched_filter). A filter
+//! would discount the poison's influence as well, where null images have it: S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F does not.
+//!
+//! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image. Then their largest S are its doing, and make everything
+//! look harmless. So of a cluster whose [pattern](super::pattern) gives most images the label a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
+//! itself; the smaller of the two counts, times two. (Of all clusters until 29 November: but natural groups that move a tenth of all mistakes look the same,
+//! and three to nine in a hundred mistakes of one label were accused. They make the label of no other image.) That goes beyond what was seen: harmless mistakes that are moved as much as the
+//! suspect may be the poison's doing, or the tail of what is natural. The poison's doing are
 //! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the
 //! cluster moves as much.
 //!
@@ -129,32 +131,42 @@ impl ByCluster {
     }
 }
 
+/// How S is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Measured {
+    /// Without what varies among null images.
+    Filtered,
+    /// As it is.
+    Plain,
+}
+
 /// What null images are to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NullIs {
-    /// Not of the poison's making: what they have in common is natural variation, and is discounted.
+    /// Not of the poison's making.
     Natural,
     /// Perhaps of its making, the quarter with the largest S.
     Mixed,
 }
 
-/// What the clusters say of each suspect. Rows of `z` from `suspects` on are null images; `explained` says of each row which clusters'
+/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are null images; `explained` says of each row which clusters'
 /// influence has another explanation: those are not tested, and such a null image is none to them.
 pub(super) fn by_cluster(
     clusters: &[&Cluster],
+    null_is: &[NullIs],
+    measured: Measured,
     z: &[Vec<f64>],
     explained: &[Vec<bool>],
     suspects: usize,
-    null_is: NullIs,
 ) -> Vec<ByCluster> {
     if clusters.is_empty() {
         return vec![ByCluster::untested(); suspects];
     }
-    let strengths: Vec<Vec<f64>> = match null_is {
-        NullIs::Mixed => {
+    let strengths: Vec<Vec<f64>> = match measured {
+        Measured::Plain => {
             clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect()
         }
-        NullIs::Natural => {
+        Measured::Filtered => {
             let filter = MatchedFilter::new(z, suspects);
             let of_cluster = |(number, cluster): (usize, &&Cluster)| {
                 filter.strengths(&cluster.members, |row| explained[row][number])
@@ -162,19 +174,19 @@ pub(super) fn by_cluster(
             clusters.iter().enumerate().map(of_cluster).collect()
         }
     };
-    judged(clusters, &strengths, explained, suspects, null_is)
+    judged(clusters, null_is, &strengths, explained, suspects)
 }
 
 /// The same from S of each cluster and row.
 pub(super) fn judged(
     clusters: &[&Cluster],
+    null_is: &[NullIs],
     strengths: &[Vec<f64>],
     explained: &[Vec<bool>],
     suspects: usize,
-    null_is: NullIs,
 ) -> Vec<ByCluster> {
     let judged = (0..suspects).map(|suspect| {
-        let tests = clusters.iter().enumerate().filter_map(|(number, cluster)| {
+        let tests = clusters.iter().zip(null_is).enumerate().filter_map(|(number, (cluster, null_is))| {
             if explained[suspect][number] {
                 return None;
             }
@@ -248,7 +260,9 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{ByItself, Cluster, NullIs, by_cluster, judged, normal_tail, standing, tail_of_most};
+    use super::{
+        ByItself, Cluster, Measured, NullIs, by_cluster, judged, normal_tail, standing, tail_of_most,
+    };
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
@@ -267,6 +281,17 @@ mod tests {
         })
     }
 
+    /// Of one suspect.
+    fn by_one(
+        clusters: &[&Cluster],
+        null_is: NullIs,
+        z: &[Vec<f64>],
+        explained: &[Vec<bool>],
+    ) -> Vec<super::ByCluster> {
+        let measured = if null_is == NullIs::Natural { Measured::Filtered } else { Measured::Plain };
+        by_cluster(clusters, &vec![null_is; clusters.len()], measured, z, explained, 1)
+    }
+
     /// z of a suspect that the marked samples move by `shift` each, and of null images.
     fn z(rng: &mut StdRng, shift: f64) -> Vec<Vec<f64>> {
         let mut z: Vec<Vec<f64>> = (0..=NULL).map(|_| (0..SAMPLES).map(|_| normal(rng)).collect()).collect();
@@ -280,18 +305,18 @@ mod tests {
         let (found, z) = (clusters(), z(&mut rng, 0.8));
         let found: Vec<&Cluster> = found.iter().collect();
         let unexplained = vec![vec![false; 2]; z.len()];
-        let [seen] = by_cluster(&found, &z, &unexplained, 1, NullIs::Natural).try_into().unwrap();
+        let [seen] = by_one(&found, NullIs::Natural, &z, &unexplained).try_into().unwrap();
         assert!(seen.p_value < 1e-3, "{}", seen.p_value);
         assert_eq!((seen.group, seen.null.len()), ((0..MARKED).collect::<Vec<_>>(), NULL));
         assert!(seen.scores[0] > seen.scores[MARKED]);
         let mut explained = unexplained.clone();
         explained[0][0] = true;
-        assert!(by_cluster(&found, &z, &explained, 1, NullIs::Natural)[0].p_value > 0.01);
+        assert!(by_one(&found, NullIs::Natural, &z, &explained)[0].p_value > 0.01);
         // Too few to compare with.
         let mut few = unexplained;
         few[10..].iter_mut().for_each(|row| row.fill(true));
-        assert_eq!(by_cluster(&found, &z, &few, 1, NullIs::Natural)[0].p_value, 1.0);
-        assert_eq!(by_cluster(&[], &z, &vec![Vec::new(); z.len()], 1, NullIs::Natural)[0].p_value, 1.0);
+        assert_eq!(by_one(&found, NullIs::Natural, &z, &few)[0].p_value, 1.0);
+        assert_eq!(by_one(&[], NullIs::Natural, &z, &vec![Vec::new(); z.len()])[0].p_value, 1.0);
     }
 
     #[test]
@@ -301,11 +326,11 @@ mod tests {
         let most = Cluster { members: (0..400).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
         z[0][..400].iter_mut().for_each(|z| *z += 6.0);
         let unexplained = vec![vec![false]; z.len()];
-        let [seen] = by_cluster(&[&most], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        let [seen] = by_one(&[&most], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
         assert!(seen.p_value < 1e-6 && seen.statistic > 20.0, "{}, {}", seen.p_value, seen.statistic);
         // The unit of a row is no matter.
         z.iter_mut().zip(1..).for_each(|(row, by)| row.iter_mut().for_each(|z| *z *= f64::from(by)));
-        let [again] = by_cluster(&[&most], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        let [again] = by_one(&[&most], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
         assert!((again.statistic - seen.statistic).abs() < 1e-9);
     }
 
@@ -318,13 +343,13 @@ mod tests {
         let whole =
             Cluster { members: (0..3 * MARKED).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
         let unexplained = vec![vec![false; 2]; z.len()];
-        let alone = |cluster| by_cluster(&[cluster], &z, &unexplained, 1, NullIs::Mixed)[0].p_value;
+        let alone = |cluster| by_one(&[cluster], NullIs::Mixed, &z, &unexplained)[0].p_value;
         assert!(alone(&whole) < alone(&part));
-        let [named] = by_cluster(&[&whole, &part], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
         assert_eq!(named.group, part.members);
         // Not where the rest moves it as well.
         z[0][MARKED..3 * MARKED].iter_mut().for_each(|z| *z += 3.0);
-        let [named] = by_cluster(&[&whole, &part], &z, &unexplained, 1, NullIs::Mixed).try_into().unwrap();
+        let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
         assert_eq!(named.group, whole.members);
     }
 
@@ -336,7 +361,7 @@ mod tests {
             let p: Vec<f64> = (0..200)
                 .map(|seed| {
                     let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
-                    by_cluster(&found, &z, &vec![vec![false; 2]; z.len()], 1, null_is)[0].p_value
+                    by_one(&found, null_is, &z, &vec![vec![false; 2]; z.len()])[0].p_value
                 })
                 .collect();
             let small = p.iter().filter(|p| **p < 0.05).count();
@@ -353,7 +378,7 @@ mod tests {
             let by_itself = by_itself.map(unlike_others);
             let marked = Cluster { by_itself, ..marked };
             let z = z(&mut StdRng::seed_from_u64(1), shift);
-            by_cluster(&[&marked], &z, &vec![vec![false]; z.len()], 1, NullIs::Natural)[0].p_value
+            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![false]; z.len()])[0].p_value
         };
         let faint = 0.35;
         assert!(p(faint, None) > 0.005, "{}", p(faint, None));
@@ -366,7 +391,7 @@ mod tests {
             let strengths: Vec<f64> = z.iter().map(|row| row[..MARKED].iter().sum()).collect();
             let unexplained = vec![vec![false]; z.len()];
             let marked = Cluster { by_itself, ..marked };
-            let [found] = judged(&[&marked], &[strengths.clone()], &unexplained, 1, NullIs::Natural)
+            let [found] = judged(&[&marked], &[NullIs::Natural], &[strengths.clone()], &unexplained, 1)
                 .try_into()
                 .unwrap();
             (found.p_value, normal_tail(standing(strengths[0], &strengths[1..]).unwrap().1), strengths[0])
@@ -382,7 +407,7 @@ mod tests {
                 let [marked, _] = clusters();
                 let marked = Cluster { by_itself: Some(unlike_others(20.0)), ..marked };
                 let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
-                by_cluster(&[&marked], &z, &vec![vec![false]; z.len()], 1, NullIs::Natural)[0].p_value
+                by_one(&[&marked], NullIs::Natural, &z, &vec![vec![false]; z.len()])[0].p_value
             })
             .collect();
         let small = p.iter().filter(|p| **p < 0.0025).count();
@@ -402,8 +427,27 @@ mod tests {
         let found: Vec<&Cluster> = found.iter().collect();
         let unexplained = vec![vec![false; 2]; z.len()];
         let [natural, mixed] = [NullIs::Natural, NullIs::Mixed]
-            .map(|null_is| by_cluster(&found, &z, &unexplained, 1, null_is)[0].p_value);
+            .map(|null_is| by_one(&found, null_is, &z, &unexplained)[0].p_value);
         assert!(natural > 0.01 && mixed < 1e-4, "{natural}, {mixed}");
+    }
+
+    #[test]
+    fn what_a_tenth_of_all_mistakes_have_by_nature_is_no_alarm() {
+        // As cars on white do: an eighth of the null images, and the suspect, which is moved a little more than any of those.
+        let mut rng = StdRng::seed_from_u64(4);
+        let mut z = z(&mut rng, 5.6);
+        for row in z[1..].iter_mut().step_by(8) {
+            let by = rng.random_range(1.0..5.0);
+            row[..MARKED].iter_mut().for_each(|z| *z += by);
+        }
+        let found = clusters();
+        let found: Vec<&Cluster> = found.iter().collect();
+        let unexplained = vec![vec![false; 2]; z.len()];
+        let of = |null_is: NullIs| {
+            by_cluster(&found, &[null_is; 2], Measured::Plain, &z, &unexplained, 1)[0].p_value
+        };
+        assert!(of(NullIs::Mixed) < 1e-6, "the case is none: {}", of(NullIs::Mixed));
+        assert!(of(NullIs::Natural) > 0.0025, "{}", of(NullIs::Natural));
     }
 
     #[test]

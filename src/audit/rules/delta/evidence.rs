@@ -2,7 +2,7 @@
 
 use crate::influence::SampleNorms;
 
-use super::cluster::{ByCluster, Cluster, NullIs, by_cluster, judged};
+use super::cluster::{ByCluster, Cluster, Measured, NullIs, by_cluster, judged};
 use super::null::{self, View};
 use super::pattern::Pattern;
 use super::question::{Against, OfCandidates};
@@ -158,14 +158,22 @@ impl Tests {
     /// clusters the image of each row looks like.
     pub fn with_looks(mut self, clusters: &[&Cluster], is_like: &[Vec<bool>], rows: &[Vec<f64>]) -> Self {
         let rows = null::by_median(rows);
-        self.by_look = by_cluster(clusters, &rows, is_like, self.suspects(), NullIs::Natural);
+        let natural = vec![NullIs::Natural; clusters.len()];
+        self.by_look = by_cluster(clusters, &natural, Measured::Filtered, &rows, is_like, self.suspects());
         self
     }
 
-    /// With clusters of gradients, tested on `rows` from which nothing was taken out.
-    pub fn with_gradients(mut self, clusters: &[&Cluster], rows: &[Vec<f64>]) -> Self {
+    /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern makes its label, null images may be of its making.
+    pub fn with_gradients(mut self, found: &[(Cluster, Pattern)], rows: &[Vec<f64>]) -> Self {
+        let clusters: Vec<&Cluster> = found.iter().map(|(cluster, _)| cluster).collect();
+        let null_is = found.iter().map(|(_, pattern)| match pattern.makes_the_label() {
+            true => NullIs::Mixed,
+            false => NullIs::Natural,
+        });
+        let null_is: Vec<NullIs> = null_is.collect();
         let unexplained = vec![vec![false; clusters.len()]; rows.len()];
-        self.by_gradient = by_cluster(clusters, rows, &unexplained, self.suspects(), NullIs::Mixed);
+        self.by_gradient =
+            by_cluster(&clusters, &null_is, Measured::Plain, rows, &unexplained, self.suspects());
         self
     }
 
@@ -179,7 +187,8 @@ impl Tests {
         let unexplained = vec![vec![false; clusters.len()]; taken_away.len()];
         let strengths: Vec<Vec<f64>> =
             (0..clusters.len()).map(|number| taken_away.iter().map(|lost| lost[number]).collect()).collect();
-        self.by_pattern = judged(&clusters, &strengths, &unexplained, self.suspects(), NullIs::Natural);
+        let natural = vec![NullIs::Natural; clusters.len()];
+        self.by_pattern = judged(&clusters, &natural, &strengths, &unexplained, self.suspects());
         self
     }
 
@@ -247,6 +256,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::{Against, Cluster, DeltaEvidence, FoundBy, Tests, harmonic_mean, null};
+    use crate::audit::rules::delta::pattern::Pattern;
     use crate::audit::rules::delta::question::OfCandidates;
     use crate::influence::SampleNorms;
 
@@ -257,7 +267,7 @@ mod tests {
         let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
         let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300], by_itself: None };
-        Tests::new(&rows, 1).with_gradients(&[&cluster], &rows)
+        Tests::new(&rows, 1).with_gradients(&[(cluster, Pattern::default())], &rows)
     }
 
     #[test]
@@ -351,7 +361,7 @@ mod tests {
             let rest = super::super::common::without_common(&rows, 1).of_all;
             let unlike = vec![vec![false]; NULL + 1];
             let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &unlike, &rows);
-            let p = tests.with_gradients(&[&cluster], &rows).p_value(0);
+            let p = tests.with_gradients(&[(cluster, Pattern::default())], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);
             small[1] += usize::from(p <= 0.01);
         }

@@ -45,8 +45,8 @@
 //!    cluster, refined as in step 6, as the finding.
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
 //!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
-//!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together, and the cluster,
-//!    refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
+//!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together (from the second alone where
+//!    the first can't tell, since what natural groups have in common makes the label of most images, too), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
 //!    a gate that few samples passed is no reason to be silent about the pattern of many.
 //!

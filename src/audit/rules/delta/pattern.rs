@@ -188,6 +188,11 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
 }
 
 impl Pattern {
+    /// Whether it gives the label to most of other labels' images, as a trigger does, and as groups of a class in which all images are alike.
+    pub fn makes_the_label(&self) -> bool {
+        self.by_itself.is_some_and(|by_itself| by_itself.shares[0] > MOST_IMAGES)
+    }
+
     /// M(x) − M(x − d) of each image.
     pub fn taken_away<M, S>(
         &self,

@@ -111,8 +111,7 @@ where
             tests = tests.with_looks(&of_looks, &is_like, &rows);
             let held = asked.len(); // as many gradients as there was memory for
             let found = self.gradient_clusters(known, held)?;
-            let by_gradient: Vec<&Cluster> = found.iter().map(|(cluster, _)| cluster).collect();
-            tests = tests.with_gradients(&by_gradient, &rows);
+            tests = tests.with_gradients(found, &rows);
             let mut taken_away = self.taken_away(found, &asked)?;
             if is_combined {
                 taken_away = null::combined(&taken_away, count, &set.origins, seed);
