@@ -6,16 +6,15 @@
 //! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
 //! clusters tested.
 //!
-//! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched filter](super::matched_filter). A filter
-//! would discount the poison's influence as well, where null images have it: S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F does not.
+//! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched filter](super::matched_filter). That
+//! would discount the poison's influence as well, if null images have it: there S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F.
 //!
-//! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image. Then their largest S are its doing, and make everything
-//! look harmless. So of a cluster whose [pattern](super::pattern) gives most images the label a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null images' S, which has a long tail
-//! itself; the smaller of the two counts, times two. (Of all clusters until 29 November: but natural groups that move a tenth of all mistakes look the same,
-//! and three to nine in a hundred mistakes of one label were accused. They make the label of no other image.) That goes beyond what was seen: harmless mistakes that are moved as much as the
-//! suspect may be the poison's doing, or the tail of what is natural. The poison's doing are
-//! many of them. So unless half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the
-//! cluster moves as much.
+//! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image. Then their largest S are its doing, and make
+//! everything look harmless. So where a cluster's [pattern](super::pattern) gives most images the label, a second p-value is the tail of a Gumbel distribution
+//! fitted to the middle half of the null images' S, which has a long tail itself; the smaller of the two counts, times two. That goes beyond what was seen: harmless
+//! mistakes that are moved as much as the suspect may be the poison's doing, or the tail of what is natural. The poison's doing are many of them. So unless
+//! half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the cluster moves as much. (A natural group
+//! may move a tenth of all mistakes, and by S alone it looks as poisons do. It makes the label of no other image.)
 //!
 //! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has, and [patterns](super::pattern) that make the label). That is evidence of its own, independent of S where
 //! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
