@@ -31,7 +31,7 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::batches::Part;
-use super::cluster::{ByItself, standing};
+use super::cluster::{BY_ITSELF, ByItself, standing};
 use super::gradient_clusters::{GradientCluster, PLACES};
 use super::mean_images::{MOST, Mean, difference, each_image};
 use super::question::Question;
@@ -188,9 +188,9 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
 }
 
 impl Pattern {
-    /// Whether it gives the label to most of other labels' images, as a trigger does, and as groups of a class in which all images are alike.
-    pub fn makes_the_label(&self) -> bool {
-        self.by_itself.is_some_and(|by_itself| by_itself.shares[0] > MOST_IMAGES)
+    /// Whether it makes the label as one in a hundred natural groups' patterns does, or none.
+    pub fn stands_out(&self) -> bool {
+        self.by_itself.is_some_and(|by_itself| by_itself.normal >= BY_ITSELF)
     }
 
     /// M(x) − M(x − d) of each image.
@@ -257,7 +257,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Others, as_if_apart, margins, patterns, put_on, standing};
+    use super::{BY_ITSELF, Others, as_if_apart, margins, patterns, put_on, standing};
     use crate::audit::rules::delta::cluster::Cluster;
     use crate::audit::rules::delta::common_pattern::CommonPattern;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
@@ -339,7 +339,7 @@ mod tests {
         let [by_poisons, by_nature] =
             [&poisons, &natural].map(|pattern| pattern.by_itself.expect("enough peers"));
         assert!(by_poisons.normal > 3.0 && by_nature.normal < 1.0, "{by_poisons:?}, {by_nature:?}");
-        assert_eq!(by_poisons.shares[0], 1.0);
+        assert_eq!((by_poisons.shares[0], poisons.stands_out(), natural.stands_out()), (1.0, true, false));
 
         // The suspect, and mistakes that have nothing to do with it.
         let mut asked = vec![(image(&mut rng, 1, true), 0)];
@@ -446,7 +446,6 @@ mod tests {
 
     #[test]
     fn what_can_t_tell_leaves_it_to_what_is_taken_away_and_makes_no_more_errors_than_the_cap_has_room_for() {
-        use crate::audit::rules::delta::cluster::BY_ITSELF;
         use crate::audit::rules::delta::tails::normal_tail;
 
         let said = |normal, share| {
