@@ -163,10 +163,10 @@ impl Tests {
         self
     }
 
-    /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern stands out, null images may be of its making.
+    /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern may be a trigger, null images may be of its making.
     pub fn with_gradients(mut self, found: &[(Cluster, Pattern)], rows: &[Vec<f64>]) -> Self {
         let clusters: Vec<&Cluster> = found.iter().map(|(cluster, _)| cluster).collect();
-        let null_is = found.iter().map(|(_, pattern)| match pattern.stands_out() {
+        let null_is = found.iter().map(|(_, pattern)| match pattern.may_be_a_trigger() {
             true => NullIs::Mixed,
             false => NullIs::Natural,
         });

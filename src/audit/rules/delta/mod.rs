@@ -41,7 +41,7 @@
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
-//!    against all null images and, where what the cluster's images have in common makes the label as no natural group's does (step 9), against the middle half of
+//!    against all null images and, where what the cluster's images have in common may be a trigger (step 9: it makes the label as natural groups' patterns don't, or that of most images), against the middle half of
 //!    them, since the largest may be the poison's doing then: a fourth p-value, and the cluster, refined as in step 6, as the finding.
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
 //!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away

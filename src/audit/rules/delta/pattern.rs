@@ -188,9 +188,10 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
 }
 
 impl Pattern {
-    /// Whether it makes the label as one in a hundred natural groups' patterns does, or none.
-    pub fn stands_out(&self) -> bool {
-        self.by_itself.is_some_and(|by_itself| by_itself.normal >= BY_ITSELF)
+    /// Whether it may be a trigger: it makes the label as one in a hundred natural groups' patterns does, or none, or the label of most images.
+    pub fn may_be_a_trigger(&self) -> bool {
+        let is_one = |it: ByItself| it.normal >= BY_ITSELF || it.shares[0] > MOST_IMAGES;
+        self.by_itself.is_some_and(is_one)
     }
 
     /// M(x) − M(x − d) of each image.
@@ -339,7 +340,10 @@ mod tests {
         let [by_poisons, by_nature] =
             [&poisons, &natural].map(|pattern| pattern.by_itself.expect("enough peers"));
         assert!(by_poisons.normal > 3.0 && by_nature.normal < 1.0, "{by_poisons:?}, {by_nature:?}");
-        assert_eq!((by_poisons.shares[0], poisons.stands_out(), natural.stands_out()), (1.0, true, false));
+        assert_eq!(
+            (by_poisons.shares[0], poisons.may_be_a_trigger(), natural.may_be_a_trigger()),
+            (1.0, true, false)
+        );
 
         // The suspect, and mistakes that have nothing to do with it.
         let mut asked = vec![(image(&mut rng, 1, true), 0)];
