@@ -1,6 +1,6 @@
 //! Whether p-values are honest: natural mistakes by the hundred, of each label at once. Nothing is behind them, so that a share α of them has a p-value of α at most.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::table::WITH_VALIDATION;
 const FEWEST: usize = 4;
 const LEVELS: [f64; 6] = [0.001, 0.0025, 0.005, 0.01, 0.05, 0.2];
 
-/// One natural mistake, as a suspect that is audited alone would be judged.
+/// Natural mistakes of one label of a model, each judged as a suspect that is audited alone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Row {
     model: String,
@@ -32,8 +32,8 @@ struct Row {
     clean: bool,
     detector: String,
     label: usize,
-    suspect: String,
-    p_value: f64,
+    /// Of each mistake, as they are drawn.
+    p_values: Vec<f64>,
 }
 
 /// Rows that are there, and the file that they are in.
@@ -93,23 +93,19 @@ impl Calibration {
             &bench.cell.train,
             suspects,
         )?;
-        let clean = bench.cell.record.wanted.is_none();
-        let rows = suspects.iter().zip(&audit.record.suspects).filter_map(|(suspect, record)| {
-            let (model, detector, suspect) = (model.clone(), detector.to_owned(), suspect.id.clone());
-            Some(Row { model, clean, detector, label, suspect, p_value: record.p_value? })
-        });
-        let rows: Vec<Row> = rows.collect();
-        let least = rows.iter().map(|row| row.p_value).fold(1.0, f64::min);
-        let seconds = start.elapsed().as_secs_f64();
-        eprintln!(
-            "  label {label}, {detector}: {} mistakes, smallest p {least:.1e}, {seconds:.1} s",
-            rows.len()
-        );
-        let lines: Vec<String> = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        let row = Row {
+            model,
+            clean: bench.cell.record.wanted.is_none(),
+            detector: detector.to_owned(),
+            label,
+            p_values: audit.record.suspects.iter().filter_map(|suspect| suspect.p_value).collect(),
+        };
+        let least = row.p_values.iter().copied().fold(1.0, f64::min);
+        let (count, seconds) = (row.p_values.len(), start.elapsed().as_secs_f64());
+        eprintln!("  label {label}, {detector}: {count} mistakes, smallest p {least:.1e}, {seconds:.1} s");
         let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        // In one piece: of a label all or none.
-        file.write_all(format!("\n{}\n", lines.join("\n")).as_bytes())?;
-        self.rows.extend(rows);
+        file.write_all(format!("\n{}\n", serde_json::to_string(&row)?).as_bytes())?;
+        self.rows.push(row);
         Ok(())
     }
 
@@ -127,20 +123,16 @@ impl Calibration {
             format!("|{}", " --- |".repeat(LEVELS.len() + 5)),
         ];
         for ((detector, poisoned), rows) in groups {
-            let labels = |rows: &mut dyn Iterator<Item = &&Row>| {
-                rows.map(|row| (&row.model, row.label)).collect::<BTreeSet<_>>().len()
-            };
-            let shares = LEVELS.map(|level| {
-                let count = rows.iter().filter(|row| row.p_value <= level).count();
-                format!("{:.4}", count as f64 / rows.len() as f64)
-            });
+            let p_values: Vec<f64> = rows.iter().flat_map(|row| &row.p_values).copied().collect();
+            let up_to = |level: f64| p_values.iter().filter(|p| **p <= level).count();
+            let shares = LEVELS.map(|level| format!("{:.4}", up_to(level) as f64 / p_values.len() as f64));
+            let accused = rows.iter().filter(|row| row.p_values.iter().any(|p| *p <= 0.01)).count();
             lines.push(format!(
-                "| {detector} | {} | {} | {} | {} | {} |",
+                "| {detector} | {} | {} | {} | {} | {accused} |",
                 if poisoned { "poisoned" } else { "clean" },
+                p_values.len(),
                 rows.len(),
-                labels(&mut rows.iter()),
                 shares.join(" | "),
-                labels(&mut rows.iter().filter(|row| row.p_value <= 0.01)),
             ));
         }
         lines.join("\n")
