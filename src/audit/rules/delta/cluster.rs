@@ -390,9 +390,10 @@ mod tests {
             let strengths: Vec<f64> = z.iter().map(|row| row[..MARKED].iter().sum()).collect();
             let unexplained = vec![vec![false]; z.len()];
             let marked = Cluster { by_itself, ..marked };
-            let [found] = judged(&[&marked], &[NullIs::Natural], &[strengths.clone()], &unexplained, 1)
-                .try_into()
-                .unwrap();
+            let [found] =
+                judged(&[&marked], &[NullIs::Natural], std::slice::from_ref(&strengths), &unexplained, 1)
+                    .try_into()
+                    .unwrap();
             (found.p_value, normal_tail(standing(strengths[0], &strengths[1..]).unwrap().1), strengths[0])
         };
         let (_, alone, value) = test(0.0);
