@@ -12,9 +12,10 @@
 //!   by their gradients to one that is drawn at random. Patterns shorter than d are made as long first: where all images of a class are alike, a group of its bright
 //!   ones has more of what makes the label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
 //!   One that does not stand out counts as 0, not against what is taken away: where the class's own look makes the label as well, a backdoor's pattern may do no better. Where it
-//!   gives most images the label all the same, this can't tell, and is silent about a suspect that loses as much as half of E: what a trigger gives it takes along, where other images
+//!   gives most images the label all the same, and the others on the mean don't, this can't tell, and is silent about a suspect that loses as much as half of E: what a trigger gives it takes along, where other images
 //!   lose what they may, on the mean next to nothing. Of that suspect *taken away* counts alone. As z₂ counts for [`BY_ITSELF`](super::cluster) at most elsewhere, z₁ alone where z₂ < 0 and Stouffer's mean where
 //!   it is not are together about as rare as one normal deviate where nothing is wrong: at 3 they come 1.2 times as often, at 4 .8 times, and less often as far as patterns give few images the label.
+//!   (Where the others do, too, a suspect that has the label for the class's own look loses as much with it.)
 //! - *taken away*: S_q(F) = M(x_q) − M(x_q − d), of the suspect and of null images, as any cluster's S (the module `cluster`).
 //!
 //! Values are clamped to [0, 1], as images are. An attack that leaves no common pattern behind (Witches' Brew, a warp) is not seen by this.
@@ -42,8 +43,13 @@ use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
 /// Images of other labels that a pattern is put onto.
 const BACKGROUNDS: usize = 64;
 
-/// A pattern that gives its label to more of other images may be a trigger's, however many natural groups' patterns give it to.
+/// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to fewer, may be a trigger's.
 const MOST_IMAGES: f64 = 0.5;
+
+/// Whether a pattern does more than what a class's own look does, by the shares of other images that it and natural groups' patterns give the label.
+fn makes_the_label([own, of_natural_groups]: [f64; 2]) -> bool {
+    own > MOST_IMAGES && of_natural_groups < MOST_IMAGES
+}
 
 /// What a cluster's images have beside what images of other labels have.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +170,7 @@ where
 /// What it says that a pattern grows M of other images by `gain`, which stands out from what natural groups' patterns do by `normal`. `shares`: of the images that it
 /// gives the label, and on the mean those patterns.
 fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
-    let cannot_tell = normal <= 0.0 && shares[0] > MOST_IMAGES;
+    let cannot_tell = normal <= 0.0 && makes_the_label(shares);
     ByItself { normal: normal.max(0.0), silent_from: cannot_tell.then_some(0.5 * gain), shares }
 }
 
@@ -188,9 +194,9 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
 }
 
 impl Pattern {
-    /// Whether it may be a trigger: it makes the label as one in a hundred natural groups' patterns does, or none, or the label of most images.
+    /// Whether it may be a trigger: it makes the label as one in a hundred natural groups' patterns does, or none, or gives it to most images where those don't on the mean.
     pub fn may_be_a_trigger(&self) -> bool {
-        let is_one = |it: ByItself| it.normal >= BY_ITSELF || it.shares[0] > MOST_IMAGES;
+        let is_one = |it: ByItself| it.normal >= BY_ITSELF || makes_the_label(it.shares);
         self.by_itself.is_some_and(is_one)
     }
 
@@ -453,12 +459,13 @@ mod tests {
         use crate::audit::rules::delta::tails::normal_tail;
 
         let said = |normal, share| {
-            let by_itself = put_on(normal, 9.0, [share, 0.5]);
+            let by_itself = put_on(normal, 9.0, [share, 0.4]);
             (by_itself.normal, by_itself.silent_from)
         };
         assert_eq!(said(1.5, 0.6), (1.5, None));
         assert_eq!(said(-2.0, 0.4), (0.0, None), "no trigger that was well learned");
         assert_eq!(said(-2.0, 0.6), (0.0, Some(4.5)));
+        assert_eq!(put_on(-2.0, 9.0, [0.8, 0.6]).silent_from, None, "the class's own look");
         // Where every pattern gives most images the label and takes as much away, and z₁ and z₂ are independent: by 40,000 slices of z₂.
         let share = |z: f64| -> f64 {
             let slices = (0..40_000).map(|slice| -10.0 + 20.0 * (f64::from(slice) + 0.5) / 40_000.0);
