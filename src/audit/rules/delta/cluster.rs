@@ -10,7 +10,7 @@
 //! would discount the poison's influence as well, if null images have it: there S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F.
 //!
 //! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image. Then their largest S are its doing, and make
-//! everything look harmless. So where a cluster's [pattern](super::pattern) may be a trigger (it makes the label as natural groups' don't, or that of most images), a second p-value is the tail of a Gumbel distribution
+//! everything look harmless. So where a cluster's [pattern](super::pattern) may be a trigger (it makes the label as natural groups' don't, or that of most images where they don't), a second p-value is the tail of a Gumbel distribution
 //! fitted to the middle half of the null images' S, which has a long tail itself; the smaller of the two counts, times two. That goes beyond what was seen: harmless
 //! mistakes that are moved as much as the suspect may be the poison's doing, or the tail of what is natural. The poison's doing are many of them. So unless
 //! half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the cluster moves as much. (A natural group

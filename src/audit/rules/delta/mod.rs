@@ -41,12 +41,12 @@
 //! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
-//!    against all null images and, where what the cluster's images have in common may be a trigger (step 9: it makes the label as natural groups' patterns don't, or that of most images), against the middle half of
+//!    against all null images and, where what the cluster's images have in common may be a trigger (step 9: it makes the label as natural groups' patterns don't, or that of most images where they on the mean don't), against the middle half of
 //!    them, since the largest may be the poison's doing then: a fourth p-value, and the cluster, refined as in step 6, as the finding.
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
 //!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
 //!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together (from the second alone where
-//!    the first can't tell, since what natural groups have in common makes the label of most images, too), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
+//!    the first can't tell: it does not stand out, and gives most images the label all the same), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
 //!    a gate that few samples passed is no reason to be silent about the pattern of many.
 //!
