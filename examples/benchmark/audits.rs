@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::audit::rules::{Delta, LayerCosine, PaperRule};
 use burn_delta_influence::audit::transforms::altered_copies;
-use burn_delta_influence::audit::{AuditConfig, DeltaAudit, HarmlessMistakes, Rule, Suspect};
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, HarmlessMistakes, Rule, Suspect};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
@@ -188,6 +188,13 @@ impl<'a, M: Network> Bench<'a, M> {
         config(&self.cell.record.cell, rule)
     }
 
+    /// From the training images alone, or with mistakes on the test images to compare with.
+    pub fn audit(&self, rule: Rule, validation: bool, suspects: &[Suspect]) -> Outcome<Audit> {
+        let harmless = if validation { self.harmless.clone() } else { HarmlessMistakes::default() };
+        let audit = DeltaAudit::new(self.config(rule)).with_harmless(harmless);
+        Ok(audit.run(&self.cell.model, &self.factors, &self.cell.train, suspects)?)
+    }
+
     /// F1 of what was flagged from an attacked suspect.
     pub fn f1(&self, flagged: &[usize]) -> Outcome<f64> {
         let poisons = &self.cell.record.poisons;
@@ -238,11 +245,7 @@ impl<'a, M: Network> Bench<'a, M> {
             return Ok(());
         }
         let start = Instant::now();
-        let suspect = std::slice::from_ref(&known.suspect);
-        let harmless =
-            if name == WITH_VALIDATION { self.harmless.clone() } else { HarmlessMistakes::default() };
-        let audit = DeltaAudit::new(self.config(rule)).with_harmless(harmless);
-        let audit = audit.run(&self.cell.model, &self.factors, &self.cell.train, suspect)?;
+        let audit = self.audit(rule, name == WITH_VALIDATION, std::slice::from_ref(&known.suspect))?;
         let found = Detection { flagged: audit.flagged(), scores: audit.scores().to_vec() };
         let mut record = self.record(known, name, &found, start.elapsed().as_secs_f64())?;
         record.p_value = audit.record.suspects.first().and_then(|suspect| suspect.p_value);

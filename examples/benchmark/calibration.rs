@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{DeltaAudit, HarmlessMistakes, Rule, Suspect};
+use burn_delta_influence::audit::{HarmlessMistakes, Rule, Suspect};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -84,15 +84,7 @@ impl Calibration {
             return Ok(());
         }
         let start = Instant::now();
-        let harmless =
-            if detector == WITH_VALIDATION { bench.harmless.clone() } else { HarmlessMistakes::default() };
-        let rule = Rule::Delta(Delta::default());
-        let audit = DeltaAudit::new(bench.config(rule)).with_harmless(harmless).run(
-            &bench.cell.model,
-            &bench.factors,
-            &bench.cell.train,
-            suspects,
-        )?;
+        let audit = bench.audit(Rule::Delta(Delta::default()), detector == WITH_VALIDATION, suspects)?;
         let row = Row {
             model,
             clean: bench.cell.record.wanted.is_none(),

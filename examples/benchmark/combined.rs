@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{DeltaAudit, HarmlessMistakes, Rule, Suspect};
+use burn_delta_influence::audit::{HarmlessMistakes, Rule, Suspect};
 use burn_delta_influence::report::Verdict;
 use serde::{Deserialize, Serialize};
 
@@ -96,13 +96,7 @@ impl Combined {
             return Ok(());
         }
         let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
-        let harmless = if validation { bench.harmless.clone() } else { HarmlessMistakes::default() };
-        let audit = DeltaAudit::new(bench.config(rule)).with_harmless(harmless).run(
-            &bench.cell.model,
-            &bench.factors,
-            &bench.cell.train,
-            suspects,
-        )?;
+        let audit = bench.audit(rule, validation, suspects)?;
         let flagged = audit.flagged();
         let row = Row {
             model,

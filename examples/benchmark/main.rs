@@ -77,8 +77,8 @@ struct Arguments {
     #[arg(long)]
     combined: bool,
     /// Audit up to so many natural mistakes of each label at once: are p-values as rare as they say?
-    #[arg(long)]
-    calibrate: Option<usize>,
+    #[arg(long, value_name = "MISTAKES", conflicts_with_all = ["ablation", "combined", "unlearn", "redo_delta"])]
+    calibrate: Option<std::num::NonZeroUsize>,
     /// Unlearn: every method from what the rules flag, or `resume` from parts of the truth.
     #[arg(long, value_enum)]
     unlearn: Option<unlearning::Plan>,
@@ -99,7 +99,7 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
         return Err(format!("{cell}: of other networks than resnet9 there are audits alone").into());
     }
     if let Some(most) = arguments.calibrate {
-        return calibrate(&cells, most, arguments);
+        return calibrate(&cells, most.get(), arguments);
     }
     if arguments.ablation {
         return ablation(&cells, arguments);
