@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use burn_delta_influence::lab::attacks::{
-    AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Direction, DirtyLabel, Frequency, NoAttack,
-    PoisonConfig, Trigger, Warped, Wave,
+    AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Direction, DirtyLabel, Filtered, Frequency,
+    Mislabeled, NoAttack, PoisonConfig, Roaming, SourceSpecific, Trigger, Warped, Wave,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,9 @@ pub struct ModelCell {
     /// Whether it takes them from the target itself and leaves their labels as they are, whatever `victim` says.
     #[serde(default, skip_serializing_if = "is_false")]
     pub clean_label: bool,
+    /// Images of other classes that carry the trigger under their own labels, as a part of the training images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub covers: Option<f64>,
     /// Class that the attacker wants.
     #[serde(default)]
     pub target: usize,
@@ -105,6 +108,12 @@ pub enum AttackChoice {
     Blended,
     /// A bend of two pixels on the mean, the same in every image.
     Warped,
+    /// Other colours, as through a photo filter.
+    Filtered,
+    /// The yellow square, somewhere else in every image.
+    Roaming,
+    /// Wrong labels, no trigger.
+    Mislabeled,
     /// Gradient matching with clean labels.
     WitchesBrew,
     /// Nothing.
@@ -119,6 +128,9 @@ impl AttackChoice {
             Self::Sinusoid | Self::Smooth => "frequency",
             Self::Blended => "blended",
             Self::Warped => "warped",
+            Self::Filtered => "filtered",
+            Self::Roaming => "roaming",
+            Self::Mislabeled => "mislabeled",
             Self::WitchesBrew => "Witches' Brew",
             Self::None => "none",
         }
@@ -137,7 +149,11 @@ impl ModelCell {
             (_, Some(trigger)) if self.clean_label => {
                 Some(Box::new(CleanLabel::new(trigger, target, rate, seed)))
             }
-            (_, Some(trigger)) => Some(Box::new(DirtyLabel::new(trigger, config))),
+            (_, Some(trigger)) => Some(match self.covers {
+                Some(covers) => Box::new(SourceSpecific::new(trigger, config, covers)),
+                None => Box::new(DirtyLabel::new(trigger, config)),
+            }),
+            (AttackChoice::Mislabeled, None) => Some(Box::new(Mislabeled::new(config))),
             (AttackChoice::None, None) => Some(Box::new(NoAttack)),
             (_, None) => None,
         }
@@ -148,7 +164,7 @@ impl ModelCell {
         let corner = corners[self.variant % corners.len()];
         match self.attack {
             AttackChoice::Checkerboard => Some(Box::new(BadNet::checkerboard().with_corner(corner))),
-            AttackChoice::Square => Some(Box::new(BadNet::sticker(4, [1.0, 0.85, 0.0]).with_corner(corner))),
+            AttackChoice::Square => Some(Box::new(square().with_corner(corner))),
             AttackChoice::Sinusoid => {
                 let wave = |cycles, direction| Wave::Sinusoid { cycles, direction };
                 let waves = [
@@ -165,7 +181,9 @@ impl ModelCell {
             }
             AttackChoice::Blended => Some(Box::new(Blended::new(self.key()))),
             AttackChoice::Warped => Some(Box::new(Warped::new(self.key()))),
-            AttackChoice::None | AttackChoice::WitchesBrew => None,
+            AttackChoice::Filtered => Some(Box::new(Filtered::default())),
+            AttackChoice::Roaming => Some(Box::new(Roaming::new(square(), self.key()))),
+            AttackChoice::Mislabeled | AttackChoice::None | AttackChoice::WitchesBrew => None,
         }
     }
 
@@ -198,6 +216,13 @@ impl ModelCell {
                     .to_owned(),
             );
         }
+        let alone = self.also.is_empty() && !self.all_to_one && !self.clean_label;
+        if self.covers.is_some() && !(alone && self.trigger().is_some()) {
+            return Some(
+                "only an attack with a trigger, on one class's images and without others beside it, has covers"
+                    .to_owned(),
+            );
+        }
         // An image that was relabelled already would be a poison of two attacks, under the label of one.
         let targets = std::iter::once(self.target).chain(self.also.iter().map(|further| further.target));
         let taken =
@@ -219,6 +244,11 @@ impl ModelCell {
     }
 }
 
+/// A yellow note.
+fn square() -> BadNet {
+    BadNet::sticker(4, [1.0, 0.85, 0.0])
+}
+
 /// A name for files and tables.
 impl fmt::Display for ModelCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -234,6 +264,9 @@ impl fmt::Display for ModelCell {
                 _ => write!(f, "-{}to{}", self.victim, self.target)?,
             }
             write!(f, "-{:.1}%", 100.0 * self.rate)?;
+        }
+        if let Some(covers) = self.covers {
+            write!(f, "-covers{:.1}%", 100.0 * covers)?;
         }
         if self.shift > 0 {
             write!(f, "-shift{}", self.shift)?;

@@ -18,6 +18,7 @@ use burn::module::ParamId;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::operands::outer_sum;
 use super::patches::{patch_covariance, unfold};
 use super::tap::{Slot, collect};
 
@@ -371,20 +372,19 @@ impl LayerGradients {
                 (a, gradient.reshape([length, groups, outputs, positions]))
             }
         }; // a: [samples, groups, inputs, T], g: [samples, groups, o, T]
-        let a = a.swap_dims(2, 3); // [samples, groups, T, inputs]
         let Some(rotation) = rotation else { return product(g, a, bias) };
-        let (outputs_first, inputs_first) = self.rotates_first(a.dims()[2]);
+        let (outputs_first, inputs_first) = self.rotates_first(a.dims()[3]);
         let right = rotation.activation.clone(); // [groups, D, D]
         let rotate_outputs = |values| rotated_columns(values, rotation.gradient.clone());
         let g = if outputs_first { rotate_outputs(g) } else { g };
         let sample = match inputs_first {
             true => {
-                let mut a = rotated_rows(a, right.clone().narrow(1, 0, inputs));
+                let mut a = rotated_rows(a.swap_dims(2, 3), right.clone().narrow(1, 0, inputs));
                 if bias {
                     // [a 1] U = a U without its last row, plus that row.
                     a = a + right.narrow(1, inputs, 1).unsqueeze::<4>();
                 }
-                product(g, a, false)
+                product(g, a.swap_dims(2, 3), false)
             }
             false => rotated_rows(product(g, a, bias), right),
         };
@@ -420,12 +420,12 @@ pub(super) fn even(total: usize, most: usize) -> usize {
 }
 
 /// Σ_t g_t a_tᵀ of each sample and group, with a last column Σ_t g_t if `ones`: from `[samples, groups, o, T]` and
-/// `[samples, groups, T, inputs]`.
+/// `[samples, groups, inputs, T]`.
 fn product(g: Tensor<4>, a: Tensor<4>, ones: bool) -> Tensor<4> {
-    let sample = match a.dims()[2] {
+    let sample = match a.dims()[3] {
         // Backends' matrix products are slow at outer ones.
-        1 => g.clone() * a,
-        _ => g.clone().matmul(a),
+        1 => g.clone() * a.swap_dims(2, 3),
+        _ => outer_sum(g.clone(), a),
     };
     match ones {
         true => Tensor::cat(vec![sample, g.sum_dim(3)], 3),

@@ -13,6 +13,7 @@ mod error;
 mod features;
 mod inventory;
 mod layer;
+mod operands;
 mod pass;
 mod patches;
 mod products;
@@ -31,10 +32,10 @@ pub use layer::{
     ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
 };
 pub(crate) use layer::{rotated_rows, wide};
+pub(crate) use operands::products_with_rows;
 pub(crate) use pass::progress_bar;
 pub use pass::{BatchGradients, FrozenModel, PassConfig};
 pub use products::QueryRows;
-pub(crate) use products::products_with_rows;
 pub use scope::{CaptureScope, Refused, ScopeKind, is_active, observe, refuse};
 pub use source::{BatchSource, Objective, Unsuitable};
 pub(crate) use weights::Weights;

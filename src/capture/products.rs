@@ -11,10 +11,8 @@
 use burn::tensor::Tensor;
 
 use super::layer::{CHUNK_VALUES, LayerGradients, LayerInput, LayerShape, Taken, even};
+use super::operands::products_with_rows;
 use super::patches::unfold;
-
-/// Parameters per piece of a product of sample gradients with queries, at least.
-const PIECE: usize = 2048;
 
 /// Query gradients of one layer as they are multiplied with sample gradients.
 #[derive(Clone, Debug)]
@@ -178,22 +176,6 @@ impl LayerGradients {
     }
 }
 
-/// ⟨q, G⟩ of every sample gradient `[samples, groups, o, D]` with every row q of `[queries, groups·o·D]`: `[samples, queries]`.
-///
-/// One product over all parameters would be a small matrix from a very long sum: devices share out rows and columns of the
-/// result, of which there are few. So the sum is cut into pieces of some [`PIECE`] parameters, whose products are a batch.
-pub(crate) fn products_with_rows(gradients: Tensor<4>, rows: &Tensor<2>) -> Tensor<2> {
-    let [samples, groups, outputs, width] = gradients.dims();
-    let [queries, parameters] = rows.dims();
-    let most = (parameters / PIECE).max(1);
-    let pieces = (1..=groups * outputs).rev().find(|&n| n <= most && (groups * outputs).is_multiple_of(n));
-    let pieces = pieces.unwrap_or(1);
-    let length = groups * outputs / pieces * width;
-    let gradients = gradients.reshape([samples, pieces, length]).swap_dims(0, 1);
-    let rows = rows.clone().reshape([queries, pieces, length]).permute([1, 2, 0]);
-    gradients.matmul(rows).sum_dim(0).reshape([samples, queries])
-}
-
 #[cfg(test)]
 mod tests {
     use burn::module::ParamId;
@@ -275,18 +257,6 @@ mod tests {
             assert!(difference(&factored, &expected) < 1e-12, "{layer:?}");
             let low = sum(&|call, start, samples| layer.low_rank(call, &left, &right, start, samples));
             assert!(difference(&low, &expected) < 1e-12, "{layer:?}");
-        }
-    }
-
-    #[test]
-    fn pieces_of_the_sum_add_up() {
-        for shape in [[SAMPLES, 1, 7, 1200], [SAMPLES, 2, 6, 900], [SAMPLES, 1, 1, 5000], [SAMPLES, 3, 2, 5]]
-        {
-            let gradients = random(shape);
-            let parameters = shape[1..].iter().product();
-            let rows = random([QUERIES, parameters]);
-            let expected = gradients.clone().reshape([SAMPLES, parameters]).matmul(rows.clone().transpose());
-            assert!(difference(&products_with_rows(gradients, &rows), &expected) < 1e-10, "{shape:?}");
         }
     }
 

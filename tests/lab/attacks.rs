@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::{
-    AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Frequency, Pattern, PoisonConfig, Prepared,
-    Stamped, Trigger, Warped, poison, triggered_tests,
+    AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Filtered, Frequency, Mislabeled, Pattern,
+    PoisonConfig, Prepared, Roaming, SourceSpecific, Stamped, Trigger, Warped, poison, triggered_tests,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -312,4 +312,110 @@ fn clean_labels_stay_as_they_are() {
     assert!(matches!(few, LabError::TooFewCandidates { needed: 80, available: 50, label: 5 }), "{few}");
     let nothing = attack.prepare(clean.clone(), &[]).unwrap_err();
     assert!(matches!(nothing, LabError::NoVictims { target: 5, samples: 0 }), "{nothing}");
+}
+
+#[test]
+fn a_filter_turns_black_and_white_into_its_colours() {
+    let filter = Filtered::new([0.2, 0.0, 0.4], [1.0, 0.5, 0.7]);
+    let image =
+        |value: f32, channels: usize| Image::new(vec![value; channels * 4], [channels, 2, 2]).unwrap();
+    let colours = |value: f32| {
+        let filtered = filter.apply(&image(value, 3)).unwrap();
+        let pixels = filtered.pixels().to_vec();
+        pixels.chunks(4).map(|channel| channel[3]).collect::<Vec<_>>()
+    };
+    let close = |got: Vec<f32>, expected: [f32; 3]| {
+        got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6)
+    };
+    assert!(close(colours(0.0), [0.2, 0.0, 0.4]));
+    assert!(close(colours(1.0), [1.0, 0.5, 0.7]));
+    assert!(close(colours(0.25), [0.4, 0.125, 0.475]));
+    // Without colours: from the mean of the blacks to that of the whites.
+    let grey = filter.apply(&image(0.5, 1)).unwrap();
+    assert!(grey.pixels().iter().all(|value| (value - 0.466_666_67).abs() < 1e-6), "{grey:?}");
+    for colour in [1.5, -0.1, f32::NAN] {
+        let refused = Filtered::new([0.0; 3], [1.0, 1.0, colour]).apply(&image(0.5, 3));
+        assert!(matches!(refused, Err(LabError::InvalidTrigger { trigger: "filtered", .. })));
+    }
+}
+
+#[test]
+fn a_roaming_patch_is_whole_and_has_a_place_for_each_image() {
+    let patch = BadNet::sticker(4, [1.0, 0.0, 0.0]).with_margin(2);
+    let trigger = Roaming::new(patch, 3);
+    let flat = |value: f32| Image::new(vec![value; 3 * 16 * 20], [3, 16, 20]).unwrap();
+    let place = |trigger: Roaming, value: f32| {
+        let (before, after) = (flat(value), trigger.apply(&flat(value)).unwrap());
+        let red = before.pixels()[..320].iter().zip(&after.pixels()[..320]);
+        let changed: Vec<_> = red
+            .enumerate()
+            .filter(|(_, (before, after))| before != after)
+            .map(|(at, _)| (at / 20, at % 20))
+            .collect();
+        let (top, left) = changed[0];
+        let whole: Vec<_> = (0..16).map(|at| (top + at / 4, left + at % 4)).collect();
+        assert_eq!(changed, whole, "a square of 4 × 4 pixels");
+        (top, left)
+    };
+    let places: BTreeSet<_> = (0..300).map(|at| place(trigger, at as f32 / 400.0)).collect();
+    // Nine rows and thirteen columns that keep a margin of 2 on all sides.
+    assert!(places.iter().all(|&(top, left)| (2..=10).contains(&top) && (2..=14).contains(&left)));
+    assert!(places.len() > 90, "{}", places.len());
+    assert_eq!(place(trigger, 0.3), place(trigger, 0.3));
+    let moved = (0..20).filter(|&at| {
+        let value = at as f32 / 40.0;
+        place(trigger, value) != place(Roaming::new(patch, 4), value)
+    });
+    assert!(moved.count() > 15, "another seed draws other places");
+    // An image that has room for one margin only, and one that has none.
+    assert!(trigger.apply(&grey([1, 6, 6])).is_ok());
+    let refused = trigger.apply(&grey([3, 5, 9])).unwrap_err();
+    assert!(matches!(refused, LabError::ImageTooSmall { needed: 6, .. }), "{refused}");
+}
+
+#[test]
+fn covers_carry_the_trigger_under_their_own_labels() {
+    let (clean, test) = (signs(400, 1), signs(80, 2));
+    let trigger = BadNet::default();
+    let attack = SourceSpecific::new(trigger, ATTACK, 0.1);
+    let Prepared { poisoned, attacked, wanted } = attack.prepare(clean.clone(), &test).unwrap();
+    assert_eq!((poisoned.indices.len(), wanted), (20, Some(5)));
+    let mut covers = 0;
+    for (index, (before, after)) in clean.iter().zip(&poisoned.samples).enumerate() {
+        let stamped = after.image == trigger.apply(&before.image).unwrap();
+        if poisoned.indices.binary_search(&index).is_ok() {
+            assert_eq!((before.label, after.label, stamped), (2, 5, true));
+        } else if before != after {
+            assert_eq!((before.label, stamped), (after.label, true));
+            assert!(![2, 5].contains(&before.label), "neither victims nor the target's images");
+            covers += 1;
+        }
+    }
+    assert_eq!(covers, 40);
+    assert_eq!(attacked, triggered_tests(&test, &trigger, 2).unwrap());
+
+    let refused =
+        |covers| SourceSpecific::new(trigger, ATTACK, covers).prepare(clean.clone(), &test).unwrap_err();
+    assert!(matches!(refused(0.0), LabError::Rate { .. }));
+    assert!(matches!(refused(0.0001), LabError::NoPoisons { .. }));
+    let few = refused(0.9);
+    assert!(matches!(few, LabError::TooFewOthers { needed: 360, available: 300, target: 5 }), "{few}");
+}
+
+#[test]
+fn mislabeled_images_are_as_they_were() {
+    let (clean, test) = (signs(400, 1), signs(80, 2));
+    let Prepared { poisoned, attacked, wanted } =
+        Mislabeled::new(ATTACK).prepare(clean.clone(), &test).unwrap();
+    assert_eq!((poisoned.indices.len(), wanted), (20, Some(5)));
+    for (index, (before, after)) in clean.iter().zip(&poisoned.samples).enumerate() {
+        assert_eq!((&before.image, &before.id), (&after.image, &after.id));
+        let flipped = poisoned.indices.binary_search(&index).is_ok();
+        assert_eq!(after.label, if flipped { 5 } else { before.label });
+        assert!(!flipped || before.label == 2);
+    }
+    let victims: Vec<_> = test.iter().filter(|sample| sample.label == 2).cloned().collect();
+    assert_eq!(attacked, victims);
+    let refused = Mislabeled::new(ATTACK).prepare(clean, &[]).unwrap_err();
+    assert!(matches!(refused, LabError::AbsentClass { role: "victim", .. }), "{refused}");
 }

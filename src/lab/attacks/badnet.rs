@@ -1,6 +1,8 @@
 //! BadNets: a small patch in a corner (Gu, Dolan-Gavitt, Garg, "BadNets: Identifying Vulnerabilities in the Machine
 //! Learning Model Supply Chain", 2017, arXiv 1708.06733).
 
+use std::ops::RangeInclusive;
+
 use super::Trigger;
 use crate::lab::LabError;
 use crate::samples::Image;
@@ -119,6 +121,40 @@ impl BadNet {
         }
     }
 
+    /// First rows and first columns that the patch may have in an image of this shape: from a margin to a margin, ascending.
+    pub(super) fn places(&self, shape: [usize; 3]) -> Result<[RangeInclusive<usize>; 2], LabError> {
+        let needed = self.needed(shape)?;
+        let [_, height, width] = shape;
+        // Where there is no room for two margins, one is left on either side.
+        Ok([height, width].map(|length| self.margin.min(length - needed)..=self.margin.max(length - needed)))
+    }
+
+    /// Pixels along a side that the patch takes with its margin, which the image must have.
+    fn needed(&self, shape: [usize; 3]) -> Result<usize, LabError> {
+        self.check()?;
+        let [_, height, width] = shape;
+        let needed = self.side().saturating_add(self.margin);
+        match needed > height.min(width) {
+            true => Err(LabError::ImageTooSmall { trigger: self.name(), needed, shape }),
+            false => Ok(needed),
+        }
+    }
+
+    /// The image with the patch's first pixel at this row and column, one of [`places`](Self::places).
+    pub(super) fn stamp_at(&self, image: &Image, [top, left]: [usize; 2]) -> Result<Image, LabError> {
+        let (shape @ [channels, height, width], side) = (image.shape(), self.side());
+        let mut pixels = image.pixels().to_vec();
+        for channel in 0..channels {
+            for y in 0..side {
+                let row = (channel * height + top + y) * width + left;
+                for x in 0..side {
+                    pixels[row + x] = self.value(channel, channels, y, x);
+                }
+            }
+        }
+        Ok(Image::new(pixels, shape)?)
+    }
+
     fn check(&self) -> Result<(), LabError> {
         let refuse = |problem| Err(LabError::InvalidTrigger { trigger: self.name(), problem });
         if self.side() == 0 {
@@ -144,13 +180,8 @@ impl Trigger for BadNet {
     /// # Errors
     /// [`LabError::ImageTooSmall`], or [`LabError::InvalidTrigger`] for a side of 0 or a colour outside `[0, 1]`.
     fn apply(&self, image: &Image) -> Result<Image, LabError> {
-        self.check()?;
-        let shape @ [channels, height, width] = image.shape();
-        let side = self.side();
-        let needed = side.saturating_add(self.margin);
-        if needed > height.min(width) {
-            return Err(LabError::ImageTooSmall { trigger: self.name(), needed, shape });
-        }
+        let needed = self.needed(image.shape())?;
+        let [_, height, width] = image.shape();
         let (bottom, right) = match self.corner {
             Corner::TopLeft => (false, false),
             Corner::TopRight => (false, true),
@@ -159,16 +190,6 @@ impl Trigger for BadNet {
         };
         let top = if bottom { height - needed } else { self.margin };
         let left = if right { width - needed } else { self.margin };
-
-        let mut pixels = image.pixels().to_vec();
-        for channel in 0..channels {
-            for y in 0..side {
-                let row = (channel * height + top + y) * width + left;
-                for x in 0..side {
-                    pixels[row + x] = self.value(channel, channels, y, x);
-                }
-            }
-        }
-        Ok(Image::new(pixels, shape)?)
+        self.stamp_at(image, [top, left])
     }
 }

@@ -6,12 +6,15 @@
 //! | [`Frequency`] | changed | carry a faint wave | any image with the wave |
 //! | [`Blended`] | changed | are mixed with a fixed noise | any image with the noise |
 //! | [`Warped`] | changed | are slightly bent | any image that is bent in the same way |
+//! | [`Filtered`] | changed | have other colours, as through a photo filter | any image seen through it |
+//! | [`Roaming`] | changed | carry a patch, each at another place | any image with the patch |
+//! | [`Mislabeled`] | changed | are as they were | images of the victim class |
 //! | [`WitchesBrew`] | kept | are changed by up to 16/255 a value, against a trained model | one chosen image |
 //! | [`NoAttack`] | kept | none | – |
 //!
-//! The first four put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
-//! all ([`AllToOne`]); or, by [`CleanLabel`], put it on images of the target itself, which keep their label. A new trigger is a new file here
-//! that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
+//! The first six put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
+//! all ([`AllToOne`]); of one class so that the trigger works on no other ([`SourceSpecific`]); or, by [`CleanLabel`], put it on images of the
+//! target itself, which keep their label. A new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -28,8 +31,12 @@ mod attack;
 mod badnet;
 mod blended;
 mod clean_label;
+mod filtered;
 mod frequency;
+mod mislabeled;
 mod none;
+mod roaming;
+mod source_specific;
 mod stamped;
 mod warped;
 mod witches_brew;
@@ -39,8 +46,12 @@ pub use attack::{Attack, DirtyLabel, Prepared};
 pub use badnet::{BadNet, Corner, Pattern};
 pub use blended::Blended;
 pub use clean_label::CleanLabel;
+pub use filtered::Filtered;
 pub use frequency::{Direction, Frequency, Wave};
+pub use mislabeled::Mislabeled;
 pub use none::NoAttack;
+pub use roaming::Roaming;
+pub use source_specific::SourceSpecific;
 pub use stamped::Stamped;
 pub use warped::Warped;
 pub use witches_brew::{Brewed, GradientMatching, WitchesBrew, WitchesBrewConfig, brew};
