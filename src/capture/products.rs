@@ -14,6 +14,9 @@ use super::layer::{CHUNK_VALUES, LayerGradients, LayerInput, LayerShape, Taken, 
 use super::operands::products_with_rows;
 use super::patches::unfold;
 
+/// Positions from which each sample's patches are a product of their own: with fewer, all samples' together read the queries once.
+const MANY_POSITIONS: usize = 64;
+
 /// Query gradients of one layer as they are multiplied with sample gradients.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // one a layer: a box would save nothing
@@ -125,10 +128,18 @@ impl LayerGradients {
     fn factored(&self, call: &Taken, rows: &Tensor<2>, start: usize, samples: usize) -> Tensor<2> {
         let LayerShape { outputs, .. } = self.shape;
         let [queries, _] = rows.dims();
-        let (a, g) = self.vectors(call, start, samples);
+        let rows = rows.clone().reshape([queries * outputs, self.shape.width()]);
         let positions = call.positions();
-        let outer = self.times_inputs(a, rows.clone().reshape([queries * outputs, self.shape.width()]));
-        let outer = outer.reshape([samples, positions, queries, outputs]);
+        if let (LayerInput::Image(x, geometry), MANY_POSITIONS..) = (&call.input, positions) {
+            // Patches as they are, with the positions last: to bring them together would copy all of them.
+            let a = unfold(x.clone().narrow(0, start, samples), geometry, 2);
+            let outer = self.times_patches(a.reshape([samples, self.shape.inputs, positions]), rows);
+            let g = call.gradient.clone().narrow(0, start, samples).unsqueeze_dim::<4>(1);
+            let product = outer.reshape([samples, queries, outputs, positions]) * g;
+            return product.sum_dim(3).sum_dim(2).reshape([samples, queries]);
+        }
+        let (a, g) = self.vectors(call, start, samples);
+        let outer = self.times_inputs(a, rows).reshape([samples, positions, queries, outputs]);
         let product = outer * g.reshape([samples, positions, 1, outputs]);
         product.sum_dim(3).sum_dim(1).reshape([samples, queries])
     }
@@ -168,6 +179,13 @@ impl LayerGradients {
         (a.reshape([samples * positions, inputs]), g.reshape([samples * positions, outputs]))
     }
 
+    /// W [a; 1] for W of `[rows, D]` and patches `[samples, inputs, T]`: `[samples, rows, T]`.
+    fn times_patches(&self, a: Tensor<3>, rows: Tensor<2>) -> Tensor<3> {
+        let LayerShape { inputs, bias, .. } = self.shape;
+        let product = rows.clone().narrow(1, 0, inputs).unsqueeze::<3>().matmul(a);
+        if bias { product + rows.narrow(1, inputs, 1).unsqueeze::<3>() } else { product }
+    }
+
     /// [a 1] Wᵀ for W of `[rows, D]`.
     fn times_inputs(&self, a: Tensor<2>, rows: Tensor<2>) -> Tensor<2> {
         let LayerShape { inputs, bias, .. } = self.shape;
@@ -199,12 +217,12 @@ mod tests {
             let call = Taken { input, gradient: random([SAMPLES, positions, 4]) };
             LayerGradients { id: ParamId::new(), shape, calls: vec![call] }
         };
-        let convolution = |groups: usize, bias: bool| {
+        let convolution = |groups: usize, bias: bool, [height, width]: [usize; 2]| {
             let geometry =
                 ConvGeometry { kernel: [3, 2], stride: [2, 1], dilation: [1, 2], padding: [(1, 1), (0, 1)] };
             let shape = LayerShape { groups, outputs: 4 / groups, inputs: 4 / groups * 6, bias };
-            let positions = geometry.outputs(0, 7) * geometry.outputs(1, 6);
-            let input = LayerInput::Image(random([SAMPLES, 4, 7, 6]), geometry);
+            let positions = geometry.outputs(0, height) * geometry.outputs(1, width);
+            let input = LayerInput::Image(random([SAMPLES, 4, height, width]), geometry);
             let call = Taken { input, gradient: random([SAMPLES, 4, positions]) };
             LayerGradients { id: ParamId::new(), shape, calls: vec![call] }
         };
@@ -215,9 +233,12 @@ mod tests {
             linear(1, false),
             linear(7, true),
             twice,
-            convolution(1, false),
-            convolution(1, true),
-            convolution(2, true),
+            convolution(1, false, [7, 6]),
+            convolution(1, true, [7, 6]),
+            convolution(2, true, [7, 6]),
+            // Of so many positions that each sample's patches are a product of their own.
+            convolution(1, false, [20, 12]),
+            convolution(1, true, [20, 12]),
         ]
     }
 
@@ -227,6 +248,11 @@ mod tests {
 
     #[test]
     fn every_way_gives_the_products_of_sample_gradients() {
+        let positions: Vec<_> = layers().iter().map(LayerGradients::positions).collect();
+        assert!(
+            positions.iter().filter(|&&positions| positions >= MANY_POSITIONS).count() == 2,
+            "{positions:?}"
+        );
         for layer in layers() {
             let LayerShape { groups, outputs, .. } = layer.shape;
             let width = layer.shape.width();
