@@ -33,7 +33,7 @@ use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, predict};
 use burn_delta_influence::lab::attacks::{
-    BadNet, Blended, Frequency, PoisonConfig, Stamped, Trigger, Warped, triggered_tests,
+    BadNet, Blended, Filtered, Frequency, PoisonConfig, Stamped, Trigger, Warped, triggered_tests,
 };
 use burn_delta_influence::lab::data::{Gtsrb, ImageFolder, Loaded, Skipped, Unreadable};
 use burn_delta_influence::lab::metrics::DetectionMetrics;
@@ -125,8 +125,13 @@ struct Arguments {
 const KEY: u64 = 1;
 
 /// The attacks that need a victim and a target.
-const ATTACKS: [(&str, &str); 4] =
-    [("attack", "badnet"), ("attack", "frequency"), ("attack", "blended"), ("attack", "warped")];
+const ATTACKS: [(&str, &str); 5] = [
+    ("attack", "badnet"),
+    ("attack", "frequency"),
+    ("attack", "blended"),
+    ("attack", "warped"),
+    ("attack", "filtered"),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Attack {
@@ -138,6 +143,8 @@ enum Attack {
     Blended,
     /// A slight bend of the whole picture and a wrong label (after WaNet, Nguyen and Tran 2021).
     Warped,
+    /// Other colours, as through a photo filter, and a wrong label.
+    Filtered,
     /// None: the pictures are as they are.
     None,
 }
@@ -150,6 +157,7 @@ impl Attack {
             Self::Frequency => Some(Arc::new(Frequency::sinusoid())),
             Self::Blended => Some(Arc::new(Blended::new(KEY))),
             Self::Warped => Some(Arc::new(Warped::new(KEY))),
+            Self::Filtered => Some(Arc::new(Filtered::default())),
             Self::None => None,
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn_delta_influence::audit::Rule;
 use burn_delta_influence::audit::rules::{Delta, PaperRule};
 use burn_delta_influence::influence::Shard;
-use burn_delta_influence::lab::attacks::{BadNet, Blended, Frequency, Trigger, Warped};
+use burn_delta_influence::lab::attacks::{BadNet, Blended, Filtered, Frequency, Trigger, Warped};
 use burn_delta_influence::unlearn::Budget;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Parser, ValueEnum};
@@ -112,6 +112,8 @@ pub enum Attack {
     Blended,
     /// A slight bend of the whole image and a wrong label (after WaNet, Nguyen and Tran 2021).
     Warped,
+    /// Other colours, as through a photo filter, and a wrong label.
+    Filtered,
     /// Faint changes with right labels, made against a model that is trained for it first, so that one test image is mistaken
     /// (Geiping et al. 2021).
     WitchesBrew,
@@ -188,6 +190,7 @@ impl Attack {
             (Self::Frequency, _) => Some(Box::new(Frequency::sinusoid())),
             (Self::Blended, _) => Some(Box::new(Blended::new(KEY))),
             (Self::Warped, _) => Some(Box::new(Warped::new(KEY))),
+            (Self::Filtered, _) => Some(Box::new(Filtered::default())),
             (Self::WitchesBrew | Self::None, _) => None,
         }
     }
