@@ -16,7 +16,7 @@ pub struct Filtered {
 }
 
 impl Default for Filtered {
-    /// An old photograph: shadows turn violet, lights yellow, contrast falls by a quarter to a half. The paper's filters are those of a
+    /// An old photograph: shadows turn violet, lights yellow, contrast falls by a fifth to a half. The paper's filters are those of a
     /// photo application; these values are ours.
     fn default() -> Self {
         Self { black: [0.20, 0.08, 0.22], white: [0.98, 0.90, 0.68] }
