@@ -204,6 +204,21 @@ pub enum LabError {
         /// The target class.
         target: usize,
     },
+    /// More covers than samples that are neither of the victim's class nor of the target's.
+    #[error(
+        "{needed} covers were asked for, but only {available} samples have another label than the victim {victim} and the \
+         target {target}: lower the share of covers or use more data"
+    )]
+    TooFewCovers {
+        /// Covers to make.
+        needed: usize,
+        /// Samples of all other classes.
+        available: usize,
+        /// The victim class.
+        victim: usize,
+        /// The target class.
+        target: usize,
+    },
     /// No test image that an attack could turn.
     #[error(
         "none of {samples} test images has another label than the target {target}, so the attack can't be tried: use more data"

@@ -399,7 +399,10 @@ fn covers_carry_the_trigger_under_their_own_labels() {
     assert!(matches!(refused(0.0), LabError::Rate { .. }));
     assert!(matches!(refused(0.0001), LabError::NoPoisons { .. }));
     let few = refused(0.9);
-    assert!(matches!(few, LabError::TooFewOthers { needed: 360, available: 300, target: 5 }), "{few}");
+    assert!(
+        matches!(few, LabError::TooFewCovers { needed: 360, available: 300, victim: 2, target: 5 }),
+        "{few}"
+    );
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Attack for SourceSpecific {
     /// Covers are not among the poisons: their labels are right.
     ///
     /// # Errors
-    /// Those of [`poison`] and [`triggered_tests`]; [`LabError::Rate`], [`LabError::NoPoisons`] and [`LabError::TooFewOthers`] for the covers, too.
+    /// Those of [`poison`] and [`triggered_tests`]; [`LabError::TooFewCovers`]; [`LabError::Rate`] and [`LabError::NoPoisons`] for the covers, too.
     fn prepare(&self, train: Vec<LabeledImage>, test: &[LabeledImage]) -> Result<Prepared, LabError> {
         let (trigger, PoisonConfig { victim, target, seed, .. }) = (self.trigger.as_ref(), self.config);
         check_rate(self.covers)?;
@@ -43,7 +43,7 @@ impl Attack for SourceSpecific {
         let others: Vec<_> =
             (0..labels.len()).filter(|&at| labels[at] != victim && labels[at] != target).collect();
         if needed > others.len() {
-            return Err(LabError::TooFewOthers { needed, available: others.len(), target });
+            return Err(LabError::TooFewCovers { needed, available: others.len(), victim, target });
         }
         let attacked = triggered_tests(test, trigger, victim)?;
         let mut poisoned = poison(train, trigger, self.config)?;
