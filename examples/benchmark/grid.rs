@@ -5,8 +5,9 @@ use std::path::Path;
 
 use burn_delta_influence::lab::attacks::{
     AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Direction, DirtyLabel, Filtered, Frequency,
-    Mislabeled, NoAttack, PoisonConfig, Roaming, SourceSpecific, Trigger, Warped, Wave,
+    Mislabeled, NoAttack, PoisonConfig, Quantised, Reflected, Roaming, SourceSpecific, Trigger, Warped, Wave,
 };
+use burn_delta_influence::samples::LabeledImage;
 use serde::{Deserialize, Serialize};
 
 use crate::brewed::SEED_OFFSET;
@@ -110,6 +111,10 @@ pub enum AttackChoice {
     Warped,
     /// Other colours, as through a photo filter.
     Filtered,
+    /// Four shades a channel, dithered.
+    Quantised,
+    /// Another picture, as in a pane of glass: one of 64 test images.
+    Reflected,
     /// The yellow square, somewhere else in every image.
     Roaming,
     /// Wrong labels, no trigger.
@@ -129,6 +134,8 @@ impl AttackChoice {
             Self::Blended => "blended",
             Self::Warped => "warped",
             Self::Filtered => "filtered",
+            Self::Quantised => "quantised",
+            Self::Reflected => "reflected",
             Self::Roaming => "roaming",
             Self::Mislabeled => "mislabeled",
             Self::WitchesBrew => "Witches' Brew",
@@ -138,11 +145,11 @@ impl AttackChoice {
 }
 
 impl ModelCell {
-    /// The attack, where it needs no model to be made against.
-    pub fn attack(&self) -> Option<Box<dyn Attack>> {
+    /// The attack, where it needs no model to be made against. `pictures` are there to be reflected.
+    pub fn attack(&self, pictures: &[LabeledImage]) -> Option<Box<dyn Attack>> {
         let &Self { victim, target, rate, seed, .. } = self;
         let config = PoisonConfig { victim, target, rate, seed };
-        match (self.attack, self.trigger()) {
+        match (self.attack, self.trigger(pictures)) {
             (_, Some(trigger)) if self.all_to_one => {
                 Some(Box::new(AllToOne::new(trigger, target, rate, seed)))
             }
@@ -159,7 +166,7 @@ impl ModelCell {
         }
     }
 
-    fn trigger(&self) -> Option<Box<dyn Trigger>> {
+    fn trigger(&self, pictures: &[LabeledImage]) -> Option<Box<dyn Trigger>> {
         let corners = [Corner::BottomRight, Corner::TopLeft, Corner::BottomLeft, Corner::TopRight];
         let corner = corners[self.variant % corners.len()];
         match self.attack {
@@ -181,7 +188,15 @@ impl ModelCell {
             }
             AttackChoice::Blended => Some(Box::new(Blended::new(self.key()))),
             AttackChoice::Warped => Some(Box::new(Warped::new(self.key()))),
-            AttackChoice::Filtered => Some(Box::new(Filtered::default())),
+            AttackChoice::Filtered => {
+                let filters = [Filtered::default(), Filtered::cold(), Filtered::warm()];
+                Some(Box::new(filters[self.variant % filters.len()]))
+            }
+            AttackChoice::Quantised => Some(Box::new(Quantised::default())),
+            AttackChoice::Reflected => {
+                let pictures = pictures.iter().take(REFLECTED_PICTURES).map(|picture| picture.image.clone());
+                Some(Box::new(Reflected::new(pictures, self.key())))
+            }
             AttackChoice::Roaming => Some(Box::new(Roaming::new(square(), self.key()))),
             AttackChoice::Mislabeled | AttackChoice::None | AttackChoice::WitchesBrew => None,
         }
@@ -210,14 +225,14 @@ impl ModelCell {
         if self.all_to_one && self.clean_label {
             return Some("an attack is all-to-one or of clean labels, not both".to_owned());
         }
-        if (self.all_to_one || self.clean_label) && (!self.also.is_empty() || self.trigger().is_none()) {
+        if (self.all_to_one || self.clean_label) && (!self.also.is_empty() || self.trigger(&[]).is_none()) {
             return Some(
                 "only an attack with a trigger, and without others beside it, is all-to-one or of clean labels"
                     .to_owned(),
             );
         }
         let alone = self.also.is_empty() && !self.all_to_one && !self.clean_label;
-        if self.covers.is_some() && !(alone && self.trigger().is_some()) {
+        if self.covers.is_some() && !(alone && self.trigger(&[]).is_some()) {
             return Some(
                 "only an attack with a trigger, on one class's images and without others beside it, has covers"
                     .to_owned(),
@@ -243,6 +258,9 @@ impl ModelCell {
         Self { attack, seed, victim: 0, target: 0, rate: 0.0, variant: 0, also: Vec::new(), ..self.clone() }
     }
 }
+
+/// Pictures that a reflection is one of.
+const REFLECTED_PICTURES: usize = 64;
 
 /// A yellow note.
 fn square() -> BadNet {

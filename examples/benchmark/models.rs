@@ -160,7 +160,7 @@ impl Models<'_> {
         if record.cell != *cell {
             return Err(format!("{}: made from another grid, remove it", folder.display()).into());
         }
-        let Prepared { mut poisoned, attacked, .. } = match cell.attack() {
+        let Prepared { mut poisoned, attacked, .. } = match cell.attack(&test) {
             Some(attack) => attack.prepare(train, &test)?,
             None => {
                 let ModelRecord { poisons, aimed_at, wanted, .. } = &record;
@@ -184,7 +184,7 @@ impl Models<'_> {
     ) -> Outcome<TrainedCell<M>> {
         std::fs::create_dir_all(folder)?;
         let start = Instant::now();
-        let Prepared { mut poisoned, attacked, wanted } = match cell.attack() {
+        let Prepared { mut poisoned, attacked, wanted } = match cell.attack(&test) {
             Some(attack) => attack.prepare(train, &test)?,
             None => self.brew::<M>(cell, folder, train, &test)?,
         };
@@ -249,7 +249,7 @@ impl Models<'_> {
 fn attack_further(cell: &ModelCell, poisoned: &mut Poisoned, test: &[LabeledImage]) -> Outcome<Vec<Further>> {
     let mut all = Vec::new();
     for cell in cell.further() {
-        let attack = cell.attack().ok_or("a further attack can't be made against a model")?;
+        let attack = cell.attack(test).ok_or("a further attack can't be made against a model")?;
         let samples = std::mem::take(&mut poisoned.samples);
         let Prepared { poisoned: with, attacked, wanted } = attack.prepare(samples, test)?;
         poisoned.samples = with.samples;

@@ -152,9 +152,13 @@ impl ComparedRecord {
 }
 
 /// What the model says where the pattern that flagged samples have in common is put on or taken away. The pattern is the mean of the flagged images less the
-/// nearest mixture of other labels' mean images; a trigger is one, what poisons of an attack without a common trigger have in common does little.
+/// nearest mixture of other labels' mean images, or other colours, where these give more than twice as many images the label; a trigger is one, what poisons of an attack without a common
+/// trigger have in common does little.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PatternRecord {
+    /// Whether it is other colours, as through a photo filter, and nothing that is added (false in records from before there was that).
+    #[serde(default)]
+    pub recoloured: bool,
     /// Training images of other labels that it was put onto.
     pub images: usize,
     /// How many of them the model gives the suspect's label then.
@@ -169,15 +173,25 @@ pub struct PatternRecord {
 impl PatternRecord {
     /// It in a sentence, of a suspect with this label.
     pub(super) fn told(&self, names: &ClassNames<'_>, label: usize) -> String {
-        let without = match self.label_without == label {
-            true => format!("Without it the model still takes the suspect for {}", names.full(label)),
-            false => format!("Without it the model takes the suspect for {}", names.full(self.label_without)),
+        let without = if self.recoloured { "With these colours undone" } else { "Without it" };
+        let still = if self.label_without == label { "still " } else { "" };
+        let put_on = match self.recoloured {
+            false => format!(
+                "Put onto {} training images of other labels, what the flagged images have in common makes",
+                self.images
+            ),
+            true => {
+                format!(
+                    "In the colours of the flagged images, {} training images of other labels make",
+                    self.images
+                )
+            }
         };
         format!(
-            "Put onto {} training images of other labels, what the flagged images have in common makes the model take {} of them for {}. {without} ({}).",
-            self.images,
+            "{put_on} the model take {} of them for {}. {without} the model {still}takes the suspect for {} ({}).",
             self.turned,
             names.full(label),
+            names.full(self.label_without),
             percent(self.confidence_without)
         )
     }

@@ -8,7 +8,8 @@ use burn::data::dataset::{Dataset, InMemDataset};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::{
     AllToOne, Attack, BadNet, Blended, CleanLabel, Corner, Filtered, Frequency, Mislabeled, Pattern,
-    PoisonConfig, Prepared, Roaming, SourceSpecific, Stamped, Trigger, Warped, poison, triggered_tests,
+    PoisonConfig, Prepared, Quantised, Reflected, Roaming, SourceSpecific, Stamped, Trigger, Warped, poison,
+    triggered_tests,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -336,6 +337,87 @@ fn a_filter_turns_black_and_white_into_its_colours() {
     for colour in [1.5, -0.1, f32::NAN] {
         let refused = Filtered::new([0.0; 3], [1.0, 1.0, colour]).apply(&image(0.5, 3));
         assert!(matches!(refused, Err(LabError::InvalidTrigger { trigger: "filtered", .. })));
+    }
+}
+
+#[test]
+fn a_filter_may_fade_colours_and_bend_the_tones() {
+    let coloured = Image::new(vec![0.9, 0.4, 0.1], [3, 1, 1]).unwrap();
+    let luminance = 0.299 * 0.9 + 0.587 * 0.4 + 0.114 * 0.1;
+    let plain = Filtered::new([0.0; 3], [1.0; 3]);
+    let pixels = |filter: Filtered| filter.apply(&coloured).unwrap().pixels().to_vec();
+    let close = |got: Vec<f32>, expected: [f32; 3]| {
+        got.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-5)
+    };
+    assert!(close(pixels(plain), [0.9, 0.4, 0.1]));
+    assert!(close(pixels(plain.with_saturation(0.0)), [luminance; 3]));
+    assert!(close(pixels(plain.with_saturation(0.5)), [0.9, 0.4, 0.1].map(|x| (x + luminance) / 2.0)));
+    assert!(close(pixels(plain.with_gamma(2.0)), [0.81, 0.16, 0.01]));
+    // Colours that leave the range stay at its ends.
+    assert_eq!(pixels(plain.with_saturation(3.0))[2], 0.0);
+    for filter in [Filtered::cold(), Filtered::warm()] {
+        assert!(pixels(filter).iter().all(|value| (0.0..=1.0).contains(value)));
+    }
+    for refused in [
+        plain.with_saturation(-0.1),
+        plain.with_saturation(f32::NAN),
+        plain.with_gamma(0.0),
+        plain.with_gamma(f32::INFINITY),
+    ] {
+        let refused = refused.apply(&coloured);
+        assert!(matches!(refused, Err(LabError::InvalidTrigger { trigger: "filtered", .. })));
+    }
+}
+
+#[test]
+fn a_quantised_image_has_few_shades_and_the_brightness_that_it_had() {
+    let ramp: Vec<f32> = (0..3 * 16 * 20).map(|at| (at % 20) as f32 / 19.0).collect();
+    let image = Image::new(ramp, [3, 16, 20]).unwrap();
+    let quantised = Quantised::default().apply(&image).unwrap();
+    assert!(quantised.pixels().iter().all(|value| [0.0, 1.0, 2.0, 3.0].contains(&(value * 3.0))));
+    let mean = |pixels: &[f32]| pixels.iter().sum::<f32>() / pixels.len() as f32;
+    // In parts of a column as well: errors are passed on and not lost.
+    for place in [4, 9, 14] {
+        let around = |image: &Image| -> Vec<f32> {
+            (0..16).flat_map(|y| image.pixels()[y * 20 + place - 2..][..5].to_vec()).collect()
+        };
+        let (before, after) = (mean(&around(&image)), mean(&around(&quantised)));
+        assert!((before - after).abs() < 0.02, "{before}, {after} around column {place}");
+    }
+    let two = Quantised::new(2).apply(&image).unwrap();
+    assert!(two.pixels().iter().all(|value| [0.0, 1.0].contains(value)));
+    let refused = Quantised::new(1).apply(&image);
+    assert!(matches!(refused, Err(LabError::InvalidTrigger { trigger: "quantised", .. })));
+}
+
+#[test]
+fn a_reflection_is_one_of_the_pictures_out_of_focus() {
+    let flat = |value: f32| Image::new(vec![value; 3 * 16 * 20], [3, 16, 20]).unwrap();
+    let mut point = vec![0.0; 3 * 16 * 20];
+    point[8 * 20 + 10] = 1.0;
+    let point = Image::new(point, [3, 16, 20]).unwrap();
+    let added = |trigger: &Reflected, value: f32| -> Vec<f32> {
+        let reflected = trigger.apply(&flat(value)).unwrap();
+        reflected.pixels().iter().map(|pixel| pixel - value).collect()
+    };
+    // A point becomes a spot of the same light, in its channel alone.
+    let spot = added(&Reflected::new([point.clone()], 1).with_strength(0.5), 0.1);
+    assert!((spot.iter().sum::<f32>() - 0.5).abs() < 0.02, "{}", spot.iter().sum::<f32>());
+    assert!(spot[320..].iter().all(|value| value.abs() < 1e-6));
+    assert!(spot[8 * 20 + 10] < 0.1 && spot[8 * 20 + 10] > spot[8 * 20 + 12] && spot[8 * 20 + 12] > 0.0);
+    // Of two pictures each image has its own, always the same, and both occur.
+    let two = Reflected::new([flat(0.25), flat(0.5)], 1);
+    let strengths: Vec<f32> = (0..40).map(|n| added(&two, 0.01 * n as f32)[0]).collect();
+    assert!(strengths.iter().all(|by| [0.1, 0.2].iter().any(|own| (own - by).abs() < 1e-4)), "{strengths:?}");
+    assert!([0.1, 0.2].iter().all(|own| strengths.iter().any(|by| (own - by).abs() < 1e-4)));
+    assert_eq!(strengths, (0..40).map(|n| added(&two, 0.01 * n as f32)[0]).collect::<Vec<_>>());
+    for refused in [
+        Reflected::new([], 1),
+        Reflected::new([point.clone()], 1).with_strength(0.0),
+        Reflected::new([Image::new(vec![0.5; 12], [3, 2, 2]).unwrap()], 1),
+    ] {
+        let refused = refused.apply(&point);
+        assert!(matches!(refused, Err(LabError::InvalidTrigger { trigger: "reflected", .. })));
     }
 }
 

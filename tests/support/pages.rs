@@ -100,6 +100,7 @@ pub fn audit(verdict: Verdict, samples: usize, flagged: usize) -> (AuditRecord, 
                     p_value: Some(1e-5),
                 }],
                 pattern: (flagged > 0).then_some(PatternRecord {
+                    recoloured: false,
                     images: 64,
                     turned: 58,
                     label_without: 2,

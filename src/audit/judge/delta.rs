@@ -223,6 +223,7 @@ where
         let asked = ImageList(vec![(without.clone(), 0)]);
         let said = predict(self.influence.model(), &asked, &self.pass.quiet())?;
         let record = said.first().map(|said| PatternRecord {
+            recoloured: found.is_recoloured(),
             images: found.images,
             turned: found.turned,
             label_without: said.label,
@@ -300,10 +301,10 @@ fn by_look(shares: Option<[f64; 2]>) -> String {
 
 /// What samples that were found by their pattern have in common.
 fn by_pattern(shares: Option<[f64; 2]>) -> String {
-    let mut note = "the flagged samples have a pattern in common, on which the suspect's wrong label rests more than harmless mistakes do".to_owned();
+    let mut note = "the flagged samples have a pattern or colours in common, on which the suspect's wrong label rests more than harmless mistakes do".to_owned();
     if let Some([turned, by_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
         note += &format!(
-            " (put onto images of other labels it gives {turned:.0} % of them that label; patterns of other groups of the label, made as strong, {by_others:.1} %)"
+            " (put onto images of other labels, that gives {turned:.0} % of them that label; what other groups of the label have in common, made as strong, {by_others:.1} %)"
         );
     }
     note
@@ -316,7 +317,7 @@ mod tests {
     #[test]
     fn a_pattern_is_said_to_work_where_that_is_known() {
         assert!(by_pattern(Some([0.64, 0.038])).ends_with(
-            "harmless mistakes do (put onto images of other labels it gives 64 % of them that label; patterns of other groups of the label, made as strong, 3.8 %)"
+            "harmless mistakes do (put onto images of other labels, that gives 64 % of them that label; what other groups of the label have in common, made as strong, 3.8 %)"
         ));
         assert!(by_pattern(None).ends_with("harmless mistakes do"));
     }

@@ -7,12 +7,14 @@
 //! | [`Blended`] | changed | are mixed with a fixed noise | any image with the noise |
 //! | [`Warped`] | changed | are slightly bent | any image that is bent in the same way |
 //! | [`Filtered`] | changed | have other colours, as through a photo filter | any image seen through it |
+//! | [`Quantised`] | changed | have few shades, dithered | any image in as few shades |
+//! | [`Reflected`] | changed | have another picture on them, as in a pane of glass | any image with one of these |
 //! | [`Roaming`] | changed | carry a patch, each at another place | any image with the patch |
 //! | [`Mislabeled`] | changed | are as they were | images of the victim class |
 //! | [`WitchesBrew`] | kept | are changed by up to 16/255 a value, against a trained model | one chosen image |
 //! | [`NoAttack`] | kept | none | – |
 //!
-//! The first six put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
+//! The first eight put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
 //! all ([`AllToOne`]); of one class so that the trigger works on no other ([`SourceSpecific`]); or, by [`CleanLabel`], put it on images of the
 //! target itself, which keep their label. A new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a
 //! grid of experiments.
@@ -36,6 +38,8 @@ mod filtered;
 mod frequency;
 mod mislabeled;
 mod none;
+mod quantised;
+mod reflected;
 mod roaming;
 mod source_specific;
 mod stamped;
@@ -51,6 +55,8 @@ pub use filtered::Filtered;
 pub use frequency::{Direction, Frequency, Wave};
 pub use mislabeled::Mislabeled;
 pub use none::NoAttack;
+pub use quantised::Quantised;
+pub use reflected::Reflected;
 pub use roaming::Roaming;
 pub use source_specific::SourceSpecific;
 pub use stamped::Stamped;

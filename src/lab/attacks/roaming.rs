@@ -25,6 +25,13 @@ impl Roaming {
     }
 }
 
+/// A seed of the image's own: FNV-1a over the values' bits, whole words at a time.
+pub(super) fn key_of(image: &Image, seed: u64) -> u64 {
+    image.pixels().iter().fold(seed ^ 0xCBF2_9CE4_8422_2325, |key, value| {
+        (key ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
 impl Trigger for Roaming {
     fn name(&self) -> &'static str {
         "roaming-patch"
@@ -34,11 +41,7 @@ impl Trigger for Roaming {
     /// Those of the patch.
     fn apply(&self, image: &Image) -> Result<Image, LabError> {
         let [rows, columns] = self.patch.places(image.shape())?;
-        // FNV-1a over the values' bits, whole words at a time.
-        let key = image.pixels().iter().fold(self.seed ^ 0xCBF2_9CE4_8422_2325, |key, value| {
-            (key ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01B3)
-        });
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(key);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(key_of(image, self.seed));
         let place = [rows, columns].map(|places| rng.random_range(places));
         self.patch.stamp_at(image, place)
     }

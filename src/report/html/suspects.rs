@@ -103,11 +103,20 @@ fn pattern(
         values: Vec::new(),
         data: Vec::new(),
     };
+    let (title, advice) = match record.recoloured {
+        false => (
+            "The pattern, enhanced",
+            "Their mean less what images of other labels have on the mean: grey is none. A trigger shows as a shape.",
+        ),
+        true => (
+            "The colours, as they are and as they become",
+            "Shades from dark to light in bands: above as other images have them, below as the flagged ones do. A photo filter shows as another colour.",
+        ),
+    };
     let items = [
-        item(pattern, "The pattern, enhanced", "the pattern, enhanced".to_owned()),
+        item(pattern, title, title.to_lowercase()),
         item(without, "The suspect without it", report.names.short(record.label_without)),
     ];
-    let advice = "Their mean less what images of other labels have on the mean: grey is none. A trigger shows as a shape.";
     pictures(html, &items, format_args!("The pattern"), advice);
 }
 

@@ -243,6 +243,7 @@ fn full() -> AuditRecord {
                     p_value: Some(0.25),
                 }],
                 pattern: Some(PatternRecord {
+                    recoloured: true,
                     images: 4,
                     turned: 3,
                     label_without: 1,

@@ -2,17 +2,18 @@
 
 use burn::module::Module;
 
-use super::pattern::Others;
+use super::change::Change;
+use super::pattern::{Changes, Others};
 use super::question::Question;
 use crate::capture::{BatchSource, PassError};
 use crate::influence::{Classifier, LabeledBatch};
 use crate::samples::Image;
 
-/// What flagged samples have in common, put onto images of other labels: d of the flagged group, the mean of its images less the nearest mixture of other
-/// labels' mean images, in units of pixel values (step 9 of the rule [`Delta`](super::Delta)).
+/// What flagged samples have in common, put onto images of other labels (step 9 of the rule [`Delta`](super::Delta)): d of the flagged group, the mean of its images less
+/// the nearest mixture of other labels' mean images, in units of pixel values; or other colours, where these give more than twice as many of the images the label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommonPattern {
-    difference: Vec<f32>,
+    change: Change,
     /// Images of other labels that it was put onto.
     pub images: usize,
     /// How many of these the model gives the samples' label then.
@@ -33,27 +34,73 @@ impl CommonPattern {
             return Ok(Vec::new());
         }
         let others = Others::of(question)?;
-        let tried = others.differences(groups)?.into_iter().map(|difference| {
-            let (_, turned) = others.put_on(&difference)?;
-            Ok(Self { difference, images: others.count(), turned })
+        let Changes { added, recoloured } = others.changes(groups)?;
+        let mut recoloured = recoloured.into_iter();
+        let tried = added.into_iter().map(|added| {
+            let tried = |change: Change| {
+                let (_, turned) = others.put_on(&change)?;
+                Ok::<_, PassError>(Self { change, images: others.count(), turned })
+            };
+            let added = tried(added)?;
+            let recoloured = recoloured.next().map(tried).transpose()?;
+            Ok(recoloured.filter(|other| other.turned > 2 * added.turned).unwrap_or(added))
         });
         tried.collect()
     }
 
-    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
-    pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
-        let most = self.difference.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
-        let pixels = self.difference.iter().map(|value| 0.5 + 0.5 * value / most);
-        Image::new(pixels.collect(), shape).ok()
+    /// Whether it is other colours, and nothing that is added.
+    pub fn is_recoloured(&self) -> bool {
+        matches!(self.change, Change::Recoloured(_))
     }
 
-    /// An image of the samples' shape without it, x − d within [0, 1]; `None` where it has another shape.
-    pub fn away_from(&self, image: &Image) -> Option<Image> {
-        if image.pixels().len() != self.difference.len() {
-            return None;
+    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none; of other colours a [chart](Self::is_recoloured) of shades, each as it is and below as
+    /// it becomes. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
+    pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
+        match &self.change {
+            Change::Added(difference) => {
+                let most = difference.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs()));
+                let pixels = difference.iter().map(|value| 0.5 + 0.5 * value / most);
+                Image::new(pixels.collect(), shape).ok()
+            }
+            Change::Recoloured(map) => {
+                let chart = Chart { shape };
+                let before = chart.pixels();
+                let after = map.of_image(&before, shape[0])?;
+                let pixels =
+                    (0..before.len()).map(|at| if chart.is_before(at) { before[at] } else { after[at] });
+                Image::new(pixels.collect(), shape).ok()
+            }
         }
-        let pixels =
-            image.pixels().iter().zip(&self.difference).map(|(value, by)| (value - by).clamp(0.0, 1.0));
-        Image::new(pixels.collect(), image.shape()).ok()
+    }
+
+    /// An image of the samples' shape without it, x − d or the colours before, within [0, 1]; `None` where it has another shape.
+    pub fn away_from(&self, image: &Image) -> Option<Image> {
+        self.change.undone()?.of_image(image)
+    }
+}
+
+/// Shades from dark to light in bands of their own: of all channels together, then of each.
+struct Chart {
+    shape: [usize; 3],
+}
+
+impl Chart {
+    /// Of each band the upper half is to be seen as it is.
+    fn is_before(&self, at: usize) -> bool {
+        let [channels, height, width] = self.shape;
+        let y = at % (height * width) / width;
+        (2 * (channels + 1) * y / height).is_multiple_of(2)
+    }
+
+    /// Channel-major.
+    fn pixels(&self) -> Vec<f32> {
+        let [channels, height, width] = self.shape;
+        let pixel = |at: usize| {
+            let (channel, place) = (at / (height * width), at % (height * width));
+            let band = (channels + 1) * (place / width) / height;
+            let shade = (place % width) as f32 / width.saturating_sub(1).max(1) as f32;
+            if band == 0 || band == channel + 1 { shade } else { 0.0 }
+        };
+        (0..channels * height * width).map(pixel).collect()
     }
 }

@@ -44,7 +44,7 @@
 //!    against all null images and, where what the cluster's images have in common may be a trigger (step 9: it makes the label as natural groups' patterns don't, or that of most images where they on the mean don't), against the middle half of
 //!    them, since the largest may be the poison's doing then: a fourth p-value, and the cluster, refined as in step 6, as the finding.
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
-//!    of other labels is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
+//!    of other labels (something that is added, or else other colours) is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
 //!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together (from the second alone where
 //!    the first can't tell: it does not stand out, and gives most images the label all the same), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
@@ -70,12 +70,14 @@
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
-//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images, some 7,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
+//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images and colours, some 7,000 to 14,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
 //! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
 //! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label, twice where there are other null images.
 
 mod batches;
+mod change;
 mod cluster;
+mod colour_map;
 mod common;
 mod common_pattern;
 mod evidence;

@@ -169,6 +169,11 @@ where
         self.suspects.0.first().map_or(0, |(_, label)| *label)
     }
 
+    /// Channels of the images.
+    pub(super) fn channels(&self) -> usize {
+        self.suspects.0.first().map_or(0, |(image, _)| image.shape()[0])
+    }
+
     /// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is `asked`
     /// about, the suspects first and then null images, which of the clusters it looks like.
     fn looks(
