@@ -57,11 +57,20 @@ pub(super) struct Cluster {
 pub(super) struct ByItself {
     /// How it stands out, as a standard normal deviate: a look by how much more common it is in its class than in others.
     pub normal: f64,
+    /// Where nothing is wrong, it stands out so many times more rarely than `normal` says.
+    pub rarer: f64,
     /// The S from which on this says nothing, and S counts alone, if there is one.
     pub silent_from: Option<f64>,
     /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples that it turns into the label,
     /// and that patterns of natural groups do, as strong.
     pub shares: [f64; 2],
+}
+
+impl ByItself {
+    /// Whether it is evidence for the cluster, or leaves that to S.
+    pub fn says_something(&self) -> bool {
+        self.normal > 0.0 || self.silent_from.is_some()
+    }
 }
 
 impl Cluster {
@@ -193,16 +202,16 @@ pub(super) fn judged(
             let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
             let value = strengths[number][suspect];
             let (statistic, normal, in_deviations) = standing(value, &null)?;
-            let normal = match cluster.by_itself {
-                Some(ByItself { normal: other, silent_from, .. })
+            let (normal, rarer) = match cluster.by_itself {
+                Some(ByItself { normal: other, rarer, silent_from, .. })
                     if silent_from.is_none_or(|least| value < least) =>
                 {
-                    (normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2
+                    ((normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2, rarer)
                 }
-                _ => normal,
+                _ => (normal, 1.0),
             };
             let p_value = match null_is {
-                NullIs::Natural => normal_tail(normal),
+                NullIs::Natural => normal_tail(normal) / rarer,
                 NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
             };
             let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
@@ -371,7 +380,7 @@ mod tests {
 
     #[test]
     fn a_cluster_that_stands_out_by_itself_needs_less_influence_but_some() {
-        let unlike_others = |normal| ByItself { normal, silent_from: None, shares: [0.2, 0.01] };
+        let unlike_others = |normal| ByItself { normal, rarer: 1.0, silent_from: None, shares: [0.2, 0.01] };
         let p = |shift: f64, by_itself: Option<f64>| {
             let [marked, _] = clusters();
             let by_itself = by_itself.map(unlike_others);
@@ -382,6 +391,14 @@ mod tests {
         let faint = 0.35;
         assert!(p(faint, None) > 0.005, "{}", p(faint, None));
         assert!(p(faint, Some(2.0)) < 0.5 * p(faint, None));
+        let rarer = |by_itself: ByItself| {
+            let [marked, _] = clusters();
+            let marked = Cluster { by_itself: Some(by_itself), ..marked };
+            let z = z(&mut StdRng::seed_from_u64(1), faint);
+            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![false]; z.len()])[0].p_value
+        };
+        let quarter = rarer(ByItself { rarer: 4.0, ..unlike_others(2.0) });
+        assert!((quarter / p(faint, Some(2.0)) - 0.25).abs() < 1e-12, "{quarter}");
         // Where that is silent, S counts alone.
         let test = |silent_from: f64| {
             let [marked, _] = clusters();

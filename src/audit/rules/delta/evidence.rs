@@ -176,16 +176,23 @@ impl Tests {
         self
     }
 
-    /// With the patterns of clusters of gradients. `taken_away`: of each suspect and null image what it loses with each of them.
+    /// With the patterns of clusters of gradients. `taken_away`: of each suspect and null image what it loses with each of them. Where some of them do
+    /// something by themselves, the others are left out: that is known without any suspect, and fewer tests have to be corrected for.
     pub fn with_patterns(mut self, found: &[(Cluster, Pattern)], taken_away: &[Vec<f64>]) -> Self {
-        let clusters = found
-            .iter()
-            .map(|(cluster, pattern)| Cluster { by_itself: pattern.by_itself, ..cluster.clone() });
+        let is_told =
+            |pattern: &Pattern| pattern.by_itself.is_none_or(|by_itself| by_itself.says_something());
+        let some_are = found.iter().any(|(_, pattern)| is_told(pattern));
+        let kept: Vec<usize> =
+            (0..found.len()).filter(|&number| !some_are || is_told(&found[number].1)).collect();
+        let clusters = kept.iter().map(|&number| {
+            let (cluster, pattern) = &found[number];
+            Cluster { by_itself: pattern.by_itself, ..cluster.clone() }
+        });
         let clusters: Vec<Cluster> = clusters.collect();
         let clusters: Vec<&Cluster> = clusters.iter().collect();
         let unexplained = vec![vec![false; clusters.len()]; taken_away.len()];
         let strengths: Vec<Vec<f64>> =
-            (0..clusters.len()).map(|number| taken_away.iter().map(|lost| lost[number]).collect()).collect();
+            kept.iter().map(|&number| taken_away.iter().map(|lost| lost[number]).collect()).collect();
         let natural = vec![NullIs::Natural; clusters.len()];
         self.by_pattern = judged(&clusters, &natural, &strengths, &unexplained, self.suspects());
         self

@@ -117,7 +117,7 @@ fn stands_out(share: Share, others: &[Share]) -> Option<ByItself> {
     let of_counting = others.iter().map(|(_, variance)| variance).sum::<f64>() / count;
     let deviation = (variance.max(of_counting) * (1.0 + 1.0 / count)).sqrt();
     let normal = normal_of_t((share.log_odds().0 - mean) / deviation, count - 1.0);
-    Some(ByItself { normal, silent_from: None, shares: [share, of_others].map(Share::value) })
+    Some(ByItself { normal, rarer: 1.0, silent_from: None, shares: [share, of_others].map(Share::value) })
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@
 //!
 //! The *pattern* of a group F is a change T of images, of one of two kinds. Something that is added: T(x) = x + d, d = mean of F's images − the nearest mixture of other labels'
 //! mean images (the point of their convex hull that is nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). Or other colours, as a
-//! photo filter makes: T(x) = A x + b of each pixel, the map from all other labels' colours to F's ([`ColourMap`]). What is added is tried first. Where it doesn't stand out, and may be no
-//! trigger, the colours are, and count if they stand out as one in a hundred natural groups' do, or none.
+//! photo filter makes: T(x) = A x + b of each pixel, the map from all other labels' colours to F's ([`ColourMap`]). What is added counts unless the colours
+//! stand out more, and as one in a hundred natural groups' do, or none. (Where what is added gives the label to most images, and natural groups' does not, it is as good a trigger as can be.)
 //!
 //! With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
 //!
@@ -17,9 +17,8 @@
 //!   ones has more of what makes the label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
 //!   One that does not stand out counts as 0, not against what is taken away: where the class's own look makes the label as well, a backdoor's pattern may do no better. Where it
 //!   gives most images the label all the same, and the others on the mean don't, this can't tell, and is silent about a suspect that loses as much as half of E: what a trigger gives it takes along, where other images
-//!   lose what they may, on the mean next to nothing. Of that suspect *taken away* counts alone. As z₂ counts for [`BY_ITSELF`](super::cluster) at most elsewhere, z₁ alone where z₂ < 0 and Stouffer's mean where
-//!   it is not are together about as rare as one normal deviate where nothing is wrong: at 3 they come 1.2 times as often, at 4 .8 times, and less often as far as patterns give few images the label.
-//!   (Where the others do, too, a suspect that has the label for the class's own look loses as much with it.)
+//!   lose what they may, on the mean next to nothing. Of that suspect *taken away* counts alone (where the others do, too, a suspect that has the label for the class's own look loses as much with it).
+//!   Where a pattern stands out at all, Stouffer's mean is reached [more rarely](RARER) than it says if nothing is wrong, and its p-value is divided by that.
 //! - *taken away*: S_q(F) = M(x_q) − M(T⁻¹(x_q)), of the suspect and of null images, as any cluster's S (the module `cluster`).
 //!
 //! Values are clamped to [0, 1], as images are. An attack that leaves neither behind (Witches' Brew, a warp) is not seen by this.
@@ -50,6 +49,10 @@ const BACKGROUNDS: usize = 64;
 
 /// Kinds of changes: of two that are tried the second has to stand out more.
 const KINDS: usize = 2;
+
+/// How many times more rarely natural clusters' patterns stand out at all than the largest of [`PLACES`] does, which is half of the time: of 97 on CIFAR-10's first batch
+/// and signs 6 did (BENCHMARKS, Maps of colours). Their places are not as many different ones. It is an eighth; a quarter leaves room for other data.
+const RARER: f64 = 4.0;
 
 /// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to fewer, may be a trigger's.
 const MOST_IMAGES: f64 = 0.5;
@@ -201,11 +204,11 @@ where
         let Changes { added, recoloured } = others.changes(&groups)?;
         let size = peers.first().map_or(0, Vec::len);
         let added = others.tried(cluster, size, &added, PLACES)?;
-        if added.may_be_a_trigger() || recoloured.is_empty() {
+        if added.makes_the_label() || recoloured.is_empty() {
             return Ok(added);
         }
         let recoloured = others.tried(cluster, size, &recoloured, KINDS * PLACES)?;
-        Ok(if recoloured.stands_out() { recoloured } else { added })
+        Ok(if recoloured.stands_out() && recoloured.normal() > added.normal() { recoloured } else { added })
     });
     patterns.collect()
 }
@@ -214,7 +217,8 @@ where
 /// gives the label, and on the mean those patterns.
 fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
     let cannot_tell = normal <= 0.0 && makes_the_label(shares);
-    ByItself { normal: normal.max(0.0), silent_from: cannot_tell.then_some(0.5 * gain), shares }
+    let rarer = if normal > 0.0 { RARER } else { 1.0 };
+    ByItself { normal: normal.max(0.0), rarer, silent_from: cannot_tell.then_some(0.5 * gain), shares }
 }
 
 /// Values of groups of `size` that are all taken from the same `of` samples, with the deviation that groups without a sample in common would have
@@ -228,12 +232,22 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
 impl Pattern {
     /// Whether it may be a trigger: it makes the label as one in a hundred natural groups' patterns does, or none, or gives it to most images where those don't on the mean.
     pub fn may_be_a_trigger(&self) -> bool {
-        self.stands_out() || self.by_itself.is_some_and(|it| makes_the_label(it.shares))
+        self.stands_out() || self.makes_the_label()
+    }
+
+    /// Whether it gives the label to most images, and natural groups' patterns don't.
+    fn makes_the_label(&self) -> bool {
+        self.by_itself.is_some_and(|it| makes_the_label(it.shares))
     }
 
     /// Whether it makes the label as one in a hundred natural groups' patterns does, or none.
     fn stands_out(&self) -> bool {
-        self.by_itself.is_some_and(|it| it.normal >= BY_ITSELF)
+        self.normal() >= BY_ITSELF
+    }
+
+    /// How it stands out; 0 where that is not known.
+    fn normal(&self) -> f64 {
+        self.by_itself.map_or(0.0, |it| it.normal)
     }
 
     /// M(x) − M(T⁻¹(x)) of each image.
