@@ -152,7 +152,7 @@ impl ComparedRecord {
 }
 
 /// What the model says where the pattern that flagged samples have in common is put on or taken away. The pattern is the mean of the flagged images less the
-/// nearest mixture of other labels' mean images, or other colours, where these give more than twice as many images the label; a trigger is one, what poisons of an attack without a common
+/// nearest mixture of other labels' mean images, or other colours, where these give more than twice as many images the label and an eighth of them at least; a trigger is one, what poisons of an attack without a common
 /// trigger have in common does little.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PatternRecord {

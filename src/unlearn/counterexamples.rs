@@ -2,7 +2,7 @@
 //!
 //! Source: Wang, Yao, Shan, Li, Viswanath, Zheng and Zhao, "Neural Cleanse", IEEE S&P 2019, whose last step trains a backdoored model on images with
 //! the trigger under their true labels. There the trigger is found by optimisation, for every label; here it is what the flagged samples F of
-//! a label y have in common, as the audit shows it ([`CommonPattern`](crate::audit::rules::CommonPattern)):
+//! a label y have in common beside others, as the audit shows it where that is something added ([`CommonPattern`](crate::audit::rules::CommonPattern)):
 //!
 //! ```text
 //! d = mean_F x − the nearest mixture of the other labels' mean images
@@ -15,7 +15,7 @@
 //! with true labels, so that images with the trigger are recognised again. Clean samples among the flagged ones blur d, and are lost as with `resume`, but
 //! nothing false is taught.
 //!
-//! Poisons that have no pattern in common (Witches' Brew, warped images) are no more forgotten than by `resume`.
+//! Poisons that have no pattern in common (Witches' Brew, warped images), or colours alone (a photo filter), are no more forgotten than by `resume`.
 //!
 //! Cost: epochs · retained samples, and the images of the flagged and of at most 20,000 others once more, without the model. As for `resume`,
 //! [`SHARE`](super::SHARE) of the original epochs, from the peak learning rate on, with augmented images.

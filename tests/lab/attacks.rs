@@ -405,6 +405,9 @@ fn a_reflection_is_one_of_the_pictures_out_of_focus() {
     assert!((spot.iter().sum::<f32>() - 0.5).abs() < 0.02, "{}", spot.iter().sum::<f32>());
     assert!(spot[320..].iter().all(|value| value.abs() < 1e-6));
     assert!(spot[8 * 20 + 10] < 0.1 && spot[8 * 20 + 10] > spot[8 * 20 + 12] && spot[8 * 20 + 12] > 0.0);
+    let white = Reflected::new([Image::new(vec![1.0; 96 * 96], [1, 96, 96]).unwrap()], 1).with_strength(1.0);
+    let reflected = white.apply(&Image::new(vec![0.0; 96 * 96], [1, 96, 96]).unwrap()).unwrap();
+    assert!(reflected.pixels().iter().all(|value| (0.999..=1.0).contains(value)));
     // Of two pictures each image has its own, always the same, and both occur.
     let two = Reflected::new([flat(0.25), flat(0.5)], 1);
     let strengths: Vec<f32> = (0..40).map(|n| added(&two, 0.01 * n as f32)[0]).collect();

@@ -450,6 +450,19 @@ fn what_flagged_images_have_in_common_is_told_with_what_it_does() {
     let (page, text) = said(&record);
     assert!(page.contains("<h3>What the flagged images have in common</h3>") && page.contains(told));
     assert!(text.contains(told) && text.contains("Without it the model takes the suspect for"), "{text}");
+    let mut recoloured = record.clone();
+    recoloured.evidence.suspects[0].pattern.as_mut().unwrap().recoloured = true;
+    let told = "In the colours of the flagged images, 64 training images of other labels make the model take 58 of them for";
+    let (page, text) = said(&recoloured);
+    assert!(
+        page.contains(told) && page.contains("With these colours undone the model takes the suspect for")
+    );
+    assert!(text.contains(told), "{text}");
+    // A record from before there was that.
+    let mut old = serde_json::to_value(&recoloured).unwrap();
+    old["evidence"]["suspects"][0]["pattern"].as_object_mut().unwrap().remove("recoloured");
+    let old: AuditRecord = serde_json::from_value(old).unwrap();
+    assert!(!old.evidence.suspects[0].pattern.as_ref().unwrap().recoloured);
     let label = record.suspects[0].label;
     record.evidence.suspects[0].pattern.as_mut().unwrap().label_without = label;
     assert!(said(&record).1.contains("Without it the model still takes the suspect for"));

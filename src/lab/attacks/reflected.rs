@@ -88,7 +88,8 @@ fn blurred(picture: &Image) -> Image {
         let plane = ImageBuffer::from_fn(width as u32, height as u32, |x, y| {
             Luma([channel[y as usize * width + x as usize]])
         });
-        imageops::blur(&plane, deviation).into_raw()
+        // Its weights add up to 1 but for rounding.
+        imageops::blur(&plane, deviation).into_raw().into_iter().map(|value| value.clamp(0.0, 1.0))
     });
     Image::new(planes.collect(), shape).unwrap_or_else(|_| picture.clone())
 }

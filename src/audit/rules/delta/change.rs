@@ -72,7 +72,7 @@ impl Change {
     }
 }
 
-/// All of them at least as long as the first, on the images of `others`; one without any length stays as it is.
+/// All of them at least as long as the first (a map of colours that hardly does anything may turn them over then, which makes it no weaker), on the images of `others`; one without any length stays as it is.
 pub(super) fn at_least_as_long(changes: &[Change], others: &Colours) -> Vec<Change> {
     let first = changes.first().map_or(0.0, |first| first.length(others));
     let lengthened = changes.iter().map(|change| {

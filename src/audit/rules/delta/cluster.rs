@@ -33,7 +33,7 @@ use super::tails::{Gumbel, normal_of_pearson, normal_tail};
 const FEWEST_NULL_IMAGES: usize = 16;
 
 /// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S has to be one in 20 for a
-/// p-value of .0025.
+/// p-value of .0025 (one in ten where standing out is [rarer](ByItself::rarer) than it says, by half).
 pub(super) const BY_ITSELF: f64 = 2.326;
 
 /// A null image whose S is as improbable as this by the middle half of them is out of line with it.

@@ -8,7 +8,7 @@
 //! which gives other images' colours the group's mean and covariance with the least mean squared change (Olkin and Pukelsheim 1982; as a transfer of colours: Pitié and Kokaram
 //! 2007). A is symmetric and positive definite, so that it can be undone, but where values leave [0, 1]. A tone curve is met as far as a straight line goes along with it.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use faer::{Mat, Side};
 
 /// Added to the variance of colours: the square of an eight-bit step, below which nothing is told.
@@ -161,13 +161,15 @@ impl ColourMap {
         let shape @ [count, channels, height, width] = images.dims();
         let dtype = images.dtype();
         let on_device = |values: Vec<f32>, columns: usize| {
-            Tensor::<3>::from_data(TensorData::new(values, [1, channels, columns]), (device, dtype))
+            Tensor::<3>::from_data(TensorData::new(values, [1, channels, columns]), (device, DType::F32))
         };
         let a = (0..channels * channels).map(|at| self.a[(at / channels, at % channels)] as f32);
         let a = on_device(a.collect(), channels);
         let b = on_device(self.b.iter().map(|b| *b as f32).collect(), 1);
-        let mapped = a.matmul(images.reshape([count, channels, height * width])) + b;
-        mapped.reshape(shape).clamp(0.0, 1.0)
+        // What undoes a strong map is a difference of large numbers.
+        let images = images.cast(FloatDType::F32).reshape([count, channels, height * width]);
+        let mapped = a.matmul(images) + b;
+        mapped.reshape(shape).clamp(0.0, 1.0).cast(FloatDType::from(dtype))
     }
 }
 

@@ -9,8 +9,11 @@ use crate::capture::{BatchSource, PassError};
 use crate::influence::{Classifier, LabeledBatch};
 use crate::samples::Image;
 
+/// Colours are shown if they give the label to one in so many images at least: a group of one class has some of the class's by nature.
+const FEWEST_TURNED: usize = 8;
+
 /// What flagged samples have in common, put onto images of other labels (step 9 of the rule [`Delta`](super::Delta)): d of the flagged group, the mean of its images less
-/// the nearest mixture of other labels' mean images, in units of pixel values; or other colours, where these give more than twice as many of the images the label.
+/// the nearest mixture of other labels' mean images, in units of pixel values; or other colours, where these give more than twice as many of the images the label, and an eighth of them at least.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommonPattern {
     change: Change,
@@ -42,8 +45,11 @@ impl CommonPattern {
                 Ok::<_, PassError>(Self { change, images: others.count(), turned })
             };
             let added = tried(added)?;
-            let recoloured = recoloured.next().map(tried).transpose()?;
-            Ok(recoloured.filter(|other| other.turned > 2 * added.turned).unwrap_or(added))
+            let recoloured = recoloured.next().flatten().map(tried).transpose()?;
+            let is_clearer = |other: &Self| {
+                other.turned > 2 * added.turned && FEWEST_TURNED * other.turned >= other.images
+            };
+            Ok(recoloured.filter(is_clearer).unwrap_or(added))
         });
         tried.collect()
     }

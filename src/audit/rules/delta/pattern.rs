@@ -8,7 +8,7 @@
 //! The *pattern* of a group F is a change T of images, of one of two kinds. Something that is added: T(x) = x + d, d = mean of F's images − the nearest mixture of other labels'
 //! mean images (the point of their convex hull that is nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). Or other colours, as a
 //! photo filter makes: T(x) = A x + b of each pixel, the map from all other labels' colours to F's ([`ColourMap`]). What is added counts unless the colours
-//! stand out more, and as one in a hundred natural groups' do, or none. (Where what is added gives the label to most images, and natural groups' does not, it is as good a trigger as can be.)
+//! stand out more, and as one in a hundred natural groups' do, or none, by M and by the images that they give the label. (Where what is added gives the label to most images, and natural groups' does not, it is as good a trigger as can be.)
 //!
 //! With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
 //!
@@ -40,7 +40,7 @@ use super::colour_map::{ColourMap, Colours};
 use super::gradient_clusters::{GradientCluster, PLACES};
 use super::mean_images::{MOST, Mean, difference, each_image};
 use super::question::Question;
-use super::tails::normal_of_largest;
+use super::tails::{binomial_tail, normal_of_largest, normal_of_tail};
 use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, LabeledBatch, Prediction, predict};
 
@@ -50,9 +50,10 @@ const BACKGROUNDS: usize = 64;
 /// Kinds of changes: of two that are tried the second has to stand out more.
 const KINDS: usize = 2;
 
-/// How many times more rarely natural clusters' patterns stand out at all than the largest of [`PLACES`] does, which is half of the time: of 97 on CIFAR-10's first batch
-/// and signs 6 did (BENCHMARKS, Maps of colours). Their places are not as many different ones. It is an eighth; a quarter leaves room for other data.
-const RARER: f64 = 4.0;
+/// How many times more rarely natural clusters' patterns stand out at all than the largest of [`PLACES`] does, which is half of the time: of 103 on CIFAR-10's first batch
+/// and signs 6 did (BENCHMARKS, Maps of colours). Their places are not as many different ones. It is an eighth. Part of that is
+/// used up by leaving out clusters that do nothing: with half of what is left, tests of up to four clusters come no more often than they say (.2 to .8 times).
+const RARER: f64 = 2.0;
 
 /// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to fewer, may be a trigger's.
 const MOST_IMAGES: f64 = 0.5;
@@ -66,7 +67,7 @@ fn makes_the_label([own, of_natural_groups]: [f64; 2]) -> bool {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pattern {
     /// T, where there is one.
-    change: Option<Change>,
+    pub change: Option<Change>,
     /// By what it does to images of other labels.
     pub by_itself: Option<ByItself>,
 }
@@ -132,8 +133,8 @@ where
             .into_iter()
             .map(|mean| Change::Added(difference(&mean.value(), self.means.iter().map(Vec::as_slice))));
         let maps = colours.iter().map(|of_group| ColourMap::between(&self.colours, of_group));
-        let recoloured: Option<Vec<Change>> = maps.map(|map| map.map(Change::Recoloured)).collect();
-        Ok(Changes { added: added.collect(), recoloured: recoloured.unwrap_or_default() })
+        let recoloured = maps.map(|map| map.map(Change::Recoloured));
+        Ok(Changes { added: added.collect(), recoloured: recoloured.collect() })
     }
 
     /// By how much M of the backgrounds grows with a change on the mean, and how many of them have the label then.
@@ -165,13 +166,16 @@ where
         let shares =
             [*turned as f64, of_peers / by_peers.len().max(1) as f64].map(|turned| turned / backgrounds);
         let of = self.question.candidates.len() - cluster.members.len();
-        let by_itself = standing(*gain, &as_if_apart(&gains, size, of))
-            .map(|(_, normal, _)| put_on(normal_of_largest(normal, places), *gain, shares));
+        let is_recoloured = matches!(changes.first(), Some(Change::Recoloured(_)));
+        let by_itself = standing(*gain, &as_if_apart(&gains, size, of)).map(|(_, normal, _)| {
+            let normal = if is_recoloured { normal.min(turns(&effects, self.count())) } else { normal };
+            put_on(normal_of_largest(normal, places), *gain, shares)
+        });
         tracing::debug!(
             gain,
             ?shares,
             normal = by_itself.map(|by_itself| by_itself.normal),
-            recoloured = matches!(changes.first(), Some(Change::Recoloured(_))),
+            is_recoloured,
             "a cluster's pattern, put onto images of other labels"
         );
         Ok(Pattern { change: changes.first().cloned(), by_itself })
@@ -181,8 +185,8 @@ where
 /// What groups have beside others, in the order of the groups.
 pub(super) struct Changes {
     pub added: Vec<Change>,
-    /// None where images have no colours to map.
-    pub recoloured: Vec<Change>,
+    /// None where a group has no colours to map.
+    pub recoloured: Vec<Option<Change>>,
 }
 
 /// The patterns of some clusters of the question's candidates.
@@ -204,9 +208,10 @@ where
         let Changes { added, recoloured } = others.changes(&groups)?;
         let size = peers.first().map_or(0, Vec::len);
         let added = others.tried(cluster, size, &added, PLACES)?;
-        if added.makes_the_label() || recoloured.is_empty() {
+        if added.makes_the_label() || recoloured.first().is_none_or(Option::is_none) {
             return Ok(added);
         }
+        let recoloured: Vec<Change> = recoloured.into_iter().flatten().collect();
         let recoloured = others.tried(cluster, size, &recoloured, KINDS * PLACES)?;
         Ok(if recoloured.stands_out() && recoloured.normal() > added.normal() { recoloured } else { added })
     });
@@ -219,6 +224,14 @@ fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
     let cannot_tell = normal <= 0.0 && makes_the_label(shares);
     let rarer = if normal > 0.0 { RARER } else { 1.0 };
     ByItself { normal: normal.max(0.0), rarer, silent_from: cannot_tell.then_some(0.5 * gain), shares }
+}
+
+/// How the first of some changes stands out by the images that it gives the label, of so many, as a standard normal deviate: if all of them did so equally often. Maps of
+/// colours of groups of one class are much alike, so that one that hardly does anything may stand out by M.
+fn turns(effects: &[(f64, usize)], images: usize) -> f64 {
+    let own = effects.first().map_or(0, |(_, turned)| *turned);
+    let all: usize = effects.iter().map(|(_, turned)| turned).sum();
+    normal_of_tail(binomial_tail(own, images, all as f64 / (effects.len() * images).max(1) as f64))
 }
 
 /// Values of groups of `size` that are all taken from the same `of` samples, with the deviation that groups without a sample in common would have

@@ -97,7 +97,24 @@ pub(super) fn normal_of_t(t: f64, freedom: f64) -> f64 {
 
 /// The standard normal deviate that is as improbable for one value as `value` is for the largest of `count` independent ones (Šidák 1967).
 pub(super) fn normal_of_largest(value: f64, count: usize) -> f64 {
-    let tail = -f64::exp_m1(count as f64 * f64::ln_1p(-normal_tail(value)));
+    normal_of_tail(-f64::exp_m1(count as f64 * f64::ln_1p(-normal_tail(value))))
+}
+
+/// The probability of at least `hits` of `count` where each of them comes with probability `share`, independently.
+pub(super) fn binomial_tail(hits: usize, count: usize, share: f64) -> f64 {
+    // From the probability of n hits to that of n + 1.
+    let odds = share / (1.0 - share);
+    let mut probability = (count as f64 * f64::ln_1p(-share)).exp();
+    let mut tail = if hits == 0 { probability } else { 0.0 };
+    for n in 0..count {
+        probability *= odds * (count - n) as f64 / (n + 1) as f64;
+        tail += if n + 1 >= hits { probability } else { 0.0 };
+    }
+    tail.min(1.0)
+}
+
+/// The standard normal deviate with this tail.
+pub(super) fn normal_of_tail(tail: f64) -> f64 {
     // `normal_tail` falls, and is 0 and 1 to f64 beyond these.
     let (mut low, mut high) = (-38.0, 38.0);
     for _ in 0..64 {
@@ -172,6 +189,20 @@ mod tests {
         assert!((super::normal_of_largest(4.0, 32) - 3.0867).abs() < 1e-3);
         let [low, high] = [-40.0, 40.0].map(|value| super::normal_of_largest(value, 32));
         assert!(low.is_finite() && low < -7.0 && high > 30.0, "{low}, {high}");
+    }
+
+    #[test]
+    fn so_many_hits_are_as_rare_as_they_are() {
+        // By scipy: scipy.stats.binom.sf(hits − 1, count, share).
+        for (hits, count, share, expected) in
+            [(1, 64, 1e-3, 6.203e-2), (15, 64, 0.03, 5.679e-10), (3, 10, 0.5, 0.9453), (0, 5, 0.2, 1.0)]
+        {
+            let got = super::binomial_tail(hits, count, share);
+            assert!((got / expected - 1.0f64).abs() < 2e-3, "{hits} of {count}: {got} instead of {expected}");
+        }
+        assert_eq!(super::binomial_tail(3, 3, 0.0), 0.0);
+        assert_eq!(super::binomial_tail(3, 3, 1.0), 1.0);
+        assert!((normal_tail(super::normal_of_tail(0.01)) - 0.01).abs() < 1e-12);
     }
 
     #[test]

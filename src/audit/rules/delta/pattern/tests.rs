@@ -198,7 +198,7 @@ fn what_can_t_tell_leaves_it_to_what_is_taken_away_and_what_stands_out_at_all_is
         let by_itself = put_on(normal, 9.0, [share, 0.4]);
         (by_itself.normal, by_itself.rarer, by_itself.silent_from)
     };
-    assert_eq!(said(1.5, 0.6), (1.5, 4.0, None));
+    assert_eq!(said(1.5, 0.6), (1.5, 2.0, None));
     assert_eq!(said(-2.0, 0.4), (0.0, 1.0, None), "no trigger that was well learned");
     assert_eq!(said(-2.0, 0.6), (0.0, 1.0, Some(4.5)));
     assert_eq!(put_on(-2.0, 9.0, [0.8, 0.6]).silent_from, None, "the class's own look");
