@@ -46,7 +46,7 @@
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
 //!    of other labels (something that is added, or else other colours) is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
 //!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together (from the second alone where
-//!    the first can't tell: it does not stand out, and gives most images the label all the same; patterns that do nothing are left out where others do something), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
+//!    the first can't tell: it does not stand out, and gives most images the label all the same; patterns that do nothing are left out where others do something, and of those that do the p-value is halved, since natural ones hardly ever do), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
 //!    a gate that few samples passed is no reason to be silent about the pattern of many.
 //!
