@@ -59,7 +59,7 @@ impl CommonPattern {
         matches!(self.change, Change::Recoloured(_))
     }
 
-    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none; of other colours a [chart](Self::is_recoloured) of shades, each as it is and below as
+    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none; of [other colours](Self::is_recoloured) a chart of shades, each as it is and below as
     /// it becomes. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
     pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
         match &self.change {

@@ -51,8 +51,8 @@ const BACKGROUNDS: usize = 64;
 const KINDS: usize = 2;
 
 /// How many times more rarely natural clusters' patterns stand out at all than the largest of [`PLACES`] does, which is half of the time: of 103 on CIFAR-10's first batch
-/// and signs 6 did (BENCHMARKS, Maps of colours). Their places are not as many different ones. It is an eighth. Part of that is
-/// used up by leaving out clusters that do nothing: with half of what is left, tests of up to four clusters come no more often than they say (.2 to .8 times).
+/// and signs 6 did (BENCHMARKS, Maps of colours). Their places are not as many different ones. That is an eighth, part of
+/// which leaving out clusters that do nothing uses up: with two, tests of one to four clusters reach .01 .2 to .7 times as often as they say (by integration, z₁ and z₂ independent).
 const RARER: f64 = 2.0;
 
 /// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to fewer, may be a trigger's.
