@@ -17,8 +17,8 @@ use std::ops::Range;
 use burn::tensor::ops::PadMode;
 use burn::tensor::{Tensor, TensorData, s};
 
-use super::layer::ConvGeometry;
 use super::patches::phase_image;
+use super::shape::ConvGeometry;
 
 /// 16 MiB in f32. A kernel of 7 × 7 with a stride of 1 needs 10.
 const MOST_COEFFICIENTS: usize = 4 << 20;

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use super::layer::LayerInput;
+use super::call::LayerInput;
 use super::{BatchSource, CaptureScope, FrozenModel, Objective, PassConfig, PassError, ScopeKind};
 
 /// The features of one batch.

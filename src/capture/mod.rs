@@ -8,6 +8,8 @@
 //! [`FrozenModel::features`] runs forward only and hands out the inputs of the model's last linear layer.
 
 mod autocorrelation;
+mod call;
+mod covariance;
 mod device;
 mod error;
 mod features;
@@ -17,25 +19,30 @@ mod operands;
 mod pass;
 mod patches;
 mod products;
+mod sample_gradients;
 mod scope;
+mod shape;
 mod source;
 mod tap;
 mod weights;
 
+pub use call::LayerInput;
+pub use covariance::CovarianceSums;
 pub use device::check_device;
 pub(crate) use device::on_device;
 pub use error::PassError;
 pub use features::BatchFeatures;
 pub(crate) use inventory::identities;
 pub use inventory::{ModelInventory, ParameterInfo};
-pub use layer::{
-    ConvGeometry, CovarianceSums, LayerCapture, LayerGradients, LayerInput, LayerShape, Rotation,
-};
-pub(crate) use layer::{rotated_rows, wide};
+pub(crate) use layer::wide;
+pub use layer::{LayerCapture, LayerGradients};
 pub(crate) use operands::products_with_rows;
 pub(crate) use pass::progress_bar;
 pub use pass::{BatchGradients, FrozenModel, PassConfig};
 pub use products::QueryRows;
+pub use sample_gradients::Rotation;
+pub(crate) use sample_gradients::rotated_rows;
 pub use scope::{CaptureScope, Refused, ScopeKind, is_active, observe, refuse};
+pub use shape::{ConvGeometry, LayerShape};
 pub use source::{BatchSource, Objective, Unsuitable};
 pub(crate) use weights::Weights;

@@ -6,7 +6,7 @@ use burn::tensor::ops::PadMode;
 use burn::tensor::{Tensor, s};
 
 use super::autocorrelation::Autocorrelation;
-use super::layer::ConvGeometry;
+use super::shape::ConvGeometry;
 
 /// Σ a aᵀ of all patches of `[channels, samples, height, width]`: `[groups, inputs, inputs]`, without the bias entry.
 pub(super) fn patch_covariance(x: Tensor<4>, geometry: &ConvGeometry, groups: usize) -> Tensor<3> {

@@ -10,9 +10,11 @@
 
 use burn::tensor::Tensor;
 
-use super::layer::{CHUNK_VALUES, LayerGradients, LayerInput, LayerShape, Taken, even};
+use super::call::{LayerInput, Taken};
+use super::layer::{CHUNK_VALUES, LayerGradients, even};
 use super::operands::products_with_rows;
 use super::patches::unfold;
+use super::shape::LayerShape;
 
 /// Positions from which each sample's patches are a product of their own: with fewer, all samples' together read the queries once.
 const MANY_POSITIONS: usize = 64;
@@ -199,7 +201,7 @@ mod tests {
     use burn::module::ParamId;
     use burn::tensor::{DType, Device, Distribution};
 
-    use super::super::layer::ConvGeometry;
+    use super::super::shape::ConvGeometry;
     use super::*;
 
     const SAMPLES: usize = 5;

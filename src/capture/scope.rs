@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
-use super::layer::{LayerCall, LayerCapture, LayerInput, LayerShape};
+use super::call::{LayerCall, LayerInput};
+use super::layer::LayerCapture;
+use super::shape::LayerShape;
 use super::tap::{Slot, is_supported, tap};
 
 /// What a scope does with outputs that carry no graph.

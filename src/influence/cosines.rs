@@ -7,11 +7,12 @@ use burn::tensor::{Device, Tensor};
 
 use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows, progress_bar};
 
-use super::engine::{UnitSum, rotated};
+use super::engine::rotated;
 use super::kept::Progress;
 use super::noting::{Noting, positions_digest};
 use super::pending::{Pending, Sink};
 use super::score_file::ScoreOrigin;
+use super::unit_direction::UnitSum;
 use super::{Influence, InfluenceError, Queries};
 
 /// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the preconditioner:

@@ -11,6 +11,7 @@
 
 mod correct;
 mod cosines;
+mod directions;
 mod engine;
 mod error;
 mod kept;
@@ -26,6 +27,7 @@ mod score_run;
 mod scores;
 mod shard;
 mod task;
+mod unit_direction;
 mod workers;
 
 pub(crate) use correct::corrected_factors;

@@ -17,7 +17,7 @@ use rayon::prelude::*;
 use crate::capture::{BatchSource, Objective, PassConfig, PassError};
 use crate::items::{caught, spread};
 
-use super::engine::Directions;
+use super::directions::Directions;
 use super::noting::Noting;
 use super::score_file::{PartialScores, ScoreFileError, ScoreOrigin};
 use super::{Influence, InfluenceError, Queries, ScoreOptions};

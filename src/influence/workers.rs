@@ -10,7 +10,7 @@ use indicatif::ProgressBar;
 
 use crate::capture::{FrozenModel, PassConfig, PassError, on_device, progress_bar};
 
-use super::engine::Directions;
+use super::directions::Directions;
 use super::precondition::LayerPreconditioner;
 use super::{Influence, InfluenceError, Queries};
 
