@@ -30,10 +30,14 @@ pub(crate) enum Unusable {
 /// a file must not replace, it writes straight; so it does to what has a name among the devices and may be a file elsewhere, as the standard
 /// output of a command.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Opened once more it would begin anew, over what is printed there.
-    if path == Path::new("/dev/stdout") {
+    // Opened once more they would begin anew, over what is printed there.
+    let is = |names: [&str; 3]| names.iter().any(|name| path == Path::new(name));
+    if is(["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]) {
         let mut stdout = io::stdout().lock();
         return stdout.write_all(bytes).and_then(|()| stdout.flush());
+    }
+    if is(["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"]) {
+        return io::stderr().write_all(bytes);
     }
     let is_device = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
     if path.metadata().is_ok_and(|there| (!there.is_file() || is_device) && !there.is_dir()) {

@@ -14,9 +14,12 @@ pub struct Suspect {
 }
 
 impl Suspect {
-    /// A suspect named `suspect`.
+    /// What a suspect is called unless it has a [name](Self::with_id) of its own.
+    pub const UNNAMED: &'static str = "suspect";
+
+    /// A suspect without a name of its own.
     pub fn new(image: Image, label: usize) -> Self {
-        Self { id: "suspect".to_owned(), image, label }
+        Self { id: Self::UNNAMED.to_owned(), image, label }
     }
 
     /// The same with another name.

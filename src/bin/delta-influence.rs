@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
 use burn_delta_influence::report::{
-    AuditRecord, HtmlReport, ReportError, is_same_file, load_audit, load_class_names, load_unlearn, one_line,
-    summary, unlearn_summary,
+    AuditRecord, HtmlReport, Record, ReportError, is_same_file, load_audit, load_class_names, load_record,
+    one_line, summary, unlearn_summary,
 };
 use clap::{Parser, Subcommand};
 
@@ -147,20 +147,15 @@ fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>
 }
 
 fn show(audit: &Path, class_names: Option<&Path>) -> Result<u8, Box<dyn std::error::Error>> {
-    match (load_audit(audit), load_unlearn(audit)) {
-        (Err(_), Ok(mut record)) => {
-            if let Some(file) = class_names {
-                record = record.with_class_names(load_class_names(file)?);
-            }
+    match load_record(audit)? {
+        Record::Unlearn(record) => {
+            let record = match class_names {
+                Some(file) => record.with_class_names(load_class_names(file)?),
+                None => *record,
+            };
             print(&unlearn_summary(&record))?;
         }
-        // It is a record of an unlearning, but not as it should be.
-        (Err(ReportError::WrongFormat { .. }), Err(error))
-            if !matches!(error, ReportError::WrongFormat { .. }) =>
-        {
-            return Err(error.into());
-        }
-        (record, _) => print(&summary(&named(record?, class_names)?))?,
+        Record::Audit(record) => print(&summary(&named(*record, class_names)?))?,
     }
     Ok(0)
 }

@@ -34,6 +34,8 @@ pub struct ModelInventory {
     /// Trainable parameters, in the order of the model's fields. Buffers (running statistics) and parameters that the
     /// user froze are left out.
     pub parameters: Vec<ParameterInfo>,
+    /// Buffers and frozen parameters, which may be trained yet.
+    pub(crate) others: Vec<ParameterInfo>,
     /// SHA-256 over paths and shapes, in hexadecimal: two models with the same one differ in values at most.
     pub architecture: String,
     /// SHA-256 over paths, shapes and values, running statistics included, in hexadecimal.
@@ -49,7 +51,8 @@ impl ModelInventory {
     /// Nothing: for passes that ask for no parameter.
     pub(super) fn unread() -> Self {
         let (architecture, fingerprint) = (String::new(), String::new());
-        Self { parameters: Vec::new(), architecture, fingerprint, sketch: BTreeMap::new(), dtype: DType::F32 }
+        let (parameters, others, sketch) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { parameters, others, architecture, fingerprint, sketch, dtype: DType::F32 }
     }
 
     /// Reads every value of the model once.
@@ -57,6 +60,7 @@ impl ModelInventory {
         let mut visitor = InventoryVisitor {
             path: Vec::new(),
             parameters: Vec::new(),
+            others: Vec::new(),
             sketch: BTreeMap::new(),
             architecture: Sha256::new(),
             values: Sha256::new(),
@@ -67,6 +71,7 @@ impl ModelInventory {
         let fingerprint = visitor.values.chain_update(architecture).finalize();
         Self {
             parameters: visitor.parameters,
+            others: visitor.others,
             architecture: hexadecimal(&architecture),
             fingerprint: hexadecimal(&fingerprint),
             sketch: visitor.sketch,
@@ -82,6 +87,11 @@ impl ModelInventory {
     /// The paths of the layers, by the identity of their weight: `block1.conv` for `block1.conv.weight`.
     pub fn layer_names(&self) -> HashMap<ParamId, String> {
         self.parameters.iter().map(|parameter| (parameter.id, parameter.layer().to_owned())).collect()
+    }
+
+    /// All floating-point values, trained or not.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &ParameterInfo> {
+        self.parameters.iter().chain(&self.others)
     }
 
     /// Inputs of one channel by layer path: kh·kw of a convolution's weight `[out, in, kh, kw]`, 1 for a linear layer.
@@ -145,6 +155,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 struct InventoryVisitor {
     path: Vec<String>,
     parameters: Vec<ParameterInfo>,
+    others: Vec<ParameterInfo>,
     sketch: BTreeMap<String, f64>,
     architecture: Sha256,
     values: Sha256,
@@ -175,11 +186,13 @@ impl ModuleVisitor for InventoryVisitor {
         let shape = value.dims().to_vec();
         let data = value.into_data();
         self.values.update(data.as_bytes());
+        let parameter = ParameterInfo { path, id: param.id, elements: shape.iter().product(), shape };
         // `valid()` suspends gradients and remembers the setting; `train()` brings it back. Buffers never had it.
         if param.clone().train().is_require_grad() {
-            let elements = shape.iter().product();
-            self.sketch.extend(sketch(data).map(|sketch| (path.clone(), sketch)));
-            self.parameters.push(ParameterInfo { path, id: param.id, elements, shape });
+            self.sketch.extend(sketch(data).map(|sketch| (parameter.path.clone(), sketch)));
+            self.parameters.push(parameter);
+        } else {
+            self.others.push(parameter);
         }
     }
 

@@ -112,7 +112,7 @@ impl LayerGradients {
     }
 
     /// The first axis of every call that the backward pass reached.
-    pub(super) fn batches(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn batches(&self) -> impl Iterator<Item = usize> + '_ {
         self.calls.iter().map(|call| call.gradient.dims()[0])
     }
 

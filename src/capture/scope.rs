@@ -121,6 +121,15 @@ pub fn is_active() -> bool {
     FRAMES.with_borrow(|frames| frames.last().is_some_and(|frame| frame.kind != ScopeKind::Idle))
 }
 
+/// Whether [`observe`] would note a call of the layer with this output: for layers whose input takes work to be put into the form that it asks for.
+pub fn observes<const D: usize>(weight: &Param<Tensor<D>>, output: &Tensor<3>) -> bool {
+    FRAMES.with_borrow(|frames| match frames.last().map(|frame| frame.kind) {
+        None | Some(ScopeKind::Idle) => false,
+        Some(ScopeKind::Inputs | ScopeKind::Frozen) => true,
+        Some(ScopeKind::Training) => output.is_tracked() && weight.is_require_grad(),
+    })
+}
+
 /// Called by a captured layer after its forward pass: notes the call and taps the output. `weight` is the layer's.
 ///
 /// `output` is in the layout that [`LayerInput`] prescribes, `[batch, positions, outputs]` or

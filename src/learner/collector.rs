@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use burn::module::{Module, ParamId};
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interruption, LearningResult};
 use rand::rngs::StdRng;
@@ -27,10 +27,20 @@ use super::watched::Watched;
 /// [`step`](Self::step) for hand-written loops.
 ///
 /// Clones share what they gather, across threads and devices: each worker of a multi-device strategy adds its own steps.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Collector {
     pub(super) config: Arc<CollectorConfig>,
     state: Arc<Mutex<State>>,
+}
+
+// What was gathered is millions of numbers, some of them on a device.
+impl std::fmt::Debug for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collector")
+            .field("config", &self.config)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The outcome of a training run that was watched.
@@ -138,12 +148,13 @@ impl Collector {
     }
 
     /// For hand-written loops: take the guard before the forward pass, drop it after `backward()` (at the end of the loop's
-    /// body). `batch_size` is the number of samples over which the loss is reduced.
+    /// body). `batch_size` is the number of samples over which the loss is reduced, which for the last batch of an epoch may be fewer
+    /// than for the others: gradients are multiplied by it. 0 says nothing: then it is what most layers see.
     ///
     /// Several threads may train at once, each on a copy of its own (`model.clone().fork(&device)`, as burn's workers do):
     /// backward passes through parameters that threads share can block one another for ever in burn.
     pub fn step(&self, batch_size: usize) -> StepGuard {
-        self.begin(Some(batch_size))
+        self.begin(Some(batch_size).filter(|&size| size > 0))
     }
 
     /// What has been done so far.
@@ -222,6 +233,9 @@ impl Collector {
             }
             return;
         };
+        if let Some(said) = batch_size.filter(|&said| !layers.iter().any(|layer| may_be_of(layer, said))) {
+            self.lock().tell_other_size(step, said, seen);
+        }
         if let Some(layer) = layers.iter().find(|layer| ![0, seen].contains(&layer.samples())) {
             self.lock().tell_uneven(step, &layer.id, layer.samples(), seen);
         }
@@ -317,6 +331,11 @@ fn samples_of_most(sizes: &[usize], said: Option<usize>) -> Option<usize> {
     said.or(most.map(|(size, _)| size))
 }
 
+/// Whether the layer was called with so many samples, in one call or in all of them.
+fn may_be_of(layer: &LayerGradients, samples: usize) -> bool {
+    layer.samples() == samples || layer.batches().sum::<usize>() == samples
+}
+
 /// The first layer with a value that is not finite, and whether squared gradients are finite (they overflow long before covariances
 /// do); one read from the device for all of them.
 fn check_finite(
@@ -328,9 +347,9 @@ fn check_finite(
     if totals.is_empty() {
         return (None, true);
     }
-    // The layers of one model may be on several devices.
-    let device = totals[0].device();
-    let totals = totals.into_iter().map(|total| total.to_device(&device)).collect();
+    // The layers of one model may be on several devices, and of several types.
+    let (device, dtype) = (totals[0].device(), FloatDType::from(totals[0].dtype()));
+    let totals = totals.into_iter().map(|total| total.to_device(&device).cast(dtype)).collect();
     let totals = Tensor::cat(totals, 0).into_data().convert::<f64>();
     let finite: Vec<bool> = totals.iter::<f64>().map(f64::is_finite).collect();
     let (first, last) = finite.split_at(sums.len());

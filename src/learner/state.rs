@@ -39,6 +39,8 @@ pub(super) struct State {
     pub fixes_bases: bool,
     /// Whether it was said that a layer does not see the batch; of this run alone.
     pub is_uneven: bool,
+    /// Whether it was said that no layer saw as many samples as the loop said; of this run alone.
+    pub is_of_other_size: bool,
     /// The step whose weight is 1. A step s weighs 2^((s − origin) / half-life).
     pub origin: usize,
     /// The latest step collected.
@@ -161,6 +163,17 @@ impl State {
     }
 
     /// Says once that a layer was called with another number of samples than the others.
+    pub fn tell_other_size(&mut self, step: usize, said: usize, seen: usize) {
+        if !std::mem::replace(&mut self.is_of_other_size, true) {
+            tracing::warn!(
+                step,
+                said,
+                seen,
+                "no layer was called with as many samples as `Collector::step` was told of: gradients are multiplied by that number, so that this                  step counts for more or less than it should. Give the number of samples of this very batch, the last of an epoch included"
+            );
+        }
+    }
+
     pub fn tell_uneven(&mut self, step: usize, id: &ParamId, got: usize, expected: usize) {
         if !std::mem::replace(&mut self.is_uneven, true) {
             let layer = self.name(id);
@@ -180,7 +193,9 @@ impl State {
 impl WatchedModel {
     pub fn new(inventory: &ModelInventory) -> Self {
         let ModelInventory { architecture, sketch, .. } = inventory;
-        Self { names: inventory.layer_names(), architecture: architecture.clone(), sketch: sketch.clone() }
+        // A layer that is frozen now may be trained, and collected, later.
+        let names = inventory.all().map(|parameter| (parameter.id, parameter.layer().to_owned())).collect();
+        Self { names, architecture: architecture.clone(), sketch: sketch.clone() }
     }
 }
 

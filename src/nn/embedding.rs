@@ -91,6 +91,9 @@ impl Embedding {
             capture::refuse(Refused { id: self.weight.id, inputs, limit: MAX_EMBEDDINGS });
             return output;
         }
+        if !capture::observes(&self.weight, &output) {
+            return output;
+        }
         let shape = LayerShape { groups: 1, outputs, inputs, bias: false };
         capture::observe(&self.weight, shape, LayerInput::Features(one_hot(input, inputs, &output)), output)
     }

@@ -1,6 +1,6 @@
 //! One or more audits before a gate: what `delta-influence check` does, and a training program can do itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::table::one_line;
 use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, Verdict, is_same_file, load_audit};
@@ -27,6 +27,8 @@ pub struct Check {
 pub struct CheckedAudit {
     /// Where it comes from, as a path.
     pub source: String,
+    /// The path itself, which need not be text.
+    path: PathBuf,
     /// What it says, and what the gate says of that; or why it could not be read.
     pub result: Result<(AuditRecord, Judgement), ReportError>,
 }
@@ -40,26 +42,28 @@ impl Check {
     /// Judges a record; `source` says where it is saved.
     pub fn add(&mut self, source: impl Into<String>, record: AuditRecord) -> &CheckedAudit {
         let judgement = self.gate.judge(&record);
-        self.push(source.into(), Ok((record, judgement)))
+        let source = source.into();
+        self.push(PathBuf::from(&source), source, Ok((record, judgement)))
     }
 
     /// Reads an `audit.json` and judges it. One that can't be read is part of the check, too: it can't pass.
     pub fn add_file(&mut self, path: impl AsRef<Path>) -> &CheckedAudit {
         let path = path.as_ref();
-        let source = path.display().to_string();
-        match load_audit(path) {
-            Ok(record) => self.add(source, record),
-            Err(error) => self.push(source, Err(error)),
-        }
+        let read = load_audit(path).map(|record| {
+            let judgement = self.gate.judge(&record);
+            (record, judgement)
+        });
+        self.push(path.to_path_buf(), path.display().to_string(), read)
     }
 
     fn push(
         &mut self,
+        path: PathBuf,
         source: String,
         result: Result<(AuditRecord, Judgement), ReportError>,
     ) -> &CheckedAudit {
         let at = self.audits.len();
-        self.audits.push(CheckedAudit { source, result });
+        self.audits.push(CheckedAudit { source, path, result });
         &self.audits[at]
     }
 
@@ -84,7 +88,7 @@ impl Check {
     /// # Errors
     /// [`ReportError::WouldReplace`].
     pub(super) fn refuse_audits(&self, report: &Path) -> Result<(), ReportError> {
-        match self.audits.iter().any(|audit| is_same_file(&audit.source, report)) {
+        match self.audits.iter().any(|audit| is_same_file(&audit.path, report)) {
             true => Err(ReportError::WouldReplace { path: report.to_path_buf(), what: "the record itself" }),
             false => Ok(()),
         }
@@ -123,7 +127,7 @@ impl CheckedAudit {
     /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes. Safe to print, whatever the source
     /// is called.
     pub fn line(&self) -> String {
-        let Self { source, result } = self;
+        let Self { source, result, .. } = self;
         let source = one_line(source);
         let said = match self.outcome() {
             Outcome::Clean | Outcome::Tolerated => "passed",

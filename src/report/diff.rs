@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{AuditRecord, SuspectRecord, Verdict, finite};
+use crate::audit::Suspect;
 
 /// What changed from one audit to another. Serialised, it is what `delta-influence diff --json` prints.
 ///
@@ -247,6 +248,13 @@ fn notes(old: &AuditRecord, new: &AuditRecord, suspects: &[SuspectChange]) -> Ve
     let names = [&old.data.class_names, &new.data.class_names];
     if names.iter().all(|names| !names.is_empty()) && names[0] != names[1] {
         notes.push("the audits have different names for the classes, which are matched by number".to_owned());
+    }
+    let unnamed = |record: &AuditRecord| record.suspects.iter().any(|suspect| suspect.id == Suspect::UNNAMED);
+    if unnamed(old) && unnamed(new) {
+        notes.push(format!(
+            "suspects without a name (`{}`) are taken for the same image: give each its own by `Suspect::with_id`",
+            Suspect::UNNAMED
+        ));
     }
     let nameless =
         |record: &AuditRecord| record.flagged.iter().any(|entry| entry.id == entry.index.to_string());

@@ -45,6 +45,33 @@ pub fn load_unlearn(path: impl AsRef<Path>) -> Result<UnlearnRecord, ReportError
     load(path.as_ref(), UnlearnRecord::FORMAT, UnlearnRecord::VERSION)
 }
 
+/// What a file holds.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// An `audit.json`.
+    Audit(Box<AuditRecord>),
+    /// An `unlearn.json`.
+    Unlearn(Box<UnlearnRecord>),
+}
+
+/// Reads an `audit.json` or an `unlearn.json`, whichever it is, once: it may be a pipe.
+///
+/// # Errors
+/// As [`load_audit`].
+pub fn load_record(path: impl AsRef<Path>) -> Result<Record, ReportError> {
+    let path = path.as_ref();
+    let bytes = read_limited(path)?;
+    match parse(path, &bytes, AuditRecord::FORMAT, AuditRecord::VERSION) {
+        Err(neither @ ReportError::WrongFormat { .. }) => {
+            match parse(path, &bytes, UnlearnRecord::FORMAT, UnlearnRecord::VERSION) {
+                Err(ReportError::WrongFormat { .. }) => Err(neither),
+                record => record.map(Record::Unlearn),
+            }
+        }
+        record => record.map(Record::Audit),
+    }
+}
+
 /// Creates the folder if needed and proves that files can be written there, by writing one and removing it.
 ///
 /// Call it before the training whose results are to go there.
@@ -100,17 +127,25 @@ struct Header {
 }
 
 fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) -> Result<T, ReportError> {
-    let bytes = read_limited(path)?;
+    parse(path, &read_limited(path)?, format, supported)
+}
+
+fn parse<T: DeserializeOwned>(
+    path: &Path,
+    bytes: &[u8],
+    format: &'static str,
+    supported: u32,
+) -> Result<T, ReportError> {
     let path = || path.to_path_buf();
     // Well-formed JSON, first of all: what fails after this is a matter of content, not of a damaged file.
-    serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|source| match source.is_eof() {
+    serde_json::from_slice::<IgnoredAny>(bytes).map_err(|source| match source.is_eof() {
         true => ReportError::Truncated { path: path(), source },
         false => ReportError::NotJson { path: path(), source },
     })?;
     // serde would also take an array, reading the fields in their order.
     let header: Header = match bytes.trim_ascii_start().first() {
         Some(b'{') => {
-            serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })?
+            serde_json::from_slice(bytes).map_err(|source| ReportError::Invalid { path: path(), source })?
         }
         _ => Header { format: Value::Null, version: Value::Null },
     };
@@ -131,7 +166,7 @@ fn load<T: DeserializeOwned>(path: &Path, format: &'static str, supported: u32) 
         }
         Some(_) => {}
     }
-    serde_json::from_slice(&bytes).map_err(|source| ReportError::Invalid { path: path(), source })
+    serde_json::from_slice(bytes).map_err(|source| ReportError::Invalid { path: path(), source })
 }
 
 /// The text of a file that no audit wrote.

@@ -40,7 +40,10 @@ pub use evidence_record::{
     ComparedRecord, EvidenceRecord, FactorsRecord, HistogramRecord, NeighbourRecord, NullRecord,
     PatternRecord, SuspectEvidence,
 };
-pub use file::{MAX_RECORD_BYTES, check_output_dir, is_same_file, load_audit, load_unlearn, save_json};
+pub use file::{
+    MAX_RECORD_BYTES, Record, check_output_dir, is_same_file, load_audit, load_record, load_unlearn,
+    save_json,
+};
 pub use gate::{Gate, Judgement, Outcome};
 pub(crate) use html::SuspectPictures;
 pub use html::{HtmlReport, save_html};

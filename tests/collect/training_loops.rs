@@ -483,6 +483,27 @@ fn a_frozen_layer_behind_a_trained_one_is_left_alone() {
 }
 
 #[test]
+fn a_layer_that_is_trained_from_some_step_on_is_kept_and_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collector.safetensors");
+    let data = items(16, 1);
+    let model = Net::new(7, &device());
+    let mut frozen = model.clone();
+    frozen.second = frozen.second.no_grad();
+    let collector = Collector::new(everything()).unwrap();
+    {
+        let _step = collector.step(data.len());
+        step(&model, &data);
+    }
+    let factors = collector.factors(&model).unwrap();
+    collector.save(&path, &model).unwrap();
+    // The next run begins with the frozen model, as the first one did.
+    let again = Collector::new(everything()).unwrap();
+    again.load(&path, &frozen).unwrap();
+    assert!(again.factors(&model).unwrap() == factors);
+}
+
+#[test]
 fn workers_that_take_turns_are_all_collected() {
     const EVERY: usize = 4;
     let data = items(16, 1);

@@ -85,8 +85,38 @@ fn a_layer_beside_the_batch_says_nothing_of_its_size_and_is_warned_of_once() {
         let _step = told.step(SAMPLES);
         let _ = model.losses(x).mean().backward();
     }
+    assert!(format!("{told:?}").len() < 1000, "settings and counts: {told:?}");
     let (got, expected) = (collected.factors(&model).unwrap(), told.factors(&model).unwrap());
     assert!(got == expected);
     let corrected = got.layers().filter(|(_, layer)| layer.corrected.is_some()).map(|(name, _)| name);
     assert_eq!(corrected.collect::<Vec<_>>(), ["first", "second"], "of positions there are no samples");
+}
+
+#[test]
+fn a_batch_size_that_no_layer_saw_is_warned_of_once() {
+    let model = Positional::new();
+    let steps = |said: &[usize]| {
+        let collected = collector();
+        let ((), warned) = warnings(|| {
+            for &said in said {
+                let _step = collected.step(said);
+                let x = Tensor::ones([SAMPLES, POSITIONS, FEATURES], &device());
+                let _ = model.losses(x).mean().backward();
+            }
+        });
+        let is_of_size =
+            |warning: &&String| warning.contains("Give the number of samples of this very batch");
+        let factors = collected.factors(&model).unwrap();
+        (warned.iter().filter(is_of_size).cloned().collect::<Vec<_>>(), factors)
+    };
+    let (none, expected) = steps(&[SAMPLES, SAMPLES]);
+    assert_eq!(none, [""; 0]);
+    let (warned, wrong) = steps(&[2 * SAMPLES, 2 * SAMPLES]);
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("step=1 said=16 seen=8"), "{warned:?}");
+    assert!(wrong != expected);
+    // Nothing is said with 0: what the layers see counts.
+    let (none, same) = steps(&[0, 0]);
+    assert_eq!(none, [""; 0]);
+    assert!(same == expected);
 }

@@ -344,6 +344,28 @@ fn show_prints_what_unlearning_changed() {
     assert!(run.stdout.contains("deer (4) loses most of all"), "{}", run.stdout);
 }
 
+#[cfg(unix)]
+#[test]
+fn show_reads_either_record_from_a_pipe() {
+    use std::io::Write;
+    use std::process::Stdio;
+
+    let unlearned = UnlearnRecord { method: "resume".to_owned(), removed: 41, ..Default::default() };
+    let records = [
+        (serde_json::to_vec(&unlearned).unwrap(), "Unlearned 41 training samples by resume"),
+        (serde_json::to_vec(&audit(Verdict::Poisoned, 3)).unwrap(), "Poisoned: 3 of"),
+    ];
+    for (record, expected) in records {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_delta-influence"));
+        command.args(["show", "/dev/stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut run = command.spawn().unwrap();
+        run.stdin.take().unwrap().write_all(&record).unwrap();
+        let output = run.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && said.starts_with(expected), "{expected}: {said}");
+    }
+}
+
 /// A file of ten names, some of which would do harm as they are.
 #[test]
 fn show_says_what_is_wrong_with_a_record_of_unlearning() {

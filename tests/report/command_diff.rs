@@ -4,6 +4,7 @@
 use std::fs;
 use std::process::{Command, Output};
 
+use burn_delta_influence::audit::Suspect;
 use burn_delta_influence::report::{AuditDiff, AuditRecord, SearchRecord, Verdict, save_json};
 use serde_json::{Value, json};
 
@@ -102,6 +103,16 @@ fn settings_that_differ_are_named_by_their_path() {
     ];
     assert_eq!(settings, expected);
     assert_eq!((diff.model.old.as_str(), diff.model.new.as_str()), ("a1b2c3", "d4e5f6"));
+}
+
+#[test]
+fn suspects_without_a_name_are_noted() {
+    let old = audit(Verdict::Poisoned, 2);
+    assert_eq!(AuditDiff::between(&old, &old).notes, [""; 0]);
+    let mut new = old.clone();
+    new.suspects[0].id = Suspect::UNNAMED.to_owned();
+    assert_eq!(AuditDiff::between(&new, &new).notes.len(), 1);
+    assert!(AuditDiff::between(&new, &new).notes[0].contains("taken for the same image"));
 }
 
 #[test]

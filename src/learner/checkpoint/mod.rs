@@ -272,7 +272,7 @@ fn other_weights(sketch: &BTreeMap<String, f64>, inventory: &ModelInventory) -> 
 /// What differs between the model of a file and this one.
 fn other_model(contents: &Contents, inventory: &ModelInventory) -> Option<String> {
     let weights: HashMap<&str, usize> =
-        inventory.parameters.iter().map(|parameter| (parameter.layer(), parameter.elements)).collect();
+        inventory.all().map(|parameter| (parameter.layer(), parameter.elements)).collect();
     for (layer, (_, sums)) in &contents.layers {
         let expected = [sums.shape.groups, sums.shape.outputs, sums.shape.inputs].iter().product::<usize>();
         match weights.get(layer.as_str()) {
