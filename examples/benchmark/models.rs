@@ -1,5 +1,6 @@
 //! The trained models, each in a folder of its own: trained once, loaded afterwards.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +16,9 @@ use burn_delta_influence::lab::training::{TrainingConfig, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::report::save_json;
 use burn_delta_influence::samples::LabeledImage;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::brewed::{self, Aim, Earlier};
@@ -91,6 +95,45 @@ impl<M: Network> TrainedCell<M> {
             })
         });
         sides.collect()
+    }
+
+    /// The same model with so many training images of each label alone to audit, drawn by the cell's seed. Of the wanted label's images an eighth
+    /// are poisons, three at least.
+    pub fn with_few(&self, of_each: usize) -> Self {
+        let mut images: Vec<LabeledImage> = self.train.iter().collect();
+        let is_poison = |n: usize| self.record.poisons.binary_search(&n).is_ok();
+        let mut order: Vec<usize> = (0..images.len()).collect();
+        order.shuffle(&mut StdRng::seed_from_u64(self.record.cell.seed));
+        let most_poisons = (of_each / 8).max(3);
+        let poisons = order.iter().copied().filter(|&n| is_poison(n)).take(most_poisons);
+        let mut kept: Vec<usize> = poisons.collect();
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        kept.iter().for_each(|&n| *counts.entry(images[n].label).or_default() += 1);
+        for n in order.into_iter().filter(|&n| !is_poison(n)) {
+            let count = counts.entry(images[n].label).or_default();
+            if *count < of_each {
+                *count += 1;
+                kept.push(n);
+            }
+        }
+        kept.sort_unstable();
+        let places = kept.iter().enumerate().filter(|(_, n)| is_poison(**n));
+        let poisons = places.map(|(place, _)| place).collect();
+        let mut place = 0;
+        images.retain(|_| {
+            place += 1;
+            kept.binary_search(&(place - 1)).is_ok()
+        });
+        Self {
+            record: ModelRecord { poisons, ..self.record.clone() },
+            model: self.model.clone(),
+            train: Arc::new(InMemDataset::new(images)),
+            test: self.test.clone(),
+            attacked: self.attacked.clone(),
+            classes: self.classes,
+            further: Vec::new(),
+            folder: self.folder.clone(),
+        }
     }
 
     /// The factors that were collected in its training.

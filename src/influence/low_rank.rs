@@ -26,6 +26,9 @@ pub(super) fn low_rank(
     }
     let [queries, _] = rows.dims();
     let matrices = rows.clone().reshape([queries * groups, outputs, width]);
+    // Where the curvature is next to nothing they are so long that their squares would overflow.
+    let largest = matrices.clone().abs().max_dim(2).max_dim(1).clamp_min(f32::MIN_POSITIVE); // [·, 1, 1]
+    let matrices = matrices / largest.clone();
     let directions = (rank + OVERSAMPLING).min(outputs).min(width);
     let transposed = matrices.clone().swap_dims(1, 2);
     let mut basis = orthonormal(matrices.clone().matmul(noise([1, width, directions], &matrices)));
@@ -41,7 +44,7 @@ pub(super) fn low_rank(
         columns.map(|column| (0..size).map(|row| vectors[row * size + column]).collect()).collect()
     }); // [·, directions, rank]
     let left = basis.matmul(leading.clone());
-    let right = leading.swap_dims(1, 2).matmul(projected);
+    let right = leading.swap_dims(1, 2).matmul(projected) * largest;
     let kept = left.dims()[2];
     let left = left.reshape([queries, groups, outputs, kept]);
     Some(QueryRows::LowRank(left, right.reshape([queries, groups, kept, width])))
@@ -132,6 +135,14 @@ mod tests {
             let matrices = random([4, rows, 3]).matmul(random([4, 3, columns]));
             let lost = lost(&matrices, 3);
             assert!(lost < 1e-5, "{rows} × {columns}: {lost:.1e}");
+        }
+        // Of which squares overflow, and underflow.
+        for factor in [1e25, 1e-25] {
+            let matrices = random([4, 20, 3]).matmul(random([4, 3, 30]));
+            let flat = matrices.reshape([4, 600]);
+            let low = low_rank(&(flat.clone() * factor), [1, 20, 30], 3).unwrap();
+            let off: f32 = (low.dense() / factor - flat).abs().max().into_scalar();
+            assert!(off < 1e-5, "{factor}: {off:.1e}");
         }
         // Columns of nothing but zeros, and a whole matrix of them.
         let matrices =

@@ -292,7 +292,16 @@ impl Queries {
         let mut totals = vec![[0.0; 2]; self.count];
         for rows in self.rows.values() {
             let rows = rows.dense(DType::F32);
-            add_columns(&mut totals, Tensor::cat(vec![rows.clone().square().sum_dim(1), rows.sum_dim(1)], 1));
+            // Where the curvature is next to nothing rows are so long that their squares would overflow.
+            let largest = rows.clone().abs().max_dim(1).clamp_min(f32::MIN_POSITIVE); // [queries, 1]
+            let rows = rows / largest.clone();
+            let columns = vec![largest, rows.clone().square().sum_dim(1), rows.sum_dim(1)];
+            let columns = Tensor::cat(columns, 1).into_data().convert::<f64>();
+            let columns: Vec<f64> = columns.iter::<f64>().collect();
+            for ([squares, sum], columns) in totals.iter_mut().zip(columns.chunks_exact(3)) {
+                *squares += columns[0] * columns[0] * columns[1];
+                *sum += columns[0] * columns[2];
+            }
         }
         totals.into_iter().map(|[squares, sum]| [squares.sqrt(), sum]).collect()
     }
@@ -345,5 +354,30 @@ fn add_columns(totals: &mut [[f64; 2]], columns: Tensor<2>) {
     for (total, row) in totals.iter_mut().zip(values.chunks(2)) {
         total[0] += row[0];
         total[1] += row[1];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use burn::tensor::{Device, Tensor};
+
+    use super::{LayerRows, Queries, QueryRows};
+
+    #[test]
+    fn fingerprints_are_finite_where_squares_overflow() {
+        let of = |factor: f32| {
+            let rows = Tensor::<2>::from_data([[3.0f32, -4.0], [0.0, 0.0]], &Device::flex()) * factor;
+            let rows = LayerRows { shape: [1, 1, 2], rows: QueryRows::Dense(rows) };
+            let rows = BTreeMap::from([("layer".to_owned(), rows)]);
+            Queries { count: 2, rows, ..Queries::default() }.fingerprint()
+        };
+        for factor in [1.0, 1e30, 1e-30] {
+            let [[norm, sum], none] = of(factor)[..] else { panic!("two queries") };
+            let factor = f64::from(factor);
+            assert!((norm / factor - 5.0).abs() < 1e-5 && (sum / factor + 1.0).abs() < 1e-5, "{norm}, {sum}");
+            assert_eq!(none, [0.0, 0.0]);
+        }
     }
 }

@@ -89,7 +89,7 @@ impl Scores {
         Self { samples, queries, values, self_influence, squared_norm, filled, ..Self::default() }
     }
 
-    /// The samples of several, one after the other; all have the same queries. Of layers those of the first.
+    /// The samples of several, one after the other; all have the same queries. A layer that took no part in some of them has no scores there.
     pub(super) fn concat(parts: Vec<Self>) -> Self {
         let Some(first) = parts.first() else { return Self::default() };
         let (queries, per_layer) = (first.queries, first.per_layer);
@@ -98,7 +98,13 @@ impl Scores {
         let samples: Vec<usize> = parts.iter().flat_map(|part| &part.samples).copied().collect();
         let own = parts.iter().flat_map(|part| &part.self_influence).copied().collect();
         let norms = parts.iter().flat_map(|part| &part.squared_norm).copied().collect();
-        let layers = first.layers.iter().map(|(path, _)| {
+        let mut paths: Vec<&String> = Vec::new();
+        for (path, _) in parts.iter().flat_map(|part| &part.layers) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        let layers = paths.into_iter().map(|path| {
             let of = |part: &'_ Self| {
                 part.layers.iter().find(|(name, _)| name == path).map(|(_, layer)| layer.clone())
             };

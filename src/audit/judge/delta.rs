@@ -121,8 +121,8 @@ where
         Ok((of_labels, mistakes))
     }
 
-    /// Where suspects were compared with mistakes on validation data, most of the null images at least, and are not clear by that: with altered
-    /// training images as well, of which some `mistakes` are known already.
+    /// Where suspects were compared with mistakes on validation data, most of the null images at least or too many of one true label (which may be
+    /// the victim's), and are not clear by that: with altered training images as well, of which some `mistakes` are known already.
     fn other_evidence(
         &self,
         rule: Delta,
@@ -130,7 +130,10 @@ where
         mut mistakes: Mistakes,
     ) -> Result<(), AuditError> {
         let is_open = |of_label: &OfLabel| {
-            let by_validation = |null: &NullImages| 2 * null.of_validation >= null.set.images.0.len();
+            let labels = self.other_labels(of_label.label);
+            let by_validation = |null: &NullImages| {
+                2 * null.of_validation >= null.set.images.0.len() || null.is_lopsided(labels)
+            };
             of_label.null_images.iter().all(by_validation) && !of_label.evidence.is_clear()
         };
         let wanting = of_labels.iter().filter(|of_label| is_open(of_label)).map(|of_label| of_label.label);

@@ -172,13 +172,18 @@ where
         let mut drawn: Vec<usize> = (0..known.0.len()).collect();
         drawn.shuffle(&mut StdRng::seed_from_u64(self.seed.wrapping_add(label as u64)));
         let mut of_labels = Shares::new(of_a_label);
-        drawn.retain(|&k| said[k].label == label && known.0[k].1 != label && of_labels.take(known.0[k].1));
+        // Of copies one is enough: many would be little scatter to compare with.
+        let mut seen = HashSet::new();
+        drawn.retain(|&k| {
+            let (image, origin) = &known.0[k];
+            said[k].label == label && *origin != label && seen.insert(bits(image)) && of_labels.take(*origin)
+        });
         drawn.truncate(count);
         Ok(ImageList(drawn.into_iter().map(|k| known.0[k].clone()).collect()))
     }
 
     /// Labels of training samples but for one.
-    fn other_labels(&self, label: usize) -> usize {
+    pub(super) fn other_labels(&self, label: usize) -> usize {
         self.labels.iter().filter(|other| **other != label).collect::<BTreeSet<_>>().len()
     }
 
@@ -224,6 +229,22 @@ where
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
         Ok(NullImages { set: NullSet { images, origins }, mistakes: false, of_validation: 0 })
     }
+}
+
+impl NullImages {
+    /// Whether there are validation images among them, and one of the other `labels` has more than its [share](share) of all: which those of validation
+    /// data alone keep to only if as many null images were found as were wanted.
+    pub fn is_lopsided(&self, labels: usize) -> bool {
+        let mut of_labels: BTreeMap<usize, usize> = BTreeMap::new();
+        self.set.origins.iter().for_each(|origin| *of_labels.entry(*origin).or_default() += 1);
+        let most = of_labels.into_values().max().unwrap_or_default();
+        self.of_validation > 0 && most > share(self.set.origins.len(), labels)
+    }
+}
+
+/// The values of an image, to tell copies by.
+fn bits(image: &Image) -> Vec<u32> {
+    image.pixels().iter().map(|value| value.to_bits()).collect()
 }
 
 /// A training image, which another shape would make one that the model knows nothing of.

@@ -171,7 +171,11 @@ impl Problem<'_> {
         let at = |i: usize, j: usize| self.matrix[rows[i] * self.size + rows[j]];
         let symmetric = Mat::from_fn(rows.len(), rows.len(), |i, j| 0.5 * (at(i, j) + at(j, i)));
         match rows.len() {
-            LARGE.. => dense::single(symmetric, par),
+            // It is not known to fail where f64 does not.
+            LARGE.. => dense::single(symmetric, par).or_else(|| {
+                let symmetric = Mat::from_fn(rows.len(), rows.len(), |i, j| 0.5 * (at(i, j) + at(j, i)));
+                dense::double(symmetric.as_ref(), par)
+            }),
             _ => dense::double(symmetric.as_ref(), par),
         }
     }

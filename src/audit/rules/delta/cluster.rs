@@ -26,7 +26,7 @@
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
 use super::matched_filter::MatchedFilter;
-use super::null::median;
+use super::null::{deviation, median};
 use super::tails::{Gumbel, normal_of_pearson, normal_tail};
 
 /// Null images without which a distribution can't be told.
@@ -99,7 +99,7 @@ impl Cluster {
         let mean = |z: &[f64]| z.iter().sum::<f64>() / z.len().max(1) as f64;
         let difference = mean(&inside) - mean(&outside);
         let centre = median(outside.clone());
-        let spread = 1.4826 * median(outside.iter().map(|z| (z - centre).abs()).collect());
+        let spread = deviation(&outside, centre);
         if spread > 0.0 { difference / spread } else { 0.0 }
     }
 }

@@ -22,6 +22,10 @@ use super::null::{by_median, trusted};
 /// too quiet. Chosen on CIFAR-10's first batch.
 const IMAGES_PER_COMPONENT: usize = 16;
 
+/// Samples for each component that is taken out: of a label of few samples as many components as otherwise would be most of what a row
+/// can say, and poisons would go with them.
+const SAMPLES_PER_COMPONENT: usize = 8;
+
 /// Rows without what null images have in common, twice.
 pub(super) struct Rest {
     /// As far as any null image has it.
@@ -35,7 +39,8 @@ pub(super) struct Rest {
 pub(super) fn without_common(rows: &[Vec<f64>], suspects: usize) -> Rest {
     let rows = by_median(rows);
     let (own, null) = rows.split_at(suspects);
-    let components = null.len() / IMAGES_PER_COMPONENT;
+    let samples = rows.first().map_or(0, Vec::len);
+    let components = (null.len() / IMAGES_PER_COMPONENT).min(samples / SAMPLES_PER_COMPONENT);
     if components == 0 {
         return Rest { of_all: rows.clone(), of_trusted: rows };
     }
@@ -166,6 +171,22 @@ mod tests {
         // The strongest of them, on either side, is beyond the others and keeps some.
         let kept = null.iter().filter(|strength| **strength > 0.8).count();
         assert!(kept <= 2, "{null:?}");
+    }
+
+    #[test]
+    fn of_few_samples_most_is_left() {
+        for samples in [8, 12, 24] {
+            let mut rng = StdRng::seed_from_u64(5);
+            let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+            let mut rows: Vec<Vec<f64>> =
+                (0..129).map(|_| (0..samples).map(|_| normal()).collect()).collect();
+            // As far as the null images go, and no further.
+            rows[0] = (0..samples).map(|n| if n < 3 { 2.5 } else { 0.1 * (n as f64 - 5.0) }).collect();
+            let before = super::by_median(&rows[..1]);
+            let left = without_common(&rows, 1).of_all;
+            let kept = mean(&left[0][..3]) / mean(&before[0][..3]);
+            assert!(kept > 0.6, "{samples} samples: {kept}");
+        }
     }
 
     #[test]

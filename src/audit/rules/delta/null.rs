@@ -155,8 +155,9 @@ impl LeftOut {
         };
         let mean = sum / count.max(1) as f64;
         let scatter = (squares - sum * mean).max(0.0);
-        // Rounding alone is no spread.
-        let scatter = if scatter > 1e-12 * squares { scatter } else { 0.0 };
+        // Rounding alone is no spread: of these sums, or of cosines in f32 of the same image in several places of a batch.
+        let magnitude = squares + count as f64 * self.centre * self.centre;
+        let scatter = if scatter > 1e-12 * magnitude { scatter } else { 0.0 };
         (mean + self.centre, (scatter / (count as f64 - 1.0).max(1.0)).sqrt())
     }
 }
@@ -202,14 +203,24 @@ fn mean(rows: &[&Vec<f64>]) -> Vec<f64> {
     (0..samples).map(|sample| rows.iter().map(|row| row[sample]).sum::<f64>() / count).collect()
 }
 
-/// Each row less its median, over its median absolute deviation (in units of a Gaussian's standard deviation).
+/// Each row less its median, over its [`deviation`].
 pub(super) fn by_median(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let scaled = rows.iter().map(|row| {
         let centre = median(row.clone());
-        let spread = 1.4826 * median(row.iter().map(|z| (z - centre).abs()).collect());
-        scale(row, centre, spread)
+        scale(row, centre, deviation(row, centre))
     });
     scaled.collect()
+}
+
+/// The median absolute deviation, in units of a Gaussian's standard deviation; where more than half of the values are the same (copies of one
+/// training image), the mean one.
+pub(super) fn deviation(values: &[f64], centre: f64) -> f64 {
+    let apart: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
+    let mean = apart.iter().sum::<f64>() / apart.len().max(1) as f64;
+    match median(apart) {
+        median if median > 0.0 => 1.4826 * median,
+        _ => 1.2533 * mean,
+    }
 }
 
 /// Each row less the mean, over the deviation, of the Gaussian that has the row's 10 % and 25 % quantiles. Poisons that are most of
@@ -272,6 +283,26 @@ mod tests {
             others.remove(out);
             assert!(close(fast.moments(Some(out)), trusted_moments(others)), "without {out}");
         }
+    }
+
+    #[test]
+    fn what_differs_by_rounding_alone_has_no_spread() {
+        let copies =
+            |value: f64, off: f64| (0..9).map(|k| value + off * f64::from(k % 3)).collect::<Vec<_>>();
+        for value in [0.37, -2.0] {
+            assert_eq!(LeftOut::new(copies(value, 1e-8)).moments(None).1, 0.0);
+            assert!(LeftOut::new(copies(value, 1e-3)).moments(Some(2)).1 > 0.0);
+        }
+        // Zero has no magnitude of its own.
+        assert!(LeftOut::new(copies(0.0, 1e-8)).moments(None).1 > 0.0);
+    }
+
+    #[test]
+    fn copies_of_one_sample_don_t_hide_the_others() {
+        let row: Vec<f64> = (0..20).map(|n| if n < 12 { 0.5 } else { f64::from(n) }).collect();
+        let scaled = &by_median(std::slice::from_ref(&row))[0];
+        assert!(scaled[..12].iter().all(|z| *z == 0.0) && scaled[19] > 2.0, "{scaled:?}");
+        assert_eq!(by_median(&[vec![0.5; 9]])[0], [0.0; 9]);
     }
 
     #[test]
@@ -346,7 +377,7 @@ mod tests {
 
     #[test]
     fn rows_without_spread_are_zero() {
-        assert_eq!(by_median(&[vec![1.0, 1.0, 1.0, 9.0]]), vec![vec![0.0; 4]]);
+        assert_eq!(by_median(&[vec![1.0; 4]]), vec![vec![0.0; 4]]);
         assert_eq!(by_low_quantiles(&[vec![1.0, 1.0, 1.0, 9.0], vec![]]), vec![vec![0.0; 4], vec![]]);
         assert_eq!(contrast(&[vec![1.0], vec![0.5], vec![0.5], vec![0.5]], 1), vec![vec![0.0]; 4]);
     }
