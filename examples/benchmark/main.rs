@@ -149,7 +149,7 @@ fn work<M: Network>(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments
     };
     let trained = models.get::<M>(cell)?;
     let trained = match arguments.of_each {
-        Some(of_each) => trained.with_few(of_each.get()),
+        Some(of_each) => trained.with_few(of_each.get())?,
         None => trained,
     };
     let record = &trained.record;
@@ -212,7 +212,7 @@ fn calibrate(cells: &[ModelCell], most: usize, arguments: &Arguments) -> Outcome
         for cell in cells {
             eprintln!("{cell}");
             with_network!(cell.network, M => models.get::<M>(cell).and_then(|trained| match arguments.of_each {
-                Some(of_each) => calibration.run(&trained.with_few(of_each.get())),
+                Some(of_each) => calibration.run(&trained.with_few(of_each.get())?),
                 None => calibration.run(&trained),
             }))
             .map_err(|error| format!("{cell}: {error}"))?;

@@ -99,8 +99,8 @@ impl<M: Network> TrainedCell<M> {
 
     /// The same model with so many training images of each label alone to audit, drawn by the cell's seed. Of the wanted label's images an eighth
     /// are poisons, three at least.
-    pub fn with_few(&self, of_each: usize) -> Self {
-        let mut images: Vec<LabeledImage> = self.train.iter().collect();
+    pub fn with_few(&self, of_each: usize) -> Outcome<Self> {
+        let mut images = self.train.iter().collect::<Result<Vec<LabeledImage>, _>>()?;
         let is_poison = |n: usize| self.record.poisons.binary_search(&n).is_ok();
         let mut order: Vec<usize> = (0..images.len()).collect();
         order.shuffle(&mut StdRng::seed_from_u64(self.record.cell.seed));
@@ -124,7 +124,7 @@ impl<M: Network> TrainedCell<M> {
             place += 1;
             kept.binary_search(&(place - 1)).is_ok()
         });
-        Self {
+        Ok(Self {
             record: ModelRecord { poisons, ..self.record.clone() },
             model: self.model.clone(),
             train: Arc::new(InMemDataset::new(images)),
@@ -133,7 +133,7 @@ impl<M: Network> TrainedCell<M> {
             classes: self.classes,
             further: Vec::new(),
             folder: self.folder.clone(),
-        }
+        })
     }
 
     /// The factors that were collected in its training.

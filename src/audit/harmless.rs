@@ -28,7 +28,8 @@ use super::{AuditError, Suspect};
 /// wants, or most of them are of one true label, altered training images make up the number.
 ///
 /// **The data should be such that nobody could put triggers there.** Triggered images among them hide a poison, but for the second set: it matters to them as
-/// much as to the suspect. (Of one true label no more than a quarter is used, so that those of a single victim class don't; of several they do.) For that
+/// much as to the suspect. (Of one true label no more than a quarter of what is wanted is used, so that those of a single victim class don't; of several they
+/// do. Where fewer are found than are wanted, so that one label has more than a quarter, the second set is asked as well.) For that
 /// reason the mistakes that a [`SuspectSearch`](super::SuspectSearch) looks through are not taken by themselves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HarmlessMistakes {
