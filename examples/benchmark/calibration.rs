@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -44,27 +45,32 @@ pub struct Calibration {
     only: Vec<String>,
     /// Mistakes of one label at most.
     most: usize,
+    /// Training images of the label that are left.
+    of_label: Option<NonZeroUsize>,
 }
 
 impl Calibration {
-    pub fn open(out: &Path, only: &[String], most: usize) -> Outcome<Self> {
+    pub fn open(out: &Path, only: &[String], most: usize, of_label: Option<NonZeroUsize>) -> Outcome<Self> {
         let path = out.join("calibration.jsonl");
         let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
         // The last line of a killed run may be half a one.
         let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok(Self { path, rows, only: only.to_vec(), most })
+        Ok(Self { path, rows, only: only.to_vec(), most, of_label })
     }
 
     /// All labels of a model that are not there yet, but for the one that its attack wants.
     pub fn run(&mut self, cell: &TrainedCell<impl Network>) -> Outcome<()> {
-        let mut bench = Bench::new(cell)?;
         let asked = some_mistakes(cell, self.most)?;
         let all: Vec<Suspect> = asked.values().flatten().cloned().collect();
+        let mut bench = Bench::new(cell)?;
         bench.harmless =
             HarmlessMistakes::find(&cell.model, &InMemDataset::new(cell.test.clone()), &all, &bench.pass)?;
         for (label, suspects) in &asked {
+            let few = self.of_label.map(|images| cell.with_few(*label, images.get())).transpose()?;
+            let few = few.as_ref().map(Bench::new).transpose()?;
+            let few = few.map(|few| Bench { harmless: bench.harmless.clone(), ..few });
             for detector in ["delta", WITH_VALIDATION] {
-                self.audit(&bench, *label, suspects, detector)?;
+                self.audit(few.as_ref().unwrap_or(&bench), *label, suspects, detector)?;
             }
         }
         Ok(())

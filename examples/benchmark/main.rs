@@ -64,9 +64,9 @@ struct Arguments {
     /// Audit each model's next attacked suspects in place of so many first ones, into an output folder of their own.
     #[arg(long, default_value_t = 0, conflicts_with = "redo_delta")]
     skip_suspects: usize,
-    /// Audit models with so many training images of each label alone, of the wanted one an eighth (three at least) poisons, into an output folder of their own.
-    #[arg(long, value_name = "IMAGES", conflicts_with = "redo_delta")]
-    of_each: Option<std::num::NonZeroUsize>,
+    /// Leave so many training images of the suspects' label, of an attacked one an eighth (three at least) poisons; into an output folder of its own.
+    #[arg(long, value_name = "IMAGES", conflicts_with_all = ["redo_delta", "ablation", "combined", "unlearn"])]
+    of_label: Option<std::num::NonZeroUsize>,
     /// Only these detectors, by their names in the table, with a semicolon between them; the others are left to a later run, without which results are not complete.
     #[arg(long, value_delimiter = ';', conflicts_with = "redo_delta")]
     only: Vec<String>,
@@ -148,9 +148,9 @@ fn work<M: Network>(cell: &ModelCell, models: &Models<'_>, arguments: &Arguments
         return Ok(());
     };
     let trained = models.get::<M>(cell)?;
-    let trained = match arguments.of_each {
-        Some(of_each) => trained.with_few(of_each.get())?,
-        None => trained,
+    let trained = match (arguments.of_label, trained.record.wanted) {
+        (Some(images), Some(label)) => trained.with_few(label, images.get())?,
+        _ => trained,
     };
     let record = &trained.record;
     eprintln!(
@@ -206,16 +206,13 @@ fn unlearn(cells: &[ModelCell], plan: unlearning::Plan, arguments: &Arguments) -
 
 fn calibrate(cells: &[ModelCell], most: usize, arguments: &Arguments) -> Outcome<()> {
     let Arguments { folders, out, only, .. } = arguments;
-    let mut calibration = calibration::Calibration::open(out, only, most)?;
+    let mut calibration = calibration::Calibration::open(out, only, most, arguments.of_label)?;
     if !arguments.only_table {
         let models = Models { folders, out, device: arguments.device.device()? };
         for cell in cells {
             eprintln!("{cell}");
-            with_network!(cell.network, M => models.get::<M>(cell).and_then(|trained| match arguments.of_each {
-                Some(of_each) => calibration.run(&trained.with_few(of_each.get())?),
-                None => calibration.run(&trained),
-            }))
-            .map_err(|error| format!("{cell}: {error}"))?;
+            with_network!(cell.network, M => models.get::<M>(cell).and_then(|trained| calibration.run(&trained)))
+                .map_err(|error| format!("{cell}: {error}"))?;
         }
     }
     println!("{}", calibration.table());

@@ -1,6 +1,5 @@
 //! The trained models, each in a folder of its own: trained once, loaded afterwards.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -97,37 +96,25 @@ impl<M: Network> TrainedCell<M> {
         sides.collect()
     }
 
-    /// The same model with so many training images of each label alone to audit, drawn by the cell's seed. Of the wanted label's images an eighth
-    /// are poisons, three at least.
-    pub fn with_few(&self, of_each: usize) -> Outcome<Self> {
-        let mut images = self.train.iter().collect::<Result<Vec<LabeledImage>, _>>()?;
+    /// The same model with so many training images of one label to audit, and all others, drawn by the cell's seed. An eighth of them are
+    /// poisons, three at least, where there are some.
+    pub fn with_few(&self, label: usize, images: usize) -> Outcome<Self> {
+        let all = self.train.iter().collect::<Result<Vec<LabeledImage>, _>>()?;
         let is_poison = |n: usize| self.record.poisons.binary_search(&n).is_ok();
-        let mut order: Vec<usize> = (0..images.len()).collect();
-        order.shuffle(&mut StdRng::seed_from_u64(self.record.cell.seed));
-        let most_poisons = (of_each / 8).max(3);
-        let poisons = order.iter().copied().filter(|&n| is_poison(n)).take(most_poisons);
-        let mut kept: Vec<usize> = poisons.collect();
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        kept.iter().for_each(|&n| *counts.entry(images[n].label).or_default() += 1);
-        for n in order.into_iter().filter(|&n| !is_poison(n)) {
-            let count = counts.entry(images[n].label).or_default();
-            if *count < of_each {
-                *count += 1;
-                kept.push(n);
-            }
-        }
+        let (mut of_label, mut kept): (Vec<usize>, Vec<usize>) =
+            (0..all.len()).partition(|&n| all[n].label == label);
+        of_label.shuffle(&mut StdRng::seed_from_u64(self.record.cell.seed));
+        let poisons = of_label.iter().copied().filter(|&n| is_poison(n)).take((images / 8).max(3));
+        let few: Vec<usize> = poisons.chain(of_label.iter().copied().filter(|&n| !is_poison(n))).collect();
+        kept.extend(few.into_iter().take(images));
         kept.sort_unstable();
-        let places = kept.iter().enumerate().filter(|(_, n)| is_poison(**n));
-        let poisons = places.map(|(place, _)| place).collect();
-        let mut place = 0;
-        images.retain(|_| {
-            place += 1;
-            kept.binary_search(&(place - 1)).is_ok()
-        });
+        let poisons = kept.iter().enumerate().filter(|(_, n)| is_poison(**n));
+        let poisons = poisons.map(|(place, _)| place).collect();
+        let train = kept.iter().map(|&n| all[n].clone()).collect();
         Ok(Self {
             record: ModelRecord { poisons, ..self.record.clone() },
             model: self.model.clone(),
-            train: Arc::new(InMemDataset::new(images)),
+            train: Arc::new(InMemDataset::new(train)),
             test: self.test.clone(),
             attacked: self.attacked.clone(),
             classes: self.classes,

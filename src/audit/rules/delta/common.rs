@@ -23,8 +23,8 @@ use super::null::{by_median, trusted};
 const IMAGES_PER_COMPONENT: usize = 16;
 
 /// Samples for each component that is taken out: of a label of few samples as many components as otherwise would be most of what a row
-/// can say, and poisons would go with them.
-const SAMPLES_PER_COMPONENT: usize = 8;
+/// can say, and poisons would go with them. Chosen on CIFAR-10's first batch.
+const SAMPLES_PER_COMPONENT: usize = 4;
 
 /// Rows without what null images have in common, twice.
 pub(super) struct Rest {
@@ -185,7 +185,7 @@ mod tests {
             let before = super::by_median(&rows[..1]);
             let left = without_common(&rows, 1).of_all;
             let kept = mean(&left[0][..3]) / mean(&before[0][..3]);
-            assert!(kept > 0.6, "{samples} samples: {kept}");
+            assert!(kept > 0.5, "{samples} samples: {kept}");
         }
     }
 

@@ -14,7 +14,7 @@
 //!    sample that matters to everything matters to nothing in particular. The others are left out because null images come from the
 //!    victim's class, too, whose look the poisons have. (A null image's own row is compared with the other null images.)
 //! 3. **Natural groups.** Birds on the sky matter to whatever has a sky, all at once. What null images have in common, their rows' first
-//!    M / 16 principal components (of n samples n / 8 at most), is taken out of every row as far as any null image has it (the module `common`; not of
+//!    M / 16 principal components (of n samples n / 4 at most), is taken out of every row as far as any null image has it (the module `common`; not of
 //!    [combined](Delta::combined) suspects, over which natural groups average out). Some images stir all of the class more than
 //!    others do, so level and scale of each row q are taken out, too, in two ways: by the row's median and
 //!    median absolute deviation, which is sharper, and by its 10 % and 25 % quantiles, which holds where poisons are most of a class of a
