@@ -4,10 +4,11 @@
 //! has a share as the other classes have, give or take what classes differ by; of what an attacker's method leaves behind it has the poisons, and the other
 //! classes next to nothing. With m_k of n_k samples of label k like a member of the cluster, λ_k = ln((m_k + ½) / (n_k − m_k + ½)), and λ the same of the suspect's label,
 //!
-//! t = (λ − mean λ_k) / (s √(1 + 1/K)), s² = max(variance of λ_k, mean of 1/(m_k + ½) + 1/(n_k − m_k + ½)),
+//! t = (λ − mean λ_k) / √(s² (1 + 1/K) + c), s² = max(variance of λ_k, mean of v_k), v = 1/(m + ½) + 1/(n − m + ½), c = max(0, v − mean of v_k),
 //!
-//! is compared with Student's distribution of K − 1 degrees of freedom, K the number of other labels: the prediction of one more value from K. The
-//! second variance is that of the counts themselves, below which nothing can be known. No influence is looked at, nor any suspect.
+//! is compared with Student's distribution of K − 1 degrees of freedom, K the number of other labels: the prediction of one more value from K. v
+//! is the variance of the counts themselves, below which nothing can be known; that of a class with fewer samples than others comes on top. No influence is
+//! looked at, nor any suspect.
 //!
 //! Cost: a pass over samples of other labels, [`MOST`] at most, without the model.
 
@@ -115,8 +116,9 @@ fn stands_out(share: Share, others: &[Share]) -> Option<ByItself> {
     let mean = others.iter().map(|(odds, _)| odds).sum::<f64>() / count;
     let variance = others.iter().map(|(odds, _)| (odds - mean).powi(2)).sum::<f64>() / (count - 1.0);
     let of_counting = others.iter().map(|(_, variance)| variance).sum::<f64>() / count;
-    let deviation = (variance.max(of_counting) * (1.0 + 1.0 / count)).sqrt();
-    let normal = normal_of_t((share.log_odds().0 - mean) / deviation, count - 1.0);
+    let (odds, own) = share.log_odds();
+    let deviation = (variance.max(of_counting) * (1.0 + 1.0 / count) + (own - of_counting).max(0.0)).sqrt();
+    let normal = normal_of_t((odds - mean) / deviation, count - 1.0);
     Some(ByItself { normal, rarer: 1.0, silent_from: None, shares: [share, of_others].map(Share::value) })
 }
 

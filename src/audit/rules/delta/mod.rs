@@ -38,7 +38,7 @@
 //!    without any influence, are tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of
 //!    step 2, natural variation between null images discounted, but not against images that look like them: a third p-value, from the same null
 //!    images and from how far out of line with other classes the look's share of the class is (the module `look_shares`), and the cluster as the finding.
-//! 8. **Gradients.** Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
+//! 8. **Gradients.** (Of labels with 48 samples or more.) Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
 //!    against all null images and, where what the cluster's images have in common may be a trigger (step 9: it makes the label as natural groups' patterns don't, or that of most images where they on the mean don't), against the middle half of
