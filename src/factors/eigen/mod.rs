@@ -18,8 +18,8 @@ use super::MatrixStack;
 
 /// Problems below this size are solved by one core each, and in f64. From it on `f32` is used: see [`dense`].
 const LARGE: usize = 1024;
-/// Cores that share a larger one. Most of its time reads the matrix again and again: two of 2,304 take 3.8 s side by side on a core each, and 5.0 s
-/// one after the other on both.
+/// Cores that share a larger one. Most of its time reads the matrix again and again: two of 2,304 in f64 take 3.8 s side by side on a core each, and
+/// 5.0 s one after the other on both.
 const CORES_TOGETHER: usize = 4;
 
 /// How covariances are decomposed: in f64, those of 1,024 and more in f32, but for the leading eigenvector. Eigenvalues are then off by some
