@@ -174,3 +174,25 @@ impl Sink for Scores {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{LayerScores, Scores};
+
+    #[test]
+    fn a_layer_that_the_first_part_did_without_is_kept() {
+        let part = |sample: usize, layers: &[(&str, f64)]| {
+            let layer =
+                |value: f64| LayerScores { samples: 1, values: vec![value], self_influence: vec![value] };
+            let layers = layers.iter().map(|(path, value)| ((*path).to_owned(), layer(*value))).collect();
+            Scores { layers, ..Scores::from_parts(vec![sample], 1, vec![0.5], [vec![1.0], vec![1.0]]) }
+        };
+        let whole =
+            Scores::concat(vec![part(3, &[("first", 1.0)]), part(4, &[("first", 2.0), ("branch", 3.0)])]);
+        let layers: Vec<_> =
+            whole.layers().map(|(path, layer)| (path, layer.row(0), &layer.self_influence[..])).collect();
+        let expected: [(&str, &[f64], &[f64]); 2] =
+            [("first", &[1.0, 2.0], &[1.0, 2.0]), ("branch", &[0.0, 3.0], &[0.0, 3.0])];
+        assert_eq!(layers, expected);
+    }
+}

@@ -233,7 +233,10 @@ impl Collector {
             }
             return;
         };
-        if let Some(said) = batch_size.filter(|&said| !layers.iter().any(|layer| may_be_of(layer, said))) {
+        let is_strange = |&said: &usize| !layers.iter().any(|layer| may_be_of(layer, said));
+        if self.config.reduction == LossReduction::Mean
+            && let Some(said) = batch_size.filter(is_strange)
+        {
             self.lock().tell_other_size(step, said, seen);
         }
         if let Some(layer) = layers.iter().find(|layer| ![0, seen].contains(&layer.samples())) {
@@ -331,9 +334,10 @@ fn samples_of_most(sizes: &[usize], said: Option<usize>) -> Option<usize> {
     said.or(most.map(|(size, _)| size))
 }
 
-/// Whether the layer was called with so many samples, in one call or in all of them.
+/// Whether the layer was called with so many samples, in one call or in all of them, or at so many positions.
 fn may_be_of(layer: &LayerGradients, samples: usize) -> bool {
-    layer.samples() == samples || layer.batches().sum::<usize>() == samples
+    let (batch, positions) = (layer.samples(), layer.positions());
+    [batch, batch * positions, layer.batches().sum()].contains(&samples)
 }
 
 /// The first layer with a value that is not finite, and whether squared gradients are finite (they overflow long before covariances

@@ -289,7 +289,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Delta, Judge, Mistake, Transform, budget, digest, share};
+    use super::{Delta, Judge, Mistake, NullImages, NullSet, Transform, budget, digest, share};
     use crate::audit::HarmlessMistakes;
     use crate::capture::{FrozenModel, PassConfig};
     use crate::influence::{Classifier, ImageList, ImageSource, Influence, predict};
@@ -355,6 +355,19 @@ mod tests {
 
     fn ids(mistakes: &[Mistake]) -> Vec<(usize, u64)> {
         mistakes.iter().map(|mistake| (mistake.index, digest(&mistake.transform))).collect()
+    }
+
+    #[test]
+    fn validation_mistakes_of_one_label_are_too_many_where_few_were_found() {
+        let of = |counts: &[usize], of_validation: usize| {
+            let labels = counts.iter().enumerate();
+            let origins: Vec<usize> = labels.flat_map(|(label, &count)| vec![label; count]).collect();
+            let set = NullSet { images: crate::influence::ImageList(Vec::new()), origins };
+            NullImages { set, mistakes: true, of_validation }.is_lopsided(9)
+        };
+        assert!(of(&[32, 20, 20, 16], 40), "a third");
+        assert!(!of(&[32, 32, 32, 32], 40), "a quarter");
+        assert!(!of(&[32, 20, 20, 16], 0), "altered images have shares of their own");
     }
 
     #[test]
