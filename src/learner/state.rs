@@ -169,7 +169,8 @@ impl State {
                 step,
                 said,
                 seen,
-                "no layer was called with as many samples as `Collector::step` was told of: gradients are multiplied by that number, so that this                  step counts for more or less than it should. Give the number of samples of this very batch, the last of an epoch included"
+                "no layer was called with as many samples as `Collector::step` was told of: gradients are multiplied by that number, so that \
+                 this step counts for more or less than it should. Give the number of samples of this very batch, the last of an epoch included"
             );
         }
     }
