@@ -141,8 +141,8 @@ fn main() -> ExitCode {
 fn custom_loop(arguments: &Arguments) -> Outcome<()> {
     let Arguments { out, seed, .. } = arguments;
     check_output_dir(out)?;
-    clear_results(out, &["audit.json", "audit.html"])?;
     let device = arguments.device.device()?.autodiff();
+    clear_results(out, &["audit.json", "audit.html"])?;
     device.seed(*seed);
 
     let sticker = BadNet::sticker(5, [1.0, 0.85, 0.0]);

@@ -223,7 +223,6 @@ fn main() -> ExitCode {
 
 fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
     let out = &arguments.out;
-    check_output_dir(out)?;
     let device = arguments.device.device()?;
     device.seed(arguments.seed);
     let data = phase("list and check the pictures", || load(arguments))?;
@@ -353,13 +352,13 @@ fn no_validation(data: &Path) -> String {
 fn refuse_results_among(data: &Path, out: &Path) -> Outcome<()> {
     // A folder that is not there is named by whoever opens it.
     let Ok(folder) = data.canonicalize() else { return Ok(()) };
-    if out.canonicalize()?.starts_with(folder) {
-        let _ = std::fs::remove_dir(out); // where it was made just now
+    // What is not there yet will be in what is.
+    let there = std::path::absolute(out)?.ancestors().find_map(|folder| folder.canonicalize().ok());
+    if there.is_some_and(|there| there.starts_with(folder)) {
         let (data, out) = (data.display(), out.display());
-        return Err(format!(
-            "--out {out} lies in {data}, where each folder is a class: remove it, and write elsewhere"
-        )
-        .into());
+        return Err(
+            format!("--out {out} lies in {data}, where each folder is a class: write elsewhere").into()
+        );
     }
     Ok(())
 }
@@ -387,6 +386,7 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
             (train, valid, true)
         }
     };
+    check_output_dir(&arguments.out)?;
     let broken = train.scan();
     if let (false, Some(first)) = (arguments.skip_unreadable, broken.first()) {
         let others = match broken.len() {
@@ -412,6 +412,7 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
 fn gtsrb(arguments: &Arguments) -> Outcome<Pictures> {
     let folder =
         Gtsrb::open(&arguments.data)?.with_side(arguments.side)?.with_unreadable(unreadable(arguments));
+    check_output_dir(&arguments.out)?;
     let (train, validation) = folder.split(arguments.validation, arguments.seed)?;
     list(&train.skipped);
     list(&validation.skipped);

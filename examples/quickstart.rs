@@ -72,9 +72,9 @@ fn main() -> ExitCode {
 fn quickstart(arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let Arguments { out, seed, samples, epochs, device } = arguments;
     check_output_dir(&out)?;
+    let device = device.device()?;
     clear_results(&out, &RESULTS)?;
     command.save(&out)?;
-    let device = device.device()?;
     device.seed(seed);
 
     let trigger = BadNet::sticker(4, [1.0, 0.85, 0.0]);

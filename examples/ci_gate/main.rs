@@ -75,9 +75,9 @@ fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
     check_output_dir(out)?;
     // A mistake in the settings shows before the training, not after it, and costs no earlier result.
     let gate = Gate::load(&arguments.config)?;
+    let device = arguments.device.device()?;
     clear_results(out, &["audit.json", "junit.xml", "audit.sarif", "flagged.png"])?;
     command.save(out)?;
-    let device = arguments.device.device()?;
     device.seed(*seed);
 
     let sticker = BadNet::sticker(5, [1.0, 0.85, 0.0]);

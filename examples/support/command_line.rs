@@ -14,6 +14,8 @@ pub const FILE_TRAINED: &str = "command-trained.json";
 const REPEAT: &str = "--repeat";
 /// Options that say one thing together: where one is given again, the other's values of that run go, too.
 const TOGETHER: [&str; 2] = ["--suspect", "--suspect-label"];
+/// Options that say nothing without an attack.
+const OF_ATTACK: [&str; 3] = ["--victim", "--target", "--poison-rate"];
 const HELP: &str = "--repeat DIR/command.json, as the first option, repeats the run that left this file; options after it win over \
     those of that run (relative paths are taken from the present folder).";
 
@@ -86,6 +88,8 @@ fn without(earlier: Vec<String>, given: &[String], command: &mut Command) -> Vec
             option(new).is_some_and(|other| both || other.get_id() == of.get_id() || conflicts(other))
         })
     };
+    let is_none = given.windows(2).any(|two| two == ["--attack", "none"])
+        || given.iter().any(|one| one == "--attack=none");
     let mut kept = Vec::new();
     let mut earlier = earlier.into_iter().peekable();
     while let Some(argument) = earlier.next() {
@@ -93,7 +97,8 @@ fn without(earlier: Vec<String>, given: &[String], command: &mut Command) -> Vec
         // A value that stands by itself goes with its option.
         let has_value = of.is_some_and(|of| of.get_action().takes_values()) && !argument.contains('=');
         let value = if has_value { earlier.next() } else { None };
-        if !of.is_some_and(|of| is_replaced(&argument, of)) {
+        let is_idle = is_none && is_of(&argument, &OF_ATTACK);
+        if !is_idle && !of.is_some_and(|of| is_replaced(&argument, of)) {
             kept.push(argument);
             kept.extend(value);
         }

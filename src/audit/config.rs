@@ -137,7 +137,7 @@ impl AuditConfig {
         }
     }
 
-    /// The settings of an earlier audit, from its record: with the same model, factors, data and suspects it comes out the same. What
+    /// The settings of an earlier audit, from its record: with the same model, factors, data, suspects and harmless mistakes it comes out the same. What
     /// depends on the machine and not on the audit (devices, progress bar, interrupter) is as in [`PassConfig::default`].
     ///
     /// # Errors

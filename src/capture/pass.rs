@@ -277,14 +277,11 @@ fn backward(
         return Err(PassError::Objective { expected: samples, got });
     }
     if !values.is_tracked() {
-        return Err(PassError::NoCapturedLayer);
+        return Err(if scope.met_frozen() { PassError::Frozen } else { PassError::NoCapturedLayer });
     }
     values.sum().backward();
     let mut layers = Vec::new();
     let captured = scope.finish();
-    if !captured.is_empty() && captured.iter().all(|layer| !names.contains_key(&layer.id)) {
-        return Err(PassError::Frozen);
-    }
     for layer in captured {
         let Some(name) = names.get(&layer.id) else { continue };
         let gradients = layer.into_gradients();

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use burn::module::{Param, ParamId};
+use burn::module::{Module, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
 use super::call::{LayerCall, LayerInput};
@@ -22,7 +22,8 @@ pub enum ScopeKind {
     Inputs,
     /// Nothing: a step inside another one that is captured, so that the outer one does not capture it.
     Idle,
-    /// A frozen model: no weight requires a gradient, and the graph starts at the output of the first captured layer.
+    /// A frozen model: no weight requires a gradient, and the graph starts at the output of the first captured layer. Layers whose weights the user
+    /// had frozen before are left alone.
     /// Backward then computes neither weight gradients nor the gradient of the model's input. Behind that layer tensors are autodiff ones: what a
     /// model does in training alone must depend on a flag of the module (burn's `Param<Flag>`, as its own layers have), not on the device.
     Frozen,
@@ -45,9 +46,26 @@ struct Frame {
     layers: Vec<LayerCapture>,
     refused: Option<Refused>,
     unsupported: Option<Device>,
+    /// A layer took part whose weights are not trained.
+    met_frozen: bool,
 }
 
 impl Frame {
+    /// Whether it takes calls of a layer. Frozen weights have no gradient of their own: a teacher's beside its student's, which may have the same
+    /// identities, are none of the student's.
+    fn takes<const D: usize>(&mut self, weight: &Param<Tensor<D>>, output: &Tensor<3>) -> bool {
+        match self.kind {
+            ScopeKind::Idle => false,
+            ScopeKind::Inputs => true,
+            ScopeKind::Training => output.is_tracked() && weight.is_require_grad(),
+            ScopeKind::Frozen => {
+                let is_trained = is_trained(weight);
+                self.met_frozen |= !is_trained;
+                is_trained
+            }
+        }
+    }
+
     fn note(&mut self, id: ParamId, shape: LayerShape, call: LayerCall) {
         match self.layers.iter_mut().find(|layer| layer.id == id) {
             Some(layer) => layer.calls.push(call),
@@ -78,7 +96,14 @@ impl CaptureScope {
     pub fn open(kind: ScopeKind) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         FRAMES.with_borrow_mut(|frames| {
-            frames.push(Frame { id, kind, layers: Vec::new(), refused: None, unsupported: None });
+            frames.push(Frame {
+                id,
+                kind,
+                layers: Vec::new(),
+                refused: None,
+                unsupported: None,
+                met_frozen: false,
+            });
         });
         Self { id, _not_send: PhantomData }
     }
@@ -93,6 +118,11 @@ impl CaptureScope {
     /// The first layer that took part so far and cannot be captured.
     pub fn refused(&self) -> Option<Refused> {
         FRAMES.with_borrow(|frames| frames.iter().find(|frame| frame.id == self.id)?.refused)
+    }
+
+    /// Whether a layer took part that the user froze.
+    pub(crate) fn met_frozen(&self) -> bool {
+        FRAMES.with_borrow(|frames| frames.iter().any(|frame| frame.id == self.id && frame.met_frozen))
     }
 
     /// A device on which a layer ran whose backend this crate was built without.
@@ -121,13 +151,20 @@ pub fn is_active() -> bool {
     FRAMES.with_borrow(|frames| frames.last().is_some_and(|frame| frame.kind != ScopeKind::Idle))
 }
 
+/// Whether a parameter is trained, be it in training now or in a model for validation, where gradients rest.
+pub fn is_trained<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+    let value = param.val();
+    match value.is_autodiff() {
+        // It may have been computed from what is trained.
+        true => value.is_require_grad() || value.is_tracked(),
+        // `valid()` suspends gradients and remembers the setting; `train()` brings it back.
+        false => param.clone().train().is_require_grad(),
+    }
+}
+
 /// Whether [`observe`] would note a call of the layer with this output: for layers whose input takes work to be put into the form that it asks for.
 pub fn observes<const D: usize>(weight: &Param<Tensor<D>>, output: &Tensor<3>) -> bool {
-    FRAMES.with_borrow(|frames| match frames.last().map(|frame| frame.kind) {
-        None | Some(ScopeKind::Idle) => false,
-        Some(ScopeKind::Inputs | ScopeKind::Frozen) => true,
-        Some(ScopeKind::Training) => output.is_tracked() && weight.is_require_grad(),
-    })
+    FRAMES.with_borrow_mut(|frames| frames.last_mut().is_some_and(|frame| frame.takes(weight, output)))
 }
 
 /// Called by a captured layer after its forward pass: notes the call and taps the output. `weight` is the layer's.
@@ -143,18 +180,16 @@ pub fn observe<const D: usize>(
     let id = weight.id;
     FRAMES.with_borrow_mut(|frames| {
         let Some(frame) = frames.last_mut() else { return output };
-        let output = match (output.is_tracked(), frame.kind) {
-            (_, ScopeKind::Inputs) => {
-                let like = Tensor::empty([1, 1, 1], &output.device());
-                frame.note(id, shape, LayerCall { input, like, slot: Slot::default() });
-                return output;
-            }
-            (_, ScopeKind::Idle) | (false, ScopeKind::Training) => return output,
-            // It may be tracked through its input, but has no gradient of its own.
-            (true, ScopeKind::Training) if !weight.is_require_grad() => return output,
-            (true, _) => output,
-            (false, ScopeKind::Frozen) => output.autodiff().require_grad(),
-        };
+        if !frame.takes(weight, &output) {
+            return output;
+        }
+        if frame.kind == ScopeKind::Inputs {
+            let like = Tensor::empty([1, 1, 1], &output.device());
+            frame.note(id, shape, LayerCall { input, like, slot: Slot::default() });
+            return output;
+        }
+        // Of a frozen model, at its first layer.
+        let output = if output.is_tracked() { output } else { output.autodiff().require_grad() };
         let device = output.device();
         if !is_supported(&device) {
             frame.unsupported = Some(device);

@@ -21,7 +21,7 @@ pub enum FactorError {
     /// Steps were to be collected, and in none of them did a captured layer run backward.
     #[error(
         "no factors were collected: in each of {empty} steps that were to be collected no captured layer ran forward and backward. Hold what `Collector::step` \
-         returns until after the backward pass (`let _step = …`; `let _ = …` drops it at once), and build the model from \
+         returns until after the backward pass (`let _step = …`; `let _ = …` drops it at once), take no other collector's guard in between, and build the model from \
          `burn_delta_influence::nn`, with weights that are trained (frozen ones have no factors)"
     )]
     EmptySteps {

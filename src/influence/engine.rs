@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
+use sha2::{Digest, Sha256};
 
 use crate::capture::{
-    BatchGradients, BatchSource, FrozenModel, LayerGradients, Objective, PassConfig, PassError, QueryRows,
-    on_device, products_with_rows,
+    BatchGradients, BatchSource, FrozenModel, LayerGradients, ModelInventory, Objective, PassConfig,
+    PassError, QueryRows, on_device, products_with_rows,
 };
 use crate::factors::{FactorError, KroneckerFactors, LayerFactors};
+use crate::files::{hexadecimal, to_bytes};
 
 use super::cosines::cosine;
 use super::directions::Directions;
@@ -38,6 +40,8 @@ pub struct Influence<'a, M> {
     pub(super) identity: LayerPreconditioner,
     /// The preconditioner and its damping, in words.
     pub(super) metric: String,
+    /// Of the model, the factors, the preconditioner and its damping: two engines that are the same have the same one.
+    pub(super) engine: String,
     pub(super) storage: QueryStorage,
     /// On other devices; none: all is done where the model is.
     pub(super) workers: Workers<M>,
@@ -123,14 +127,16 @@ impl<'a, M: Module> Influence<'a, M> {
         let identity = LayerPreconditioner::default();
         let (metric, storage, workers) =
             (format!("{kind:?}, {damping:?}"), QueryStorage::default(), Workers::none());
-        Ok(Self { model, layers: Some(layers), identity, metric, storage, workers, kept: None })
+        let engine = engine_of(model.inventory(), &metric, Some(factors));
+        Ok(Self { model, layers: Some(layers), identity, metric, engine, storage, workers, kept: None })
     }
 
     /// Plain inner products of gradients, over every captured layer.
     pub fn identity(model: &'a FrozenModel<M>) -> Self {
         let (identity, storage) = (LayerPreconditioner::default(), QueryStorage::default());
         let metric = format!("{:?}", Preconditioner::Identity);
-        Self { model, layers: None, identity, metric, storage, workers: Workers::none(), kept: None }
+        let engine = engine_of(model.inventory(), &metric, None);
+        Self { model, layers: None, identity, metric, engine, storage, workers: Workers::none(), kept: None }
     }
 
     /// Shares the samples of [`scores`](Self::scores), [`unit_direction`](Self::unit_direction) and [`score_run`](Self::score_run) (unless the run
@@ -154,6 +160,9 @@ impl<'a, M: Module> Influence<'a, M> {
         if storage == QueryStorage::Bf16 && !self.device().supports_dtype(DType::BF16) {
             tracing::warn!(device = ?self.device(), "no bfloat16 on this device: queries are kept in full");
         }
+        if storage == QueryStorage::LowRank(0) {
+            tracing::warn!("queries of rank 0 would be nothing: they are kept in full");
+        }
         Self { storage, ..self }
     }
 
@@ -165,6 +174,16 @@ impl<'a, M: Module> Influence<'a, M> {
     /// What decides beside the model how scores with these queries come out, in words.
     pub(super) fn settings(&self, queries: &Queries) -> String {
         format!("{}, queries {}", self.metric, queries.form())
+    }
+
+    /// Refuses queries that another engine made: their rows are in another basis.
+    pub(super) fn check_queries(&self, queries: &Queries) -> Result<(), InfluenceError> {
+        match &queries.engine {
+            Some(engine) if *engine != self.engine => {
+                Err(InfluenceError::OtherEngine { engine: self.metric.clone() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Where the model is.
@@ -234,7 +253,8 @@ impl<'a, M: Module> Influence<'a, M> {
         if parts.is_empty() {
             return Err(InfluenceError::NoLayer);
         }
-        let mut queries = Queries { count: indices.len(), ..Queries::default() };
+        let engine = Some(self.engine.clone());
+        let mut queries = Queries { count: indices.len(), engine, ..Queries::default() };
         for (layer, mut part) in parts {
             part.fill_up(indices.len());
             let QueryParts { rows, own, .. } = part;
@@ -242,9 +262,8 @@ impl<'a, M: Module> Influence<'a, M> {
                 let own = Tensor::cat(own, 0).into_data().convert::<f64>();
                 Ok::<_, InfluenceError>(own.iter::<f64>().collect())
             })?;
-            if own.iter().any(|value| !value.is_finite()) {
-                let (first, last) = (0, indices.len() - 1);
-                return Err(PassError::NotFinite { layer, first, last }.into());
+            if let Some(first) = own.iter().position(|value| !value.is_finite()) {
+                return Err(PassError::NotFinite { layer, first, last: first }.into());
             }
             queries.rows.insert(layer.clone(), LayerRows::concat(&rows));
             queries.self_influence.insert(layer, own);
@@ -254,7 +273,11 @@ impl<'a, M: Module> Influence<'a, M> {
 
     /// P(∇ measurement) of every query in the layers' own coordinates, `[queries, groups·o·D]` by path: U_S R U_Aᵀ of the
     /// rows R that [`Queries`] keeps in the eigenbasis.
-    pub fn directions(&self, queries: &Queries) -> BTreeMap<String, Tensor<2>> {
+    ///
+    /// # Errors
+    /// [`InfluenceError::OtherEngine`] for queries that another engine made.
+    pub fn directions(&self, queries: &Queries) -> Result<BTreeMap<String, Tensor<2>>, InfluenceError> {
+        self.check_queries(queries)?;
         let directions = queries.rows.iter().filter_map(|(layer, rows)| {
             let direction = match &self.preconditioner(layer)?.rotation {
                 None => rows.clone(),
@@ -262,7 +285,7 @@ impl<'a, M: Module> Influence<'a, M> {
             };
             Some((layer.clone(), direction.dense(direction.dtype())))
         });
-        directions.collect()
+        Ok(directions.collect())
     }
 
     /// Scores s(q, n) = Σ_layers ⟨P(∇ measurement_q), ∇ objective_n⟩ of all queries with the samples at `indices`, with
@@ -272,7 +295,8 @@ impl<'a, M: Module> Influence<'a, M> {
     /// sample pushes the query toward the measured label.
     ///
     /// # Errors
-    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample.
+    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample; [`InfluenceError::OtherEngine`] for queries that another
+    /// engine made.
     pub fn scores<S, O>(
         &self,
         source: &S,
@@ -286,6 +310,7 @@ impl<'a, M: Module> Influence<'a, M> {
         S: BatchSource,
         O: Objective<M, S::Batch> + Sync,
     {
+        self.check_queries(queries)?;
         if self.workers.is_none() || indices.is_empty() {
             let mut directions = Directions::new(indices.len());
             return self.scores_along(&mut directions, source, indices, objective, queries, options, config);
@@ -382,6 +407,20 @@ impl<'a, M: Module> Influence<'a, M> {
         });
         columns.unzip()
     }
+}
+
+/// SHA-256 over what makes an engine, in hexadecimal. Eigenvalues stand for the bases that they belong to.
+fn engine_of(inventory: &ModelInventory, metric: &str, factors: Option<&KroneckerFactors>) -> String {
+    let mut hash = Sha256::new();
+    hash.update(&inventory.fingerprint);
+    hash.update(metric);
+    for (layer, factors) in factors.into_iter().flat_map(KroneckerFactors::layers) {
+        hash.update(layer);
+        let stacks =
+            [Some(&factors.activation.values), Some(&factors.gradient.values), factors.corrected.as_ref()];
+        stacks.into_iter().flatten().for_each(|stack| hash.update(to_bytes(stack.values())));
+    }
+    hexadecimal(&hash.finalize())
 }
 
 pub(super) fn rotated<'g>(

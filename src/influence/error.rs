@@ -29,6 +29,15 @@ pub enum InfluenceError {
     /// No layer has both factors and a gradient.
     #[error("no layer of the model has factors: collect or fit them with this model")]
     NoLayer,
+    /// Queries of another engine.
+    #[error(
+        "these queries were made with another model, other factors, another preconditioner or another damping than the engine has that they were \
+         given to ({engine}): make them with `Influence::queries` of that one"
+    )]
+    OtherEngine {
+        /// Preconditioner and damping of the engine that they were given to.
+        engine: String,
+    },
     /// A file of scores could not be written, read or used.
     #[error(transparent)]
     File(#[from] ScoreFileError),

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 
-use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
+use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError, wide};
 
 use super::{Classifier, LabeledBatch, not_a_class};
 
@@ -83,7 +83,8 @@ where
     model.each_batch(source, &indices, "predictions", config, |batch, loaded: LabeledBatch| {
         let logits = model.model().logits(loaded.images()).without_autodiff();
         let [_, classes] = logits.dims();
-        let data = softmax(logits, 1).into_data().convert::<f32>();
+        // In f16 probabilities below 6e-8 would be none.
+        let data = softmax(wide(logits), 1).into_data().convert::<f32>();
         let values: Vec<f32> = data.iter::<f32>().collect();
         let labels: Vec<usize> =
             loaded.labels().into_data().iter::<i64>().map(|label| label as usize).collect();

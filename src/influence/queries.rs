@@ -30,7 +30,11 @@ pub enum QueryStorage {
     LowRank(usize),
 }
 
-/// Preconditioned gradients in the eigenbasis, one row per query.
+/// Of queries that were joined from several engines.
+const SEVERAL: &str = "several engines";
+
+/// Preconditioned gradients in the eigenbasis, one row per query. They mean something to the engine that made them, or one of the same model,
+/// factors, preconditioner and damping, and no other takes them.
 #[derive(Clone, Debug, Default)]
 pub struct Queries {
     pub(super) count: usize,
@@ -38,6 +42,8 @@ pub struct Queries {
     pub(super) rows: BTreeMap<String, LayerRows>,
     /// By layer: ⟨G, P(G)⟩ of each query.
     pub(super) self_influence: BTreeMap<String, Vec<f64>>,
+    /// What made them: an engine's identity; none of sums that an engine makes for itself.
+    pub(super) engine: Option<String>,
 }
 
 /// The rows of one layer.
@@ -223,7 +229,7 @@ impl Queries {
 
     /// The same queries in less memory and, in wide layers with few positions, with fewer operations per training sample: each
     /// layer's `[o, D]` matrix as a product of rank `rank`, r·(o + D) values instead of o·D. Layers that this would not make
-    /// smaller stay as they are.
+    /// smaller stay as they are, and so do those that are of low rank already, and a rank of 0 changes nothing.
     ///
     /// [`truncation`](Self::truncation) says what was lost. To hold few full gradients at a time, make the queries in several
     /// lots and [`join`](Self::join) them once each is of low rank.
@@ -249,10 +255,18 @@ impl Queries {
     }
 
     /// The queries of several, one after the other. Layers that one lacks count as zero there; self-influence is kept where all
-    /// have it.
+    /// have it. They must be of one engine: no engine takes what is joined otherwise.
     pub fn join(parts: &[Self]) -> Self {
         let layers: BTreeSet<&String> = parts.iter().flat_map(|part| part.rows.keys()).collect();
-        let mut joined = Self { count: parts.iter().map(|part| part.count).sum(), ..Self::default() };
+        let mut engines: Vec<&String> = parts.iter().filter_map(|part| part.engine.as_ref()).collect();
+        engines.dedup();
+        let engine = match engines[..] {
+            [] => None,
+            [engine] => Some(engine.clone()),
+            _ => Some(SEVERAL.to_owned()), // which no engine is
+        };
+        let count = parts.iter().map(|part| part.count).sum();
+        let mut joined = Self { count, engine, ..Self::default() };
         for layer in layers {
             let Some(like) = parts.iter().find_map(|part| part.rows.get(layer)) else { continue };
             let rows: Vec<LayerRows> = parts
@@ -344,7 +358,12 @@ impl Queries {
             };
             rows.insert(layer.clone(), LayerRows { shape: row.shape, rows: QueryRows::Dense(sum) });
         }
-        Self { count: self.count.max(other.count), rows, self_influence: BTreeMap::new() }
+        Self {
+            count: self.count.max(other.count),
+            rows,
+            engine: self.engine.clone().or_else(|| other.engine.clone()),
+            ..Self::default()
+        }
     }
 }
 

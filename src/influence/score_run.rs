@@ -129,6 +129,7 @@ where
     /// # Errors
     /// Those of the pass, of the first device that fails; [`InfluenceError::File`]. Parts that were complete stay on disk.
     pub fn run(&self, config: &PassConfig) -> Result<PartialScores, InfluenceError> {
+        self.influence.check_queries(self.queries)?;
         let range = self.shard.range(self.indices.len());
         let engine = &self.influence.workers;
         let devices = match self.devices.len() {
@@ -157,7 +158,8 @@ where
             options: self.options,
             folder: self.parts.as_ref().map(|(folder, _)| folder.as_path()),
         };
-        let pieces = range.clone().step_by(size).map(|first| first..(first + size).min(range.end));
+        let pieces =
+            range.clone().step_by(size).map(|first| first..first.saturating_add(size).min(range.end));
         let pieces: Vec<Range<usize>> = pieces.collect();
         if let Some((folder, _)) = &self.parts {
             refuse_other_cuts(folder, &range, &pieces)?;

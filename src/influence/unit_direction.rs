@@ -28,8 +28,10 @@ impl<M: Module> Influence<'_, M> {
         S: BatchSource,
         O: Objective<M, S::Batch> + Sync,
     {
+        let engine = Some(self.engine.clone());
         if self.workers.is_none() || indices.is_empty() {
-            return self.unit_direction_here(source, indices, objective, config);
+            let sum = self.unit_direction_here(source, indices, objective, config)?;
+            return Ok(Queries { engine, ..sum });
         }
         let none = Queries::default();
         let parts = self.workers.share(
@@ -41,7 +43,8 @@ impl<M: Module> Influence<'_, M> {
         )?;
         on_device(self.device(), "adding up what several devices found", || {
             let parts = parts.into_iter().map(|part| part.on(self.device()));
-            parts.reduce(|sum, part| sum.add_scaled(&part, 1.0)).ok_or(InfluenceError::NoLayer)
+            let sum = parts.reduce(|sum, part| sum.add_scaled(&part, 1.0)).ok_or(InfluenceError::NoLayer)?;
+            Ok(Queries { engine, ..sum })
         })
     }
 
@@ -96,6 +99,6 @@ impl UnitSum {
     }
 
     pub(super) fn into_query(self) -> Queries {
-        Queries { count: 1, rows: self.rows, self_influence: BTreeMap::new() }
+        Queries { count: 1, rows: self.rows, ..Queries::default() }
     }
 }

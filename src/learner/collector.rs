@@ -124,6 +124,11 @@ impl Collector {
         Ok(Self { config: Arc::new(config), state: Arc::default() })
     }
 
+    /// Steps before the first collection.
+    pub(crate) fn warmup_steps(&self) -> usize {
+        self.config.warmup_steps
+    }
+
     /// The model, watched: give the result to `Learner::new` in place of the model. It trains, validates, saves and loads as
     /// the model itself does. A collector is for one training: what it gathered before is kept, with a warning.
     pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
@@ -150,6 +155,10 @@ impl Collector {
     /// For hand-written loops: take the guard before the forward pass, drop it after `backward()` (at the end of the loop's
     /// body). `batch_size` is the number of samples over which the loss is reduced, which for the last batch of an epoch may be fewer
     /// than for the others: gradients are multiplied by it. 0 says nothing: then it is what most layers see.
+    ///
+    /// A guard takes every captured layer that runs on its thread while it is the last one taken. A loop that trains two models in turn, each with a
+    /// collector of its own, takes each guard right before that model's forward pass and drops it before the next one is taken; with one
+    /// collector for both, [`factors`](Self::factors) of either model has that model's layers alone.
     ///
     /// Several threads may train at once, each on a copy of its own (`model.clone().fork(&device)`, as burn's workers do):
     /// backward passes through parameters that threads share can block one another for ever in burn.

@@ -62,6 +62,9 @@ pub enum CollectorError {
     /// `basis_every` is 0.
     #[error("`basis_every` is 0: give the number of steps between eigenbases, or leave it out")]
     BasisEvery,
+    /// `max_eigen_size` is 0.
+    #[error("`max_eigen_size` is 0: give the size above which covariances are cut, or leave it out")]
+    MaxEigenSize,
     /// `half_life_steps` is negative or not a number.
     #[error(
         "`half_life_steps` is {0}: give the number of steps after which a batch counts half, or 0 to forget nothing"
@@ -80,6 +83,9 @@ impl CollectorConfig {
         }
         if self.basis_every == Some(0) {
             return Err(CollectorError::BasisEvery);
+        }
+        if self.max_eigen_size == Some(0) {
+            return Err(CollectorError::MaxEigenSize);
         }
         if !self.half_life_steps.is_finite() || self.half_life_steps < 0.0 {
             return Err(CollectorError::HalfLife(self.half_life_steps));

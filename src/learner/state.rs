@@ -213,6 +213,12 @@ impl LayerSums {
     /// Adds `weight` times the sums of one batch, on the device where they are.
     pub fn add(&mut self, shape: LayerShape, sums: CovarianceSums, weight: f64) {
         let device = sums.activation.device();
+        if let Some((_, other)) =
+            self.devices.iter().find(|(_, moments)| moments.shape().dims() != shape.dims())
+        {
+            tracing::warn!(before = ?other.shape(), now = ?shape, "a layer has another shape than before: its sums begin anew");
+            (self.resumed, self.devices) = (None, Vec::new());
+        }
         match self.devices.iter_mut().find(|(known, _)| *known == device) {
             Some((_, moments)) => moments.add(sums, weight),
             None => {

@@ -86,12 +86,12 @@ impl Embedding {
             return plain.forward(input);
         }
         let output = plain.forward(input.clone());
+        if !capture::observes(&self.weight, &output) {
+            return output;
+        }
         let [inputs, outputs] = self.weight.shape().dims();
         if inputs > MAX_EMBEDDINGS {
             capture::refuse(Refused { id: self.weight.id, inputs, limit: MAX_EMBEDDINGS });
-            return output;
-        }
-        if !capture::observes(&self.weight, &output) {
             return output;
         }
         let shape = LayerShape { groups: 1, outputs, inputs, bias: false };

@@ -7,6 +7,8 @@
 //! (`[B·T, C]` in place of `[B, T, C]`, windows, patches) is refused by passes over data
 //! ([`PassError::CallBatch`](crate::capture::PassError::CallBatch)): keep the axes apart, or keep burn's layer there.
 //!
+//! A weight that is used outside its layer, too (an embedding's as the head of a language model), counts with what its layer does alone.
+//!
 //! Layers of burn that have no twin here (norm layers, transposed convolutions, recurrent cells, attention and other modules that hold
 //! burn's `Linear`, …) work beside these as they are; their parameters are listed as not covered in every audit.
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::file::read_text;
-use super::table::printable;
+use super::table::{one_line, printable};
 use super::{AuditRecord, ReportError, UnlearnRecord};
 
 /// Characters of a short name.
@@ -74,7 +74,7 @@ impl ClassNames<'_> {
 
     /// Where there is little space: `dog` or `class 5`.
     pub fn short(&self, label: usize) -> String {
-        let name = self.get(label).map_or_else(|| format!("class {label}"), printable);
+        let name = self.get(label).map_or_else(|| format!("class {label}"), one_line);
         match name.chars().count() {
             ..=SHORT => name,
             _ => name.chars().take(SHORT - 1).chain(['…']).collect(),
@@ -99,6 +99,8 @@ mod tests {
         let long = ["no entry for vehicles".to_owned()];
         let long = ClassNames(&long);
         assert_eq!([0, 1].map(|label| long.short(label)), ["no entry for ve…", "class 1"]);
+        let longer = ["speed limit 30 km/h (temporary, construction site)".to_owned()];
+        assert_eq!(ClassNames(&longer).short(0), "speed limit 30 …");
         assert_eq!([0, 1].map(|label| names.cell(label)), ["stop (0)", "1"]);
     }
 }

@@ -146,10 +146,12 @@ impl Gate {
             if flagged <= limit { &mut kept } else { &mut exceeded }.push(text);
         }
         if let Some(limit) = self.max_flagged_share {
-            let most = grouped((limit * samples as f64).floor().max(0.0) as usize);
+            let share = |of: usize| of as f64 / samples as f64; // NaN, which keeps to no limit, for no samples
+            let product = (limit * samples as f64).floor().max(0.0) as usize;
+            // 0.29 of 100 are rounded to 28.999….
+            let most = grouped(if share(product + 1) <= limit { product + 1 } else { product });
             let text = format!("max_flagged_share ({limit}) allows up to {most} of {}", grouped(samples));
-            let share = flagged as f64 / samples as f64; // NaN, which keeps to no limit, for no samples
-            if share <= limit { &mut kept } else { &mut exceeded }.push(text);
+            if share(flagged) <= limit { &mut kept } else { &mut exceeded }.push(text);
         }
         let flagged_text = counted(flagged, "flagged sample");
         match (kept.is_empty(), exceeded.is_empty(), flagged) {

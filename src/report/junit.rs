@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use super::diff::numbered;
 use super::file::write_atomic;
 use super::{
     AuditRecord, Check, CheckedAudit, FlaggedRecord, Judgement, Outcome, ReportError, SuspectRecord, Verdict,
@@ -109,7 +110,7 @@ impl<'a> Suite<'a> {
             Ok((record, judgement)) => self.cases(record, judgement, xml),
             Err(error) => {
                 let problem = self.verdict.map(|problem| (problem, "unreadable"));
-                test_case(xml, "verdict", problem, &error.to_string(), "");
+                self.case(xml, "verdict", problem, &error.to_string(), "");
             }
         }
         xml.push_str("  </testsuite>\n");
@@ -134,33 +135,48 @@ impl<'a> Suite<'a> {
         for warning in &judgement.warnings {
             let _ = writeln!(details, "warning: {warning}");
         }
-        test_case(xml, "verdict", self.verdict.map(|problem| (problem, kind)), &message, &details);
-        for (suspect, problem) in record.suspects.iter().zip(&self.suspects) {
-            let SuspectRecord { id, label, verdict, flagged, note, .. } = suspect;
+        self.case(xml, "verdict", self.verdict.map(|problem| (problem, kind)), &message, &details);
+        let ids = numbered(record.suspects.iter().map(|suspect| suspect.id.as_str()));
+        for ((suspect, problem), (id, number)) in record.suspects.iter().zip(&self.suspects).zip(ids) {
+            let SuspectRecord { label, verdict, flagged, note, .. } = suspect;
+            // Build servers show one case of each name.
+            let name = match number {
+                1 => format!("suspect {id}"),
+                _ => format!("suspect {id} ({number})"),
+            };
             let label = record.names().cell(*label);
             let message = format!("{verdict}: {flagged} training samples flagged for label {label}");
             let kind = verdict.to_string();
             let problem = problem.map(|problem| (problem, kind.as_str()));
-            test_case(xml, &format!("suspect {id}"), problem, &message, note.as_deref().unwrap_or_default());
+            self.case(xml, &name, problem, &message, note.as_deref().unwrap_or_default());
         }
     }
-}
 
-fn test_case(xml: &mut String, name: &str, problem: Option<(&str, &str)>, message: &str, details: &str) {
-    let _ = write!(xml, "    <testcase classname=\"delta-influence\" name=\"{}\"", escape(name));
-    match problem {
-        Some((element, kind)) => {
-            let _ = write!(
-                xml,
-                ">\n      <{element} type=\"{kind}\" message=\"{}\">{}</{element}>\n    </testcase>\n",
-                escape(message),
-                escape(details)
-            );
-        }
-        None if details.is_empty() => xml.push_str("/>\n"),
-        None => {
-            let details = escape(details);
-            let _ = write!(xml, ">\n      <system-out>{details}</system-out>\n    </testcase>\n");
+    /// Of the class that the audit's source is: some build servers tell cases apart by class and name alone, whatever suite they are of. They
+    /// may show no more of a problem than its text, which begins with the message for that.
+    fn case(
+        &self,
+        xml: &mut String,
+        name: &str,
+        problem: Option<(&str, &str)>,
+        message: &str,
+        details: &str,
+    ) {
+        let (class, name) = (escape(&self.audit.source), escape(name));
+        let _ = write!(xml, "    <testcase classname=\"{class}\" name=\"{name}\"");
+        match problem {
+            Some((element, kind)) => {
+                let (message, details) = (escape(message), escape(details));
+                let _ = write!(
+                    xml,
+                    ">\n      <{element} type=\"{kind}\" message=\"{message}\">{message}\n{details}</{element}>\n    </testcase>\n",
+                );
+            }
+            None if details.is_empty() => xml.push_str("/>\n"),
+            None => {
+                let details = escape(details);
+                let _ = write!(xml, ">\n      <system-out>{details}</system-out>\n    </testcase>\n");
+            }
         }
     }
 }

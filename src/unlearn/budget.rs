@@ -12,7 +12,7 @@ use burn::module::Module;
 use burn::optim::GradientsParams;
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{BatchSource, PassError, on_device};
+use crate::capture::{BatchSource, on_device};
 use crate::influence::{Classifier, ImageSource, cross_entropy};
 use crate::samples::LabeledSample;
 
@@ -159,10 +159,13 @@ where
             let logits = model.logits(loaded.images().autodiff());
             loaded.check_labels(logits.dims()[1]).map_err(|refused| refused.among(batch))?;
             let loss = cross_entropy(logits, loaded.labels().autodiff()).mean();
+            if !loss.is_tracked() {
+                return Err(UnlearnError::NoWeights);
+            }
             let value = loss.clone().into_scalar::<f64>();
             let gradients = GradientsParams::from_grads(loss.backward(), &model);
             tracing::trace!(value, parameters = gradients.len(), "timed batch");
-            Ok::<_, PassError>(())
+            Ok::<_, UnlearnError>(())
         })?;
         done += batch.len();
     }

@@ -1,12 +1,13 @@
 //! The probe: what is measured of a model before and after.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::Module;
 
 use crate::audit::Suspect;
-use crate::capture::{FrozenModel, PassConfig};
+use crate::capture::{FrozenModel, PassConfig, PassError};
 use crate::influence::{Classifier, ImageList, ImageSource, predict, predict_labelled};
 use crate::report::{ClassState, StateRecord, SuspectState, UnlearnRecord};
 use crate::samples::{Image, LabeledImage, LabeledSample};
@@ -15,14 +16,31 @@ use super::{Cost, UnlearnError, Unlearned};
 
 /// Suspects, clean test data, flagged training samples and, where the trigger is known, triggered images: the evidence that a poison
 /// is gone and the accuracy is not. Each part may be left out. `D` is the type of the test data; without any it need not be named.
-#[derive(Debug)]
 pub struct Probe<'a, D = InMemDataset<LabeledImage>> {
     suspects: &'a [Suspect],
     clean: Option<&'a D>,
     triggered: Option<(ImageList, usize)>,
     victim: Option<Victim>,
-    flagged: Option<ImageList>,
+    flagged: Option<Flagged<'a>>,
     pass: PassConfig,
+}
+
+/// Flagged samples, read a batch at a time: there may be more of them than memory holds.
+#[derive(Clone)]
+struct Flagged<'a> {
+    positions: Vec<usize>,
+    read: Arc<dyn Fn(&[usize]) -> Result<ImageList, PassError> + 'a>,
+}
+
+impl<D> std::fmt::Debug for Probe<'_, D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probe")
+            .field("suspects", &self.suspects.len())
+            .field("triggered", &self.triggered.as_ref().map(|(images, target)| (images.0.len(), target)))
+            .field("victim", &self.victim)
+            .field("flagged", &self.flagged.as_ref().map(|flagged| flagged.positions.len()))
+            .finish_non_exhaustive()
+    }
 }
 
 // Not derived: that would ask for test data that can be cloned, and they are only borrowed.
@@ -107,11 +125,12 @@ impl<'a, D> Probe<'a, D> {
         Self { victim: Some(Victim::Any), ..self }
     }
 
-    /// With the flagged samples of the training data: how many of them a model gives the label that they were flagged with.
+    /// With the flagged samples of the training data: how many of them a model gives the label that they were flagged with. They are read
+    /// for each measurement, a batch at a time.
     ///
     /// # Errors
-    /// [`UnlearnError::Index`] and [`UnlearnError::Pass`], naming the sample.
-    pub fn with_flagged<I, T>(self, train: &T, flagged: &[usize]) -> Result<Self, UnlearnError>
+    /// [`UnlearnError::Index`], naming the sample.
+    pub fn with_flagged<I, T>(self, train: &'a T, flagged: &[usize]) -> Result<Self, UnlearnError>
     where
         I: LabeledSample,
         T: Dataset<I>,
@@ -120,7 +139,8 @@ impl<'a, D> Probe<'a, D> {
         if let Some(&index) = flagged.iter().find(|&&index| index >= samples) {
             return Err(UnlearnError::Index { index, samples });
         }
-        Ok(Self { flagged: Some(ImageList::of(train, flagged)?), ..self })
+        let read = Arc::new(move |positions: &[usize]| ImageList::of(train, positions));
+        Ok(Self { flagged: Some(Flagged { positions: flagged.to_vec(), read }), ..self })
     }
 
     /// Measures a model.
@@ -186,10 +206,7 @@ impl<'a, D> Probe<'a, D> {
             accuracy: right as f64 / samples as f64,
         });
         let flagged_kept = match &self.flagged {
-            Some(flagged) => {
-                let said = predict(&frozen, flagged, &self.pass)?;
-                Some(said.iter().zip(&flagged.0).filter(|(said, (_, label))| said.label == *label).count())
-            }
+            Some(flagged) => Some(self.kept(&frozen, flagged)?),
             None => None,
         };
         Ok(StateRecord {
@@ -206,6 +223,26 @@ impl<'a, D> Probe<'a, D> {
             classes: classes.collect(),
             flagged_kept,
         })
+    }
+}
+
+impl<D> Probe<'_, D> {
+    /// How many flagged samples get their label.
+    fn kept<M>(&self, model: &FrozenModel<M>, flagged: &Flagged<'_>) -> Result<usize, PassError>
+    where
+        M: Module + Classifier,
+    {
+        let (mut kept, mut done, total) = (0, 0, flagged.positions.len());
+        for some in flagged.positions.chunks(self.pass.batch_size.max(1)) {
+            let images = (flagged.read)(some)?;
+            let said = predict(model, &images, &self.pass.quiet()).map_err(|error| match error {
+                PassError::Interrupted { .. } => PassError::Interrupted { done, total },
+                error => error.in_data(|place| some[place]),
+            })?;
+            kept += said.iter().zip(&images.0).filter(|(said, (_, label))| said.label == *label).count();
+            done += some.len();
+        }
+        Ok(kept)
     }
 }
 

@@ -156,7 +156,8 @@ impl<Train, I: LabeledSample> Relabel<Train, I> {
         let model = FrozenModel::try_new(task.model())?;
         // At least one: it tells the number of classes.
         let copies = self.copies.max(1);
-        let mut others = Vec::with_capacity(task.flagged().len());
+        let total = task.flagged().len();
+        let mut others = Vec::with_capacity(total);
         for some in task.flagged().chunks((self.pass.batch_size / copies).max(1)) {
             let mut images = Vec::with_capacity(some.len() * copies);
             for &index in some {
@@ -166,7 +167,10 @@ impl<Train, I: LabeledSample> Relabel<Train, I> {
                 images.extend((0..copies).map(|_| (Transform::draw(&mut rng).apply(&image), label)));
             }
             let images = ImageList(images);
-            let said = predict(&model, &images, &self.pass)?;
+            let said = predict(&model, &images, &self.pass).map_err(|error| match error {
+                PassError::Interrupted { .. } => PassError::Interrupted { done: others.len(), total },
+                error => error.in_data(|copy| some[copy / copies]),
+            })?;
             let of_samples = said.chunks(copies).zip(images.0.chunks(copies)).zip(some);
             for ((said, images), &index) in of_samples {
                 let (classes, label) = (said[0].probabilities.len(), images[0].1);

@@ -34,7 +34,7 @@
 use std::time::Instant;
 
 use burn::data::dataset::Dataset;
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Flag, Module, ModuleVisitor, Param};
 use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{FloatDType, Tensor};
 use serde_json::json;
@@ -171,7 +171,7 @@ where
         let start = Instant::now();
         let mut legs = Vec::new();
         // Without such values nothing need be read to know it.
-        let is_alike = !holds_untrained(task.model()) || self.is_alike(task)?;
+        let is_alike = !differs_in_training(task.model()) || self.is_alike(task)?;
         let first = usize::from(is_alike && self.ascents < self.epochs);
         for epoch in 0..self.epochs {
             if (first..first + self.ascents).contains(&epoch) {
@@ -225,17 +225,22 @@ where
     }
 }
 
-/// Whether the model holds values that are not trained: statistics of batch norms, or weights that the user froze.
-fn holds_untrained<M: Module>(model: &M) -> bool {
-    struct Untrained(bool);
-    impl ModuleVisitor for Untrained {
+/// Whether the model may say something else in training than afterwards: it holds values that are not trained (statistics of batch norms, or
+/// weights that the user froze), or has a switch such as dropout's that is on in training.
+fn differs_in_training<M: Module>(model: &M) -> bool {
+    struct Differs(bool);
+    impl ModuleVisitor for Differs {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             self.0 |= !param.is_require_grad();
         }
+
+        fn visit_flag(&mut self, flag: &Param<Flag>) {
+            self.0 |= flag.is_enabled();
+        }
     }
-    let mut untrained = Untrained(false);
-    model.valid().train().visit(&mut untrained);
-    untrained.0
+    let mut differs = Differs(false);
+    model.valid().train().visit(&mut differs);
+    differs.0
 }
 
 /// T² KL(p_T ‖ q_T) of each sample. Shapes: `[batch, classes]` both, `[batch]`.

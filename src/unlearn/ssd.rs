@@ -222,9 +222,10 @@ impl Importances {
     /// The factor of every weight, `[weights]`, and how many are not 1.
     fn factors(&self, alpha: f64, lambda: f64) -> (Tensor<1>, usize) {
         let selected = self.flagged.clone().greater(self.data.clone().mul_scalar(alpha));
-        // Where something is selected its I_F is above 0.
-        let ratio = self.data.clone().mul_scalar(lambda) / self.flagged.clone().clamp_min(f32::MIN_POSITIVE);
-        let ones = ratio.ones_like();
+        // Where something is selected its I_F is above 0, however small.
+        let ones = self.flagged.ones_like();
+        let flagged = ones.clone().mask_where(selected.clone(), self.flagged.clone());
+        let ratio = self.data.clone().mul_scalar(lambda) / flagged;
         let factors = ones.mask_where(selected, ratio.clamp_max(1.0));
         let count = factors.clone().lower_elem(1.0).int().sum().into_scalar::<i64>();
         (factors, usize::try_from(count).unwrap_or_default())
@@ -266,6 +267,16 @@ where
         let all: Vec<usize> = (0..task.data().len()).collect();
         let data = Self::drawn(&all, self.taken(all.len()), &mut rng);
         let flagged = Self::drawn(task.flagged(), self.taken(task.flagged().len()), &mut rng);
+        // Read and asked before the minutes that importances take: what is wrong with one of them shows at once.
+        let plan = match self.settings {
+            SsdSettings::Fixed { alpha, lambda } => Plan::Fixed(alpha, lambda),
+            SsdSettings::Search { tolerance, judges } => {
+                let mut drawn = |of: &[usize]| Panel::of(task.data(), Self::drawn(of, judges, &mut rng));
+                let judges = Judges { retained: drawn(task.retained())?, flagged: drawn(task.flagged())? };
+                let before = judges.judge(weights.model())?;
+                Plan::Search { judges, before, tolerance }
+            }
+        };
         let importances = Importances {
             data: self.importance(&weights, &source, &data, "importance to the data")?,
             flagged: self.importance(&weights, &source, &flagged, "importance to flagged")?,
@@ -279,22 +290,16 @@ where
             })
         };
         let mut cost = Unlearner::<M, D, I>::cost(self, task.size());
-        let (model, note) = match self.settings {
-            SsdSettings::Fixed { alpha, lambda } => {
+        let (model, note) = match plan {
+            Plan::Fixed(alpha, lambda) => {
                 let (model, count) = dampened(alpha, lambda)?;
                 (model, format!("α = {alpha}, λ = {lambda}: {count} weights dampened"))
             }
-            SsdSettings::Search { tolerance, judges } => {
-                let retained = Self::drawn(task.retained(), judges, &mut rng);
-                let flagged = Self::drawn(task.flagged(), judges, &mut rng);
-                let judges = Judges {
-                    retained: ImageList::of(task.data(), &retained)?,
-                    flagged: ImageList::of(task.data(), &flagged)?,
-                };
-                let (model, note, judged) =
-                    self.search(weights.model().clone(), tolerance, &judges, dampened)?;
+            Plan::Search { judges, before, tolerance } => {
+                let unchanged = (weights.model().clone(), before);
+                let (model, note, judged) = self.search(unchanged, tolerance, &judges, dampened)?;
                 // Settings that dampen nothing cost nothing.
-                cost.forwards = (judged * (judges.retained.0.len() + judges.flagged.0.len())) as f64;
+                cost.forwards = (judged * (judges.retained.len() + judges.flagged.len())) as f64;
                 (model, note)
             }
         };
@@ -307,12 +312,11 @@ impl Ssd {
     /// The best model, what is to be said of it, and how many were judged.
     fn search<M: Module + Classifier>(
         &self,
-        unchanged: M,
+        (unchanged, before): (M, Judgement),
         tolerance: f64,
         judges: &Judges,
         dampened: impl Fn(f64, f64) -> Result<(M, usize), UnlearnError>,
     ) -> Result<(M, String, usize), UnlearnError> {
-        let before = judges.judge(&unchanged)?;
         let mut judged = 1;
         let least = before.accuracy - tolerance;
         let (mut best, mut model) = (before, unchanged);
@@ -355,10 +359,46 @@ impl Ssd {
     }
 }
 
+/// Where settings come from.
+enum Plan {
+    /// α and λ.
+    Fixed(f64, f64),
+    Search {
+        judges: Judges,
+        before: Judgement,
+        tolerance: f64,
+    },
+}
+
 /// Samples that judge a candidate.
 struct Judges {
-    retained: ImageList,
-    flagged: ImageList,
+    retained: Panel,
+    flagged: Panel,
+}
+
+/// Samples in memory, and their positions in the data.
+struct Panel {
+    positions: Vec<usize>,
+    samples: ImageList,
+}
+
+impl Panel {
+    fn of<I: LabeledSample, D: Dataset<I>>(data: &D, positions: Vec<usize>) -> Result<Self, PassError> {
+        let samples = ImageList::of(data, &positions)?;
+        Ok(Self { positions, samples })
+    }
+
+    fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// Share of them that get their label.
+    fn right<M: Module + Classifier>(&self, model: &FrozenModel<M>) -> Result<f64, PassError> {
+        let said = predict(model, &self.samples, &PassConfig::new(BATCH).quiet())
+            .map_err(|error| error.in_data(|place| self.positions[place]))?;
+        let right = said.iter().zip(&self.samples.0).filter(|(said, (_, label))| said.label == *label);
+        Ok(right.count() as f64 / said.len().max(1) as f64)
+    }
 }
 
 /// What they say.
@@ -373,11 +413,6 @@ struct Judgement {
 impl Judges {
     fn judge<M: Module + Classifier>(&self, model: &M) -> Result<Judgement, UnlearnError> {
         let frozen = FrozenModel::for_answers(model)?;
-        let share = |samples: &ImageList| -> Result<f64, UnlearnError> {
-            let said = predict(&frozen, samples, &PassConfig::new(BATCH).quiet())?;
-            let right = said.iter().zip(&samples.0).filter(|(said, (_, label))| said.label == *label);
-            Ok(right.count() as f64 / said.len().max(1) as f64)
-        };
-        Ok(Judgement { accuracy: share(&self.retained)?, remembered: share(&self.flagged)? })
+        Ok(Judgement { accuracy: self.retained.right(&frozen)?, remembered: self.flagged.right(&frozen)? })
     }
 }

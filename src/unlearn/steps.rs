@@ -104,6 +104,9 @@ where
                 let batch = source.load(samples, &device)?;
                 student = on_device(&device, method, || {
                     let loss = loss(&student, batch, samples, leg.kind)?;
+                    if !loss.is_tracked() {
+                        return Err(UnlearnError::NoWeights);
+                    }
                     if step.is_multiple_of(LOOK) || step + 1 == total {
                         let value = loss.clone().into_scalar::<f64>();
                         if !value.is_finite() {
@@ -124,7 +127,7 @@ where
             let legs_done = number + 1;
             if let Some(kept) = kept.as_ref().filter(|_| legs_done < legs.len()) {
                 if legs_done == 1 {
-                    data = self.data(None)?; // Not to be stopped: the pass would be lost.
+                    data = self.known_data();
                 }
                 kept.keep(data.clone(), (legs_done, seconds()), &student, &optimizer)?;
             }
@@ -155,6 +158,14 @@ where
         tracing::info!(method = self.method, legs = progress.legs, "unlearning goes on from a checkpoint");
         let Progress { legs, seconds, data, .. } = progress;
         Ok(Start { student: model.train(), optimizer, legs, seconds, data })
+    }
+
+    /// The digest of the data for the first checkpoint. Neither an interrupter nor a sample that can't be read stops it: the pass would be lost.
+    fn known_data(&self) -> Option<String> {
+        self.data(None).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the checkpoint is kept without knowing the data again");
+            None
+        })
     }
 
     /// A digest of some of the data, spread evenly; none where they are random. With the legs that are complete it looks at the

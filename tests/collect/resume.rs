@@ -448,6 +448,25 @@ fn a_hand_written_loop_goes_on_from_a_file_of_its_own() {
     }
 }
 
+/// A loop that trains two models, as that of a GAN.
+#[test]
+fn each_of_two_models_has_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = items(16, 1);
+    let models = [7, 8].map(|seed| Net::new(seed, &device()));
+    let collector = Collector::new(config().with_every(1)).unwrap();
+    for model in models.iter().cycle().take(12) {
+        steps(&collector, model, &[&data]);
+    }
+    for (number, model) in models.iter().enumerate() {
+        let path = folder.path().join(format!("{number}.safetensors"));
+        collector.save(&path, model).unwrap();
+        let again = Collector::new(config().with_every(1)).unwrap();
+        again.load(&path, model).unwrap();
+        assert!(again.factors(model).unwrap() == collector.factors(model).unwrap());
+    }
+}
+
 #[test]
 fn a_file_that_was_written_beside_other_weights_is_refused() {
     let folder = tempfile::tempdir().unwrap();

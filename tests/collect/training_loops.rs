@@ -503,6 +503,37 @@ fn a_layer_that_is_trained_from_some_step_on_is_kept_and_gone_on_with() {
     assert!(again.factors(&model).unwrap() == factors);
 }
 
+/// As in continual learning, where a head gets more classes.
+#[test]
+fn a_layer_that_grows_begins_anew_with_a_warning() {
+    let data = items(16, 1);
+    let model = Net::new(7, &device());
+    let mut grown = model.clone();
+    let grow = |weight: Tensor<2>| Tensor::cat(vec![weight.clone(), weight], 1).detach().require_grad();
+    grown.second.weight = grown.second.weight.map(grow);
+    grown.second.bias =
+        grown.second.bias.map(|bias| bias.map(|b| b.repeat_dim(0, 2).detach().require_grad()));
+    assert_eq!(grown.second.weight.id, model.second.weight.id);
+    let collector = Collector::new(everything()).unwrap();
+    let (_, said) = warnings::warnings(|| {
+        for (model, steps) in [(&model, 3), (&grown, 2)] {
+            for _ in 0..steps {
+                let _step = collector.step(data.len());
+                step(model, &data);
+            }
+        }
+    });
+    assert_eq!(
+        said.iter().filter(|line| line.contains("has another shape than before")).count(),
+        1,
+        "{said:?}"
+    );
+    let fresh = collect(everything(), &grown, &[&data, &data]);
+    let (got, expected) = (collector.factors(&grown).unwrap(), fresh.factors(&grown).unwrap());
+    let of = |factors: &KroneckerFactors| factors.layer("second").unwrap().gradient.values.clone();
+    assert_eq!(of(&got), of(&expected));
+}
+
 #[test]
 fn workers_that_take_turns_are_all_collected() {
     const EVERY: usize = 4;
@@ -647,6 +678,8 @@ fn steps_on_several_threads_add_up() {
 #[test]
 fn settings_that_make_no_sense_are_refused_by_name() {
     assert_eq!(Collector::new(everything().with_every(0)).unwrap_err(), CollectorError::Every);
+    let blocks = Collector::new(everything().with_max_eigen_size(Some(0))).unwrap_err();
+    assert_eq!(blocks, CollectorError::MaxEigenSize);
     for value in [-1.0, f64::NAN, f64::INFINITY] {
         let error = Collector::new(everything().with_half_life_steps(value)).unwrap_err();
         assert!(error.to_string().contains("half_life_steps"), "{error}");

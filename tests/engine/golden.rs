@@ -374,7 +374,7 @@ fn preconditioned_gradients_agree_with_the_reference() {
     every_case(&precisions, |parity| {
         parity.every_influence("precond", |parity, influence, setting| {
             let queries = parity.queries(influence, "query", &setting.measurement);
-            let directions = influence.directions(&queries);
+            let directions = influence.directions(&queries).unwrap();
             for module in parity.case.tracked.iter().filter(|module| parity.case.trusts(module)) {
                 let key = format!("precond/{}/{module}", setting.key);
                 let direction = values(directions[&parity.path(module)].clone());

@@ -358,6 +358,10 @@ fn a_vocabulary_that_is_too_large_trains_and_is_refused_by_name() {
     assert!(expected, "{error}");
     assert!(error.to_string().contains("burn::nn"), "{error}");
 
+    // Frozen weights have no influence: there is nothing to refuse, but for a model that has no others.
+    let error = pass(&FrozenModel::new(&model.no_grad())).unwrap_err();
+    assert!(matches!(error, PassError::Frozen), "{error}");
+
     let fits = Holder { layer: EmbeddingConfig::new(MAX_EMBEDDINGS, 2).init(&device) };
     pass(&FrozenModel::new(&fits)).expect("the limit itself is captured");
 }

@@ -231,6 +231,14 @@ fn parts_that_are_cut_otherwise_are_refused_and_stay() {
     // Shards of whole parts find theirs.
     let half = first.score_run(&source, &all, &loss, &queries).shard(Shard::new(1, 2).unwrap());
     half.parts(folder.path(), PART).run(&in_batches(PART)).unwrap();
+    // As large as can be: one file.
+    let whole = tempfile::tempdir().unwrap();
+    let half = first.score_run(&source, &all, &loss, &queries).shard(Shard::new(1, 2).unwrap());
+    half.parts(whole.path(), usize::MAX).run(&in_batches(PART)).unwrap();
+    assert_eq!(files(whole.path()).len(), 1);
+    source.loaded.store(0, Ordering::Relaxed);
+    let half = first.score_run(&source, &all, &loss, &queries).shard(Shard::new(1, 2).unwrap());
+    half.parts(folder.path(), PART).run(&in_batches(PART)).unwrap();
     assert!(source.loaded.load(Ordering::Relaxed) < SAMPLES / 2, "it only looks at some of them again");
 }
 

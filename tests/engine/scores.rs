@@ -10,7 +10,7 @@ use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
     CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
-    QueryStorage, ScoreOptions, Scores, cross_entropy,
+    Queries, QueryStorage, ScoreOptions, Scores, cross_entropy,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::networks::ResNet9;
@@ -355,4 +355,55 @@ fn a_frozen_model_is_refused_with_the_reason() {
     let half = FrozenModel::new(&Net { first: model.first.clone().no_grad(), ..model });
     let factors = KroneckerFactors::fit(&half, &train, &train.all(), &loss, &in_batches(4)).unwrap();
     assert_eq!(factors.layers().map(|(layer, _)| layer).collect::<Vec<_>>(), ["second"]);
+}
+
+/// A bias that is not trained has no gradient of its own either.
+#[test]
+fn a_frozen_bias_is_no_part_of_the_gradient() {
+    let (train, mut model) = (Items(items(12, 1)), Net::new(7, &Device::flex()));
+    let columns = |model: &Net| {
+        let factors =
+            KroneckerFactors::fit(&FrozenModel::new(model), &train, &train.all(), &loss, &in_batches(4));
+        let factors = factors.unwrap();
+        factors.layers().map(|(_, layer)| layer.activation.values.shape()).collect::<Vec<_>>()
+    };
+    let whole = columns(&model);
+    model.first.bias = model.first.bias.map(|bias| bias.no_grad());
+    let without = columns(&model);
+    assert_eq!(
+        whole[0].iter().max().unwrap() - 1,
+        *without[0].iter().max().unwrap(),
+        "{whole:?}, {without:?}"
+    );
+    assert_eq!(whole[1], without[1]);
+}
+
+#[test]
+fn queries_of_another_engine_are_refused() {
+    let train = Items(items(20, 1));
+    let [model, other] = [7, 8].map(|seed| FrozenModel::new(&Net::new(seed, &Device::flex())));
+    let factors = corrected(&model, &train);
+    let of = |kind, damping| Influence::new(&model, &factors, kind, Damping::Constant(damping)).unwrap();
+    let (ekfac, config) = (of(Preconditioner::Ekfac, 0.1), in_batches(8));
+    let queries = |influence: &Influence<'_, Net>| influence.queries(&train, &margin_of, &config).unwrap();
+    let refused = |queries: &Queries| {
+        let all = train.all();
+        let scores = ekfac.scores(&train, &all, &loss, queries, ScoreOptions::default(), &config).map(|_| ());
+        let run = ekfac.score_run(&train, &all, &loss, queries).run(&config).map(|_| ());
+        let outcomes = [scores, run, ekfac.directions(queries).map(|_| ())];
+        outcomes.map(|outcome| matches!(outcome, Err(InfluenceError::OtherEngine { .. })))
+    };
+    let (kfac, damped) = (of(Preconditioner::Kfac, 0.1), of(Preconditioner::Ekfac, 0.2));
+    let few = Items(items(10, 3));
+    let few = corrected(&model, &few);
+    let few = Influence::new(&model, &few, Preconditioner::Ekfac, Damping::Constant(0.1)).unwrap();
+    let plain = Influence::identity(&other);
+    for influence in [&Influence::identity(&model), &plain, &kfac, &damped, &few] {
+        assert_eq!(refused(&queries(influence)), [true; 3], "{influence:?}");
+    }
+    // An engine that is made once more is the same one.
+    let own = queries(&of(Preconditioner::Ekfac, 0.1));
+    assert_eq!(refused(&own), [false; 3]);
+    assert_eq!(refused(&Queries::join(&[own.low_rank(1), own.clone()])), [false; 3]);
+    assert_eq!(refused(&Queries::join(&[own, queries(&kfac)])), [true; 3]);
 }

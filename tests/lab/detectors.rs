@@ -3,8 +3,9 @@
 
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
+use burn::train::Interrupter;
 use burn_delta_influence::audit::Suspect;
-use burn_delta_influence::capture::{FrozenModel, PassError};
+use burn_delta_influence::capture::{FrozenModel, PassConfig, PassError};
 use burn_delta_influence::influence::InfluenceError;
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::detectors::{
@@ -262,6 +263,25 @@ fn senseless_settings_are_refused() {
         let error = detector.detect(&case).unwrap_err();
         assert!(matches!(error, LabError::InvalidDetector { .. }), "{detector:?}: {error}");
         assert!(error.to_string().contains(detector.name()), "{error}");
+    }
+}
+
+/// But for one that looks at nothing but labels.
+#[test]
+fn an_interrupter_stops_each_detector() {
+    let planted = Planted::cluster(0.1, 0);
+    let model = FrozenModel::new(&Flat::new(&Device::flex()));
+    let factors = factors(&model, &planted.data);
+    let interrupter = Interrupter::new();
+    interrupter.stop(None);
+    let pass = PassConfig { interrupter: Some(interrupter), ..quiet() };
+    let case = Case::new(&model, &planted.data, &planted.suspect).unwrap();
+    let case = case.with_factors(&factors).with_pass(pass);
+    for detector in baselines::<Flat, LabeledImage, Data>(planted.images()) {
+        match detector.detect(&case) {
+            Err(error) => assert!(error.to_string().contains("interrupted after"), "{error}"),
+            Ok(_) => assert_eq!(detector.name(), "label-only"),
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::tensor::Device;
 use burn::train::Interrupter;
+use burn_delta_influence::influence::{Classifier, LabeledBatch};
 use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{
-    Checkpoints, TrainingConfig, train, train_continued, train_watched,
+    Checkpoints, TrainingConfig, WatchedError, train, train_continued, train_watched,
 };
 use burn_delta_influence::learner::{Collector, CollectorConfig, Trained};
 use burn_delta_influence::samples::{Image, LabeledImage, LabeledSample};
@@ -176,6 +177,39 @@ fn a_folder_that_holds_something_else_is_left_alone() {
     let said = said.to_string();
     assert!(said.contains(folder.path().to_str().unwrap()) && said.contains("a folder of its own"), "{said}");
     assert_eq!(names(&folder.path().join("checkpoint")), kept);
+    // A file of the same name as the one that a run leaves there makes no difference.
+    std::fs::write(folder.path().join("run.txt"), "notes on this run").unwrap();
+    let said = train_continued(network(), data(), &config(folder.path(), Checkpoints::None)).unwrap_err();
+    assert!(said.to_string().contains("a folder of its own"), "{said}");
+    assert_eq!(names(&folder.path().join("checkpoint")), kept);
+}
+
+#[test]
+fn a_training_too_short_for_its_collector_does_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::new(CollectorConfig { warmup_steps: 40, ..CollectorConfig::new() }).unwrap();
+    let config = config(folder.path(), Checkpoints::None); // 4 epochs of 10 steps.
+    let said = train_watched(network(), data(), &config, &collector).err().unwrap().to_string();
+    assert!(said.contains("40 steps") && said.contains("`warmup_steps`"), "{said}");
+    assert_eq!(collector.stats().steps, 0);
+}
+
+/// A model that took long to train is not lost for want of factors.
+#[test]
+fn a_watched_training_without_factors_has_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = Collector::new(CollectorConfig { warmup_steps: 30, ..CollectorConfig::new() }).unwrap();
+    // With it the weights are no numbers before the first collection.
+    let config =
+        TrainingConfig { learning_rate: 1.0, weight_decay: 1e6, ..config(folder.path(), Checkpoints::None) };
+    match train_watched(seeded(1, network), data(), &config, &collector) {
+        Err(WatchedError::NoFactors(unfinished)) => {
+            let sample = data().get(0).unwrap();
+            let batch = LabeledBatch::new(&[(sample.image, sample.label)], &Device::flex()).unwrap();
+            assert_eq!(unfinished.into_model().logits(batch.images()).dims(), [1, SIGN_NAMES.len()]);
+        }
+        other => panic!("{:?}", other.err()),
+    }
 }
 
 #[test]
@@ -215,6 +249,7 @@ enum Fault {
     Panic,
     ImagePanic,
     Shape(usize),
+    Label(usize),
 }
 
 /// Samples of which one goes wrong when it is read.
@@ -252,6 +287,10 @@ impl Dataset<Decoded> for Faulty {
             Fault::Error => Err(DatasetError::new(std::io::Error::other("the disk is on fire"))),
             Fault::Panic => panic!("the disk is gone"),
             Fault::ImagePanic => Ok(Decoded { sample, panics: true }),
+            Fault::Label(label) => {
+                sample.label = label;
+                Ok(Decoded { sample, panics: false })
+            }
             Fault::Shape(side) => {
                 sample.image = sample.image.resized([side, side]).unwrap();
                 Ok(Decoded { sample, panics: false })
@@ -265,7 +304,7 @@ impl Dataset<Decoded> for Faulty {
 }
 
 #[test]
-fn a_training_names_the_sample_that_fails_panics_or_has_another_shape() {
+fn a_training_names_the_sample_that_fails_panics_or_has_another_shape_or_label() {
     let folder = tempfile::tempdir().unwrap();
     let faults = [
         (Fault::Error, "the disk is on fire"),
@@ -273,6 +312,7 @@ fn a_training_names_the_sample_that_fails_panics_or_has_another_shape() {
         (Fault::ImagePanic, "panicked: the picture is gone"),
         (Fault::Shape(16), "shape is [3, 16, 16], that of others [3, 32, 32]"),
         (Fault::Shape(40), "shape is [3, 40, 40], that of others [3, 32, 32]"),
+        (Fault::Label(10), "its label is 10, the model has the classes 0 to 7"),
     ];
     for (fault, says) in faults {
         for at in [0, 70, 95] {
@@ -283,11 +323,11 @@ fn a_training_names_the_sample_that_fails_panics_or_has_another_shape() {
             let data = || Faulty { data: InMemDataset::new(signs(96, 3)), at, fault };
             let config = || TrainingConfig { epochs: 2, ..config(folder.path(), Checkpoints::None) };
             let plain = train(network(), data(), &config()).err();
-            let collector = Collector::new(CollectorConfig::new()).unwrap();
+            let collector = CollectorConfig { warmup_steps: 0, ..CollectorConfig::new() };
+            let collector = Collector::new(collector).unwrap();
             let watched = train_watched(network(), data(), &config(), &collector).err();
-            for error in [plain, watched] {
-                let Some(error) = error else { panic!("{fault:?} at {at} is no error") };
-                let said = error.to_string();
+            for said in [plain.map(|error| error.to_string()), watched.map(|error| error.to_string())] {
+                let Some(said) = said else { panic!("{fault:?} at {at} is no error") };
                 assert!(said.contains(&format!("sample {at} ")) && said.contains(says), "{said}");
             }
         }

@@ -9,7 +9,7 @@ use super::{Case, FEWEST_CANDIDATES, Finding, Judge, ShownPattern};
 use crate::audit::AuditError;
 use crate::audit::null_images::{Mistake, NullImages};
 use crate::audit::rules::{
-    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, Question, benjamini_hochberg,
+    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, PatternKind, Question, benjamini_hochberg,
 };
 use crate::influence::{Classifier, ImageList, ImageSource, predict};
 use crate::report::{ComparedRecord, NullRecord, PatternRecord};
@@ -110,8 +110,10 @@ where
             }
             let (suspects, subjects) = distinct(self.images(cases, &numbers, label));
             let mistakes = mistakes.get(&label).map_or(&[][..], Vec::as_slice);
-            let null_images = self.null_images(rule.null_images, label, &of_validation[&label], mistakes)?;
+            let mut null_images =
+                self.null_images(rule.null_images, label, &of_validation[&label], mistakes)?;
             let evidence = rule.evidence(&self.question(&candidates, &suspects), &null_images.set)?;
+            null_images.images_to_show(KEPT_NULL_IMAGES);
             // Combined suspects share one finding.
             let subjects = subjects.into_iter().map(|subject| subject % evidence.suspects());
             let asked = numbers.into_iter().zip(subjects).collect();
@@ -131,9 +133,8 @@ where
     ) -> Result<(), AuditError> {
         let is_open = |of_label: &OfLabel| {
             let labels = self.other_labels(of_label.label);
-            let by_validation = |null: &NullImages| {
-                2 * null.of_validation >= null.set.images.0.len() || null.is_lopsided(labels)
-            };
+            let by_validation =
+                |null: &NullImages| 2 * null.of_validation >= null.count() || null.is_lopsided(labels);
             of_label.null_images.iter().all(by_validation) && !of_label.evidence.is_clear()
         };
         let wanting = of_labels.iter().filter(|of_label| is_open(of_label)).map(|of_label| of_label.label);
@@ -142,10 +143,11 @@ where
         for of_label in of_labels.iter_mut().filter(|of_label| is_open(of_label)) {
             let OfLabel { label, candidates, suspects, evidence, null_images, .. } = of_label;
             let known = mistakes.get(label).map_or(&[][..], Vec::as_slice);
-            let others = self.null_images(rule.null_images, *label, &ImageList(Vec::new()), known)?;
+            let mut others = self.null_images(rule.null_images, *label, &ImageList(Vec::new()), known)?;
             // Plain images would be a worse comparison than there was.
             if others.mistakes {
                 rule.evidence_besides(evidence, &self.question(candidates, suspects), &others.set)?;
+                others.images_to_show(KEPT_NULL_IMAGES);
                 null_images.push(others);
             }
         }
@@ -166,6 +168,7 @@ where
         for OfLabel { candidates, suspects, asked, evidence, null_images, .. } in of_labels {
             let question = self.question(&candidates, &suspects);
             let mut findings = Vec::with_capacity(evidence.suspects());
+            let mut kinds = vec![None; evidence.suspects()];
             for suspect in 0..evidence.suspects() {
                 if !evidence.can_tell(suspect) {
                     findings.push(Finding::unknown(
@@ -178,6 +181,7 @@ where
                 let poisoned = threshold.is_some();
                 let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
                 let found = rule.finding(&evidence, suspect, threshold, &question)?;
+                kinds[suspect] = found.pattern_kind;
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 finding.compared = compared(&null_images, evidence.p_values(suspect));
                 if doubted {
@@ -188,7 +192,7 @@ where
                 }
                 findings.push(finding);
             }
-            let patterns = self.common_patterns(&question, &findings)?;
+            let patterns = self.common_patterns(&question, &findings, &kinds)?;
             for (number, subject) in asked {
                 let case = &mut cases[number];
                 case.finding = findings[subject].clone();
@@ -205,6 +209,7 @@ where
         &self,
         question: &Question<'_, M, ImageSource<'_, D, I>>,
         findings: &[Finding],
+        kinds: &[Option<PatternKind>],
     ) -> Result<Vec<Option<CommonPattern>>, AuditError> {
         let place = |sample: &usize| question.candidates.binary_search(sample).ok();
         let places = findings.iter().map(|finding| {
@@ -213,8 +218,12 @@ where
             flagged
         });
         let groups: Vec<Vec<usize>> = places.collect();
-        let flagged: Vec<&[usize]> =
-            groups.iter().map(Vec::as_slice).filter(|group| !group.is_empty()).collect();
+        let flagged: Vec<(&[usize], Option<PatternKind>)> = groups
+            .iter()
+            .map(Vec::as_slice)
+            .zip(kinds.iter().copied())
+            .filter(|(group, _)| !group.is_empty())
+            .collect();
         let mut patterns = question.common_patterns(&flagged)?.into_iter();
         Ok(groups.iter().map(|group| if group.is_empty() { None } else { patterns.next() }).collect())
     }
@@ -245,6 +254,7 @@ where
         // Something stands out, but no sample does enough: to call that clean would say more than is known.
         let unclear = poisoned && found.flagged.is_empty();
         let note = match (unclear, found.found_by) {
+            (true, _) if !found.alone.is_empty() => Some(alone(found.alone.iter().map(|&k| candidates[k]))),
             (true, _) => Some(
                 "the suspect stands out, but no training sample can be named at this false discovery rate"
                     .to_owned(),
@@ -259,7 +269,7 @@ where
             (false, FoundBy::Influence) => None,
         };
         let by = &null_images[found.null_set];
-        let shown = by.set.images.0.iter().take(KEPT_NULL_IMAGES);
+        let shown = by.set.images.0.iter();
         Finding {
             flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
             scores: self.spread(candidates, &found.scores),
@@ -282,12 +292,25 @@ where
 /// All that a suspect was compared with.
 fn compared(null_images: &[NullImages], p_values: impl Iterator<Item = Option<f64>>) -> Vec<ComparedRecord> {
     let sets = null_images.iter().zip(p_values).map(|(null, p_value)| ComparedRecord {
-        images: null.set.images.0.len(),
+        images: null.count(),
         mistakes: null.mistakes,
         of_validation: null.of_validation,
         p_value,
     });
     sets.collect()
+}
+
+/// What is said of one sample or two that are no group.
+fn alone(samples: impl ExactSizeIterator<Item = usize>) -> String {
+    let (a_sample, speak, it, a_copy) = match samples.len() {
+        1 => ("training sample", "speaks", "it", "a copy of the suspect, or a wrong label"),
+        _ => ("training samples", "speak", "them", "copies of the suspect, or wrong labels"),
+    };
+    let samples: Vec<String> = samples.map(|sample| sample.to_string()).collect();
+    format!(
+        "{a_sample} {} alone {speak} for the mistake more than chance allows, and no group does: {a_copy} rather than a trigger. Look at {it}",
+        samples.join(" and ")
+    )
 }
 
 /// What samples that were found by their look have in common.
@@ -315,7 +338,20 @@ fn by_pattern(shares: Option<[f64; 2]>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{by_look, by_pattern};
+    use super::{alone, by_look, by_pattern};
+
+    #[test]
+    fn samples_that_are_no_group_are_named() {
+        let note = alone([17].into_iter());
+        assert!(
+            note.starts_with("training sample 17 alone speaks for") && note.ends_with("Look at it"),
+            "{note}"
+        );
+        let note = alone([3, 17].into_iter());
+        assert!(
+            note.starts_with("training samples 3 and 17 alone speak for") && note.ends_with("Look at them")
+        );
+    }
 
     #[test]
     fn a_pattern_is_said_to_work_where_that_is_known() {

@@ -48,6 +48,19 @@ pub(super) struct NullImages {
     pub of_validation: usize,
 }
 
+impl NullImages {
+    /// How many there are, or were.
+    pub fn count(&self) -> usize {
+        self.set.origins.len()
+    }
+
+    /// Lets go of all images but the first ones: once suspects were compared with them, the others are so many images for each label of an audit.
+    pub fn images_to_show(&mut self, most: usize) {
+        self.set.images.0.truncate(most);
+        self.set.images.0.shrink_to_fit();
+    }
+}
+
 impl Mistake {
     fn image<I: LabeledSample, D: Dataset<I>>(
         &self,

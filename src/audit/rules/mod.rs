@@ -9,7 +9,8 @@ mod paper;
 
 pub(crate) use delta::flagged_patterns;
 pub use delta::{
-    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Question, benjamini_hochberg,
+    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, PatternKind, Question,
+    benjamini_hochberg,
 };
 pub use layer_cosine::{LayerCosine, LayerCosineFinding};
 pub(crate) use minimum_error::Cut;

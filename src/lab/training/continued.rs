@@ -42,7 +42,9 @@ where
     let folder = &config.directory;
     let failed = |error: std::io::Error| LabError::Training(format!("{}: {error}", folder.display()));
     let run = run(&model, &data, config)?;
-    let earlier = std::fs::read_to_string(folder.join(RUN)).ok();
+    // A file of that name that holds something else is somebody's own.
+    let is_ours = |name: &String| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let earlier = std::fs::read_to_string(folder.join(RUN)).ok().filter(is_ours);
     // But for what is left where the name of the run was being written.
     let is_other = |entry: &std::fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(TEMPORARY);
     if earlier.is_none()
@@ -54,6 +56,13 @@ where
         )));
     }
     if earlier.as_ref() != Some(&run) {
+        if earlier.is_some() {
+            tracing::warn!(
+                folder = %folder.display(),
+                "what is kept here is of another run (another model, other settings or other samples: images that are altered at random when \
+                 they are read are others each time), and is removed: training begins anew"
+            );
+        }
         clear(folder).map_err(failed)?;
         std::fs::create_dir_all(folder).map_err(failed)?;
         write_whole(&folder.join(RUN), run.as_bytes()).map_err(failed)?;

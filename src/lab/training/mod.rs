@@ -27,11 +27,13 @@ use burn::train::{
     ClassificationOutput, InferenceStep, Interrupter, Learner, LearnerModel, LearningResult,
     SupervisedTraining, TrainStep,
 };
+use thiserror::Error;
 
+use crate::capture::{PassError, on_device};
 use crate::influence::LabeledBatch;
-use crate::learner::{Collector, Trained};
+use crate::learner::{Collector, Trained, Unfinished};
 use crate::report::check_output_dir;
-use crate::samples::{LabeledImage, LabeledSample};
+use crate::samples::{Image, LabeledImage, LabeledSample};
 
 use super::LabError;
 use batcher::AugmentingBatcher;
@@ -122,7 +124,7 @@ impl std::fmt::Debug for TrainingConfig {
 ///
 /// # Errors
 /// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, a sample that can't be loaded,
-/// panics or has another shape than the first, by its position, an error in burn's training, or a training that was interrupted (a model
+/// panics, has another shape than the first or a label that is no class of the model, by its position, an error in burn's training, or a training that was interrupted (a model
 /// after two of twenty epochs is not what was asked for).
 pub fn train<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
@@ -149,16 +151,32 @@ where
     }
 }
 
+/// Why a watched training has no factors.
+#[derive(Debug, Error)]
+pub enum WatchedError<M> {
+    /// It could not begin, or not go on.
+    #[error(transparent)]
+    Training(#[from] LabError),
+    /// It ended, but factors can't be made of what was collected, or it ended with an error. The model is there:
+    /// [`Unfinished::into_model`].
+    #[error(transparent)]
+    NoFactors(#[from] Box<Unfinished<M>>),
+}
+
 /// Trains `model` on `data` while `collector` gathers its factors. What it gathered is kept with each checkpoint, and gone on from.
 ///
+/// A training that is interrupted after the first collection gives the model as it is then and its factors, and says so in
+/// [`Trained::interrupted`].
+///
 /// # Errors
-/// As [`train`]; those of [`Collector::finish`].
+/// As [`train`], but for interruptions; [`WatchedError::Training`] also for a training of no more steps than the collector's
+/// `warmup_steps`, before it begins; [`WatchedError::NoFactors`], with the model, for what [`Collector::finish`] refuses.
 pub fn train_watched<M, I, D>(
     model: M,
     data: D,
     config: &TrainingConfig,
     collector: &Collector,
-) -> Result<Trained<M>, LabError>
+) -> Result<Trained<M>, WatchedError<M>>
 where
     M: LearnerModel
         + TrainStep<Input = LabeledBatch, Output = ClassificationOutput>
@@ -166,6 +184,14 @@ where
     I: LabeledSample + std::fmt::Debug + 'static,
     D: Dataset<I> + 'static,
 {
+    let (steps, warmup) =
+        (data.len().div_ceil(config.batch_size.max(1)) * config.epochs, collector.warmup_steps());
+    if 0 < steps && steps <= warmup {
+        return Err(LabError::Training(format!(
+            "it has {steps} steps, and the collector begins after {warmup}: set `warmup_steps` of its configuration below {steps}"
+        ))
+        .into());
+    }
     let (like, folder) = (model.clone(), &config.directory);
     let result = launch(collector.watch(model), data, config, |training, keep, from| {
         let strategy = collector.checkpoints(folder).with_strategy(keep);
@@ -177,7 +203,7 @@ where
             None => Ok(training),
         }
     })?;
-    collector.finish(result).map_err(|unfinished| LabError::Training(unfinished.reason.to_string()))
+    Ok(collector.finish(result)?)
 }
 
 /// Batches that burn's loader makes ahead, at most, for each worker.
@@ -190,6 +216,20 @@ const MOST_AHEAD: usize = 512 << 20;
 fn workers<I: LabeledSample, D: Dataset<I>>(data: &Guarded<D, I>, batch_size: usize) -> usize {
     let ahead = BATCHES_AHEAD * batch_size.min(data.len()) * data.values() * size_of::<f32>();
     usize::from(ahead <= MOST_AHEAD)
+}
+
+/// The model's classes: the length of what it says of an image.
+fn classes<M>(model: &M, image: &Image) -> Result<usize, PassError>
+where
+    M: LearnerModel + InferenceStep<Input = LabeledBatch, Output = ClassificationOutput>,
+{
+    let device = model.devices().into_iter().next().unwrap_or_default().inner();
+    on_device(&device, "the model's answer for the first sample", || {
+        // Of any label: the loss is not looked at.
+        let batch = LabeledBatch::new(&[(image.clone(), 0)], &device);
+        let said = batch.map(|batch| InferenceStep::step(&model.valid(), batch).output.dims()[1]);
+        Ok(said.unwrap_or_default())
+    })
 }
 
 /// `checkpoint` has a training keep some, and go on from one of an epoch.
@@ -221,7 +261,9 @@ where
     if let Checkpoints::From { epoch, .. } = config.checkpoints {
         checkpoint::check(&model, &config.directory, epoch, config.epochs)?;
     }
-    let data = Guarded::<D, I>::new(data).map_err(|error| LabError::Training(error.to_string()))?;
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let data = Guarded::<D, I>::new(data, |image| classes(&model, image))
+        .map_err(|error| LabError::Training(error.to_string()))?;
     let batches = data.len().div_ceil(config.batch_size);
     let steps = batches * config.epochs;
     let warmup = (steps / 10).max(1);
@@ -234,7 +276,6 @@ where
         .with_momentum(Some(MomentumConfig::new().with_dampening(0.0).with_nesterov(true)))
         .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay)))
         .init();
-    let device = model.devices().into_iter().next().unwrap_or_default();
     let workers = workers(&data, config.batch_size);
     // burn's loader begins anew where training goes on: the order and the augmentation of the first epochs are not to come once more.
     let done = match config.checkpoints {

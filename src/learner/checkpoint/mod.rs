@@ -113,19 +113,20 @@ impl Collector {
     /// the size of a factors file.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`], naming the file; [`CheckpointError::NotOfModel`] where something was gathered of layers that `model`
-    /// has not: it is another instance than the one that is trained.
+    /// [`CheckpointError::Write`], naming the file; [`CheckpointError::NotOfModel`] where something was gathered, and of none of
+    /// `model`'s layers: it is another instance than the one that is trained. (Layers of a second model that the same loop trains are left out.)
     pub fn save<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
         let path = path.as_ref();
         let identities = identities(model);
-        let unknown = {
+        let (unknown, layers) = {
             let state = self.lock();
             let known: HashSet<ParamId> = identities.into_iter().map(|(_, id)| state.key(id)).collect();
-            state.layers.keys().filter(|id| !known.contains(*id)).count()
+            (state.layers.keys().filter(|id| !known.contains(*id)).count(), state.layers.len())
         };
-        match unknown {
-            0 => self.write(path, None, &WatchedModel::new(&ModelInventory::of(model))),
-            layers => Err(CheckpointError::NotOfModel { path: path.to_path_buf(), layers }),
+        // Some are another model's in a loop that trains two.
+        match unknown == layers && layers > 0 {
+            false => self.write(path, None, &WatchedModel::new(&ModelInventory::of(model))),
+            true => Err(CheckpointError::NotOfModel { path: path.to_path_buf(), layers }),
         }
     }
 

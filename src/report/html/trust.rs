@@ -210,8 +210,20 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
             }
             if least >= 48 { Grade::Good } else { Grade::Fair }
         }
-        (Some(least), false) => {
-            texts.insert(0, format!("The model takes hardly any altered image for the suspect's label, so {} of other labels had to do: {PLAIN_IMAGES}.", counted(least, "plain training image")));
+        (Some(_), false) => {
+            let plain: Vec<usize> =
+                sets.iter().flatten().filter(|set| !set.mistakes).map(|set| set.images).collect();
+            let images = counted(plain.iter().copied().min().unwrap_or_default(), "plain training image");
+            let more = if plain.windows(2).all(|two| two[0] == two[1]) { "" } else { " or more" };
+            let label =
+                match (sets.len(), sets.iter().filter(|sets| sets.iter().any(|set| !set.mistakes)).count()) {
+                    (1, _) => "the suspect's label".to_owned(),
+                    (all, few) if few < all => {
+                        format!("the label of {} of the {} suspects", grouped(few), grouped(all))
+                    }
+                    _ => "the suspects' labels".to_owned(),
+                };
+            texts.insert(0, format!("The model takes hardly any altered image for {label}, so {images}{more} of other labels had to do: {PLAIN_IMAGES}."));
             Grade::Weak
         }
     };

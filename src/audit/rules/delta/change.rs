@@ -16,7 +16,23 @@ pub(crate) enum Change {
     Recoloured(ColourMap),
 }
 
+/// Kinds of what samples may have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatternKind {
+    /// Something that is added to an image.
+    Added,
+    /// Other colours everywhere.
+    Recoloured,
+}
+
 impl Change {
+    pub(super) fn kind(&self) -> PatternKind {
+        match self {
+            Self::Added(_) => PatternKind::Added,
+            Self::Recoloured(_) => PatternKind::Recoloured,
+        }
+    }
+
     /// How far it moves images: of what is added the Euclidean norm, of colours the root mean square over `others`.
     fn length(&self, others: &Colours) -> f64 {
         match self {

@@ -25,6 +25,7 @@
 //!
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
+use super::change::PatternKind;
 use super::matched_filter::MatchedFilter;
 use super::null::{deviation, median};
 use super::tails::{Gumbel, normal_of_pearson, normal_tail};
@@ -64,6 +65,8 @@ pub(super) struct ByItself {
     /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples that it turns into the label,
     /// and that patterns of natural groups do, as strong.
     pub shares: [f64; 2],
+    /// Of a pattern, what kind it is.
+    pub kind: Option<PatternKind>,
 }
 
 impl ByItself {
@@ -380,7 +383,8 @@ mod tests {
 
     #[test]
     fn a_cluster_that_stands_out_by_itself_needs_less_influence_but_some() {
-        let unlike_others = |normal| ByItself { normal, rarer: 1.0, silent_from: None, shares: [0.2, 0.01] };
+        let unlike_others =
+            |normal| ByItself { normal, rarer: 1.0, silent_from: None, shares: [0.2, 0.01], kind: None };
         let p = |shift: f64, by_itself: Option<f64>| {
             let [marked, _] = clusters();
             let by_itself = by_itself.map(unlike_others);

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 
-use super::change::Change;
+use super::change::{Change, PatternKind};
 use super::pattern::{Changes, Others};
 use super::question::Question;
 use crate::capture::{BatchSource, PassError};
@@ -13,7 +13,8 @@ use crate::samples::Image;
 const FEWEST_TURNED: usize = 8;
 
 /// What flagged samples have in common, put onto images of other labels (step 9 of the rule [`Delta`](super::Delta)): d of the flagged group, the mean of its images less
-/// the nearest mixture of other labels' mean images, in units of pixel values; or other colours, where these give more than twice as many of the images the label, and an eighth of them at least.
+/// the nearest mixture of other labels' mean images, in units of pixel values; or other colours, where these give more than twice as many of the images the label, and an eighth of them at least. Of samples that were found by their pattern it is
+/// of the kind that they were found by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommonPattern {
     change: Change,
@@ -24,10 +25,10 @@ pub struct CommonPattern {
 }
 
 impl CommonPattern {
-    /// Of groups of the question's candidates, as positions among them, ascending.
+    /// Of groups of the question's candidates, as positions among them, ascending; of the kind that is asked for, where that is known.
     pub(super) fn of_each<M, S>(
         question: &Question<'_, M, S>,
-        groups: &[&[usize]],
+        groups: &[(&[usize], Option<PatternKind>)],
     ) -> Result<Vec<Self>, PassError>
     where
         M: Module + Classifier,
@@ -37,17 +38,21 @@ impl CommonPattern {
             return Ok(Vec::new());
         }
         let others = Others::of(question)?;
-        let Changes { added, recoloured } = others.changes(groups)?;
-        let mut recoloured = recoloured.into_iter();
-        let tried = added.into_iter().map(|added| {
+        let members: Vec<&[usize]> = groups.iter().map(|(members, _)| *members).collect();
+        let Changes { added, recoloured } = others.changes(&members)?;
+        let tried = added.into_iter().zip(recoloured).zip(groups).map(|((added, recoloured), (_, kind))| {
             let tried = |change: Change| {
                 let (_, turned) = others.put_on(&change)?;
                 Ok::<_, PassError>(Self { change, images: others.count(), turned })
             };
             let added = tried(added)?;
-            let recoloured = recoloured.next().flatten().map(tried).transpose()?;
+            if *kind == Some(PatternKind::Added) {
+                return Ok(added);
+            }
+            let recoloured = recoloured.map(tried).transpose()?;
             let is_clearer = |other: &Self| {
-                other.turned > 2 * added.turned && FEWEST_TURNED * other.turned >= other.images
+                *kind == Some(PatternKind::Recoloured)
+                    || other.turned > 2 * added.turned && FEWEST_TURNED * other.turned >= other.images
             };
             Ok(recoloured.filter(is_clearer).unwrap_or(added))
         });
@@ -56,7 +61,7 @@ impl CommonPattern {
 
     /// Whether it is other colours, and nothing that is added.
     pub fn is_recoloured(&self) -> bool {
-        matches!(self.change, Change::Recoloured(_))
+        self.change.kind() == PatternKind::Recoloured
     }
 
     /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none; of [other colours](Self::is_recoloured) a chart of shades, each as it is and below as

@@ -315,6 +315,7 @@ mod tests {
                     rarer: 1.0,
                     silent_from: None,
                     shares: [0.3, 0.0],
+                    kind: None,
                 });
                 (cluster, Pattern { by_itself, ..Pattern::default() })
             });

@@ -119,7 +119,8 @@ fn stands_out(share: Share, others: &[Share]) -> Option<ByItself> {
     let (odds, own) = share.log_odds();
     let deviation = (variance.max(of_counting) * (1.0 + 1.0 / count) + (own - of_counting).max(0.0)).sqrt();
     let normal = normal_of_t((odds - mean) / deviation, count - 1.0);
-    Some(ByItself { normal, rarer: 1.0, silent_from: None, shares: [share, of_others].map(Share::value) })
+    let shares = [share, of_others].map(Share::value);
+    Some(ByItself { normal, rarer: 1.0, silent_from: None, shares, kind: None })
 }
 
 #[cfg(test)]

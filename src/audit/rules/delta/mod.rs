@@ -72,7 +72,11 @@
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
 //! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images and colours, some 7,000 to 14,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
 //! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
-//! Memory: suspects + M query gradients, and some ten numbers for each of them and each sample of the label, twice where there are other null images.
+//! Memory: suspects + M query gradients and, while a label is asked about, the M null images and the spectra; some ten numbers for each of them and each
+//! sample of the label, twice where there are other null images, and the gradient of one query, stay until the end of the audit. Mean images: one of each label of the data.
+//!
+//! Flagged samples are three at least: one or two that stand out alone are named in a note, and the suspect can't be told about. A copy of the suspect
+//! among the label's samples stands out like that, where null images, which are of other labels, can have none.
 
 mod batches;
 mod change;
@@ -105,6 +109,7 @@ use cluster::ByCluster;
 use evidence::Tests;
 use question::OfCandidates;
 
+pub use change::PatternKind;
 pub use common_pattern::CommonPattern;
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
@@ -174,6 +179,9 @@ pub struct DeltaFinding {
     pub statistic: f64,
     /// Flagged samples, as positions among the candidates, ascending.
     pub flagged: Vec<usize>,
+    /// Where nothing is flagged: one sample or two that stand out alone, which are no group. A copy of the suspect in the training data does,
+    /// where null images can have none.
+    pub alone: Vec<usize>,
     /// z of every candidate, or after refinement its contrast s.
     pub scores: Vec<f64>,
     /// Of every candidate, the share of the null images' z that are as large as its own.
@@ -186,10 +194,22 @@ pub struct DeltaFinding {
     /// Of samples that were found by their pattern, the share of other labels' samples that have the label with it, and with the patterns of
     /// natural groups, made as strong, on the mean; `None` where there are too few groups to compare.
     pub pattern_shares: Option<[f64; 2]>,
+    /// Of samples that were found by their pattern, what kind it is, where that is known.
+    pub pattern_kind: Option<PatternKind>,
     /// Which of the sets of null images the suspect stands out among most, the first being 0: `statistic` and all that follows from it are by that one.
     pub null_set: usize,
     /// T of its null images, which `statistic` is to be compared with.
     pub null_statistics: Vec<f64>,
+}
+
+impl DeltaFinding {
+    /// What is flagged is a group, or nothing is.
+    fn with_groups_alone(mut self) -> Self {
+        if self.flagged.len() < FEWEST_GROUP {
+            self.alone = std::mem::take(&mut self.flagged);
+        }
+        self
+    }
 }
 
 impl Delta {
@@ -272,11 +292,13 @@ impl Delta {
             p_value: evidence.p_value(suspect),
             statistic: view.statistic(suspect),
             flagged: Vec::new(),
+            alone: Vec::new(),
             scores: view.row(suspect).to_vec(),
             p_values: view.sample_p_values(suspect),
             found_by: FoundBy::Influence,
             look_shares: None,
             pattern_shares: None,
+            pattern_kind: None,
             null_set,
             null_statistics: view.null_statistics(evidence.suspects).to_vec(),
         };
@@ -299,9 +321,11 @@ impl Delta {
             let found = match test {
                 FoundBy::Look => DeltaFinding { look_shares: shares(by_look), ..of_cluster(by_look) },
                 FoundBy::Gradient => of_cluster(by_gradient),
-                FoundBy::Pattern => {
-                    DeltaFinding { pattern_shares: shares(by_pattern), ..of_cluster(by_pattern) }
-                }
+                FoundBy::Pattern => DeltaFinding {
+                    pattern_shares: shares(by_pattern),
+                    pattern_kind: by_pattern[suspect].by_itself.and_then(|by_itself| by_itself.kind),
+                    ..of_cluster(by_pattern)
+                },
                 FoundBy::Influence => {
                     let flagged = view.discoveries(suspect, self.false_discovery_rate);
                     DeltaFinding { flagged, ..nothing.clone() }
@@ -315,18 +339,21 @@ impl Delta {
                 break;
             }
         }
+        let mut finding = finding.with_groups_alone();
+        if finding.flagged.is_empty() {
+            return Ok(finding);
+        }
         // Looks say more of who belongs to such a group than gradients, which are no cluster.
         let is_refined = finding.found_by != FoundBy::Look && self.max_rounds > 0;
-        // Two samples are no group, and neither is everything.
-        let sizes = FEWEST_GROUP..evidence.candidates.len();
-        if !is_refined || !sizes.contains(&finding.flagged.len()) {
+        // Everything is no group either.
+        if !is_refined || finding.flagged.len() >= evidence.candidates.len() {
             return Ok(finding);
         }
         let DeltaEvidence { candidates, norms, .. } = evidence;
         let &Question { influence, source, config, .. } = question;
         let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
         let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
-        if is_of(&flagged, &finding.flagged, candidates.len()) {
+        if flagged.len() >= FEWEST_GROUP && is_of(&flagged, &finding.flagged, candidates.len()) {
             finding.flagged = flagged;
             finding.scores = scores;
         } else {
@@ -342,7 +369,29 @@ impl Delta {
 
 #[cfg(test)]
 mod tests {
-    use super::is_of;
+    use super::{DeltaFinding, FoundBy, is_of};
+
+    #[test]
+    fn one_sample_or_two_are_no_group() {
+        let flagged = |count: usize| DeltaFinding {
+            p_value: 0.001,
+            statistic: 9.0,
+            flagged: (4..4 + count).collect(),
+            alone: Vec::new(),
+            scores: Vec::new(),
+            p_values: Vec::new(),
+            found_by: FoundBy::Influence,
+            look_shares: None,
+            pattern_shares: None,
+            pattern_kind: None,
+            null_set: 0,
+            null_statistics: Vec::new(),
+        };
+        let [one, two, three] = [1, 2, 3].map(|count| flagged(count).with_groups_alone());
+        assert_eq!((one.flagged.len(), one.alone), (0, vec![4]));
+        assert_eq!((two.flagged.len(), two.alone), (0, vec![4, 5]));
+        assert_eq!((three.flagged, three.alone.len()), (vec![4, 5, 6], 0));
+    }
 
     #[test]
     fn a_refined_group_holds_half_of_the_first_and_does_not_swallow_the_class() {

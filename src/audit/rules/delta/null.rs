@@ -226,6 +226,8 @@ pub(super) fn deviation(values: &[f64], centre: f64) -> f64 {
 /// Each row less the mean, over the deviation, of the Gaussian that has the row's 10 % and 25 % quantiles. Poisons that are most of
 /// their class don't reach down there.
 pub(super) fn by_low_quantiles(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    /// Of the deviation; of a Gaussian it is all of it.
+    const LEAST_SPREAD: f64 = 0.1;
     /// The same quantiles of a standard Gaussian.
     const GAUSSIAN: [f64; 2] = [-1.281_551_565_5, -0.674_489_750_2];
     let scaled = rows.iter().map(|row| {
@@ -237,7 +239,9 @@ pub(super) fn by_low_quantiles(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
         }
         let [low, high] = [quantile(0.1), quantile(0.25)];
         let spread = (high - low) / (GAUSSIAN[1] - GAUSSIAN[0]);
-        scale(row, high - GAUSSIAN[1] * spread, spread)
+        // Samples that are all but the same (a camera that stood still) lie at both quantiles: what they differ by is no scale for the others.
+        let is_flat = spread < LEAST_SPREAD * deviation(row, median(row.clone()));
+        scale(row, high - GAUSSIAN[1] * spread, if is_flat { 0.0 } else { spread })
     });
     scaled.collect()
 }

@@ -169,7 +169,8 @@ where
         let is_recoloured = matches!(changes.first(), Some(Change::Recoloured(_)));
         let by_itself = standing(*gain, &as_if_apart(&gains, size, of)).map(|(_, normal, _)| {
             let normal = if is_recoloured { normal.min(turns(&effects, self.count())) } else { normal };
-            put_on(normal_of_largest(normal, places), *gain, shares)
+            let kind = changes.first().map(Change::kind);
+            ByItself { kind, ..put_on(normal_of_largest(normal, places), *gain, shares) }
         });
         tracing::debug!(
             gain,
@@ -223,7 +224,8 @@ where
 fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
     let cannot_tell = normal <= 0.0 && makes_the_label(shares);
     let rarer = if normal > 0.0 { RARER } else { 1.0 };
-    ByItself { normal: normal.max(0.0), rarer, silent_from: cannot_tell.then_some(0.5 * gain), shares }
+    let silent_from = cannot_tell.then_some(0.5 * gain);
+    ByItself { normal: normal.max(0.0), rarer, silent_from, shares, kind: None }
 }
 
 /// How the first of some changes stands out by the images that it gives the label, of so many, as a standard normal deviate: if all of them did so equally often. Maps of

@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 
+use super::change::PatternKind;
 use super::cluster::Cluster;
 use super::common_pattern::CommonPattern;
 use super::evidence::Tests;
@@ -155,12 +156,16 @@ where
         Ok(lost)
     }
 
-    /// What the candidates of each group (positions among them, ascending) have in common, tried on the model. The images of other labels are read once
+    /// What the candidates of each group (positions among them, ascending) have in common, tried on the model; of the kind by which they were found, if that is known
+    /// ([`DeltaFinding::pattern_kind`](super::DeltaFinding::pattern_kind)). The images of other labels are read once
     /// for all groups.
     ///
     /// # Errors
     /// Those of the passes.
-    pub fn common_patterns(&self, groups: &[&[usize]]) -> Result<Vec<CommonPattern>, InfluenceError> {
+    pub fn common_patterns(
+        &self,
+        groups: &[(&[usize], Option<PatternKind>)],
+    ) -> Result<Vec<CommonPattern>, InfluenceError> {
         Ok(CommonPattern::of_each(self, groups)?)
     }
 

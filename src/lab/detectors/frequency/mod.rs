@@ -6,11 +6,12 @@ mod network;
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
+use burn::train::Interrupter;
 use rand::SeedableRng;
 use rand::rngs::Xoshiro256PlusPlus;
 
 use super::{Case, Detection, Detector};
-use crate::capture::{BatchSource, PassError};
+use crate::capture::{BatchSource, PassError, on_device};
 use crate::influence::ImageSource;
 use crate::lab::LabError;
 use crate::samples::{Image, LabeledSample};
@@ -116,15 +117,21 @@ where
         }
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(case.seed);
         let device = case.model.device();
-        let training = Training { epochs: self.epochs, progress: case.pass.progress };
-        let network = SpectrumNet::trained(&self.clean, self.width, training, &mut rng, device)
-            .map_err(|problem| LabError::Training(format!("{NAME}: {problem}")))?;
+        let interrupter = case.pass.interrupter.as_ref();
+        let training = Training { epochs: self.epochs, progress: case.pass.progress, interrupter };
+        let network = on_device(device, NAME, || {
+            SpectrumNet::trained(&self.clean, self.width, training, &mut rng, device)
+        })?;
 
         let source = ImageSource::new(case.train);
         let indices: Vec<usize> = (0..case.labels().len()).collect();
         let mut scores = Vec::with_capacity(indices.len());
         for batch in indices.chunks(case.pass.batch_size) {
-            scores.extend(network.log_odds(source.load(batch, device)?.images()));
+            if interrupter.is_some_and(Interrupter::should_stop) {
+                return Err(PassError::Interrupted { done: scores.len(), total: indices.len() }.into());
+            }
+            let images = source.load(batch, device)?.images();
+            scores.extend(on_device(device, NAME, || Ok::<_, LabError>(network.log_odds(images)))?);
         }
         if scores.iter().any(|score: &f64| !score.is_finite()) {
             let problem = "its network diverged: give more clean images, or another seed";

@@ -6,13 +6,16 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::{AdamConfig, GradientsParams};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::train::Interrupter;
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
+use super::NAME;
 use super::alterations::{altered, normal};
 use crate::audit::spectrum::Cosine;
-use crate::capture::progress_bar;
+use crate::capture::{PassError, progress_bar};
 use crate::influence::{LabeledBatch, cross_entropy};
+use crate::lab::LabError;
 use crate::samples::Image;
 
 /// Clean images in a batch; as many altered ones join them.
@@ -21,12 +24,14 @@ const BATCH: usize = 32;
 const LEARNING_RATE: f64 = 2e-3;
 
 /// How the network is trained.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Training {
+#[derive(Clone, Copy)]
+pub(super) struct Training<'a> {
     /// Passes over the clean images.
     pub epochs: usize,
     /// Show a bar.
     pub progress: bool,
+    /// Stops it between two steps.
+    pub interrupter: Option<&'a Interrupter>,
 }
 
 /// One step of an 8-bit image: logarithms of smaller coefficients would be noise.
@@ -94,16 +99,20 @@ pub(super) struct SpectrumNet {
     layers: Layers,
 }
 
+fn failed(problem: impl std::fmt::Display) -> LabError {
+    LabError::Training(format!("{NAME}: {problem}"))
+}
+
 impl SpectrumNet {
     /// Learns to tell `clean` images (at least one, all of one shape) from altered ones.
     pub fn trained(
         clean: &[Image],
         width: usize,
-        training: Training,
+        training: Training<'_>,
         rng: &mut impl Rng,
         device: &Device,
-    ) -> Result<Self, String> {
-        let scaling = Scaling::of(clean, device)?;
+    ) -> Result<Self, LabError> {
+        let scaling = Scaling::of(clean, device).map_err(failed)?;
         let mut layers = Layers::new(clean[0].shape(), width, rng, &device.clone().autodiff());
         let mut optimizer = AdamConfig::new().init();
         let steps = training.epochs * clean.len().div_ceil(BATCH);
@@ -113,14 +122,18 @@ impl SpectrumNet {
         for _ in 0..training.epochs {
             order.shuffle(rng);
             for chunk in order.chunks(BATCH) {
+                if training.interrupter.is_some_and(Interrupter::should_stop) {
+                    let (done, total) = (bar.position() as usize, training.epochs * clean.len());
+                    return Err(PassError::Interrupted { done, total }.into());
+                }
                 let mut samples = Vec::with_capacity(2 * chunk.len());
                 for &index in chunk {
                     let other = &clean[rng.random_range(0..clean.len())];
                     let image = &clean[index];
                     samples.push((image.clone(), 0));
-                    samples.push((altered(image, other, rng).map_err(|error| error.to_string())?, 1));
+                    samples.push((altered(image, other, rng).map_err(failed)?, 1));
                 }
-                let batch = batch(&samples, device)?;
+                let batch = batch(&samples, device).map_err(failed)?;
                 let inputs = scaling.apply(batch.images()).autodiff();
                 let labels: Tensor<1, Int> = batch.labels();
                 let loss = cross_entropy(layers.forward(inputs), labels).mean();
@@ -219,7 +232,7 @@ mod tests {
         for shape in [[3, 32, 32], [1, 1, 1], [3, 5, 2], [1, 9, 16]] {
             let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
             let clean = images(10, shape, &mut rng);
-            let training = Training { epochs: 2, progress: false };
+            let training = Training { epochs: 2, progress: false, interrupter: None };
             let trained = || SpectrumNet::trained(&clean, 4, training, &mut rng.clone(), &device).unwrap();
             let (first, second) = (log_odds(&clean, &trained()), log_odds(&clean, &trained()));
             assert_eq!(first.len(), 10);
@@ -232,7 +245,7 @@ mod tests {
     fn new_altered_images_are_told_from_new_clean_ones() {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         let clean = images(320, [3, 16, 16], &mut rng);
-        let training = Training { epochs: 5, progress: false };
+        let training = Training { epochs: 5, progress: false, interrupter: None };
         let network = SpectrumNet::trained(&clean, 8, training, &mut rng, &Device::default()).unwrap();
         let fresh = images(100, [3, 16, 16], &mut rng);
         let changed: Vec<Image> =

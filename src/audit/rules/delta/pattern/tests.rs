@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::{Others, as_if_apart, margins, patterns, put_on, standing};
-use crate::audit::rules::delta::change::Change;
+use crate::audit::rules::delta::change::{Change, PatternKind};
 use crate::audit::rules::delta::cluster::Cluster;
 use crate::audit::rules::delta::common_pattern::CommonPattern;
 use crate::audit::rules::delta::gradient_clusters::GradientCluster;
@@ -112,7 +112,7 @@ fn a_trigger_makes_the_label_wherever_it_is_put_and_a_natural_look_does_not() {
     let flagged: Vec<usize> = (0..20).collect();
     let natural: Vec<usize> = (40..70).collect();
     let [common, by_nature] =
-        ask(&source, |question| CommonPattern::of_each(question, &[&flagged, &natural]))
+        ask(&source, |question| CommonPattern::of_each(question, &[(&flagged, None), (&natural, None)]))
             .expect("patterns")
             .try_into()
             .expect("two");
@@ -266,11 +266,17 @@ fn a_filter_leaves_nothing_in_the_mean_image_and_is_found_in_the_colours() {
 
     // The same for people to look at: four bands of shades, each as it is and as it becomes.
     let flagged: Vec<usize> = (0..20).collect();
-    let [common] = ask_of(&model, &source, |question| CommonPattern::of_each(question, &[&flagged]))
+    let [common] = ask_of(&model, &source, |question| CommonPattern::of_each(question, &[(&flagged, None)]))
         .expect("patterns")
         .try_into()
         .expect("one");
     assert!(common.is_recoloured() && common.turned > 48, "{common:?}");
+    let kinds = [PatternKind::Added, PatternKind::Recoloured];
+    let groups = kinds.map(|kind| (flagged.as_slice(), Some(kind)));
+    let asked_for = ask_of(&model, &source, |question| CommonPattern::of_each(question, &groups));
+    let shown: Vec<bool> = asked_for.expect("patterns").iter().map(CommonPattern::is_recoloured).collect();
+    assert_eq!(shown, [false, true]);
+    assert_eq!(poisons.by_itself.and_then(|by_itself| by_itself.kind), Some(PatternKind::Recoloured));
     let chart = common.picture([1, 4, 8]).expect("one channel");
     let range = |row: usize| chart.pixels()[8 * row + 7] - chart.pixels()[8 * row];
     assert_eq!([range(0), range(2)], [1.0; 2]);
