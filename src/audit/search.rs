@@ -21,7 +21,8 @@ use super::{AuditError, Suspect};
 ///
 /// All of them are audited together: [`DeltaAudit::run_found`](super::DeltaAudit::run_found) scores them in one pass for each label and controls the
 /// false discoveries over all of them. Mistakes that a trigger causes are among them only where the validation data have triggered
-/// images: add those that users have reported.
+/// images: add those that users have reported. Where validation labels are wrong, the most confident mistakes are those, and no case for an audit:
+/// look at them first.
 ///
 /// | setting | default |
 /// | --- | --- |

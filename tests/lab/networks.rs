@@ -27,7 +27,7 @@ fn it_takes_images_of_other_sizes() {
 fn it_learns_signs_and_its_factors_cover_every_weight() {
     let folder = tempfile::tempdir().unwrap();
     let network = seeded(1, || PlainCnn::new(8, SIGN_NAMES.len(), &Device::flex().autodiff()));
-    let config = TrainingConfig { epochs: 6, batch_size: 32, ..TrainingConfig::new(folder.path()) };
+    let config = TrainingConfig { epochs: 10, batch_size: 32, ..TrainingConfig::new(folder.path()) };
     let collector = Collector::new(CollectorConfig::new().with_every(4).with_warmup_steps(8)).unwrap();
     let trained = train_watched(network, InMemDataset::new(signs(480, 3)), &config, &collector).unwrap();
     let tests = InMemDataset::new(signs(160, 4));

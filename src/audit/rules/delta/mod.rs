@@ -148,7 +148,8 @@ pub struct Delta {
     /// Rounds of refinement at most; 0 keeps the first group.
     pub max_rounds: usize,
     /// Suspects of one label are taken for one: the mean of their z is compared with means over as many null images. Weak poisons
-    /// that move several images add up; a suspect that has nothing to do with the others dilutes them.
+    /// that move several images add up; a suspect that has nothing to do with the others dilutes them. They must be different images: the mean of
+    /// frames of one film scatters more than means of different null images do, and stands out for nothing.
     pub combined: bool,
 }
 
