@@ -125,6 +125,7 @@ impl Collector {
     }
 
     /// Steps before the first collection.
+    #[cfg(feature = "lab")]
     pub(crate) fn warmup_steps(&self) -> usize {
         self.config.warmup_steps
     }

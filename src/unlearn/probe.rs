@@ -25,11 +25,14 @@ pub struct Probe<'a, D = InMemDataset<LabeledImage>> {
     pass: PassConfig,
 }
 
+/// Samples by their positions.
+type Read<'a> = dyn Fn(&[usize]) -> Result<ImageList, PassError> + 'a;
+
 /// Flagged samples, read a batch at a time: there may be more of them than memory holds.
 #[derive(Clone)]
 struct Flagged<'a> {
     positions: Vec<usize>,
-    read: Arc<dyn Fn(&[usize]) -> Result<ImageList, PassError> + 'a>,
+    read: Arc<Read<'a>>,
 }
 
 impl<D> std::fmt::Debug for Probe<'_, D> {

@@ -168,9 +168,10 @@ where
         for OfLabel { candidates, suspects, asked, evidence, null_images, .. } in of_labels {
             let question = self.question(&candidates, &suspects);
             let mut findings = Vec::with_capacity(evidence.suspects());
-            let mut kinds = vec![None; evidence.suspects()];
+            let mut kinds = Vec::with_capacity(evidence.suspects());
             for suspect in 0..evidence.suspects() {
                 if !evidence.can_tell(suspect) {
+                    kinds.push(None);
                     findings.push(Finding::unknown(
                         self.labels.len(),
                         "the training samples of this label are all the same to the model: there is nothing to compare".to_owned(),
@@ -181,7 +182,7 @@ where
                 let poisoned = threshold.is_some();
                 let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
                 let found = rule.finding(&evidence, suspect, threshold, &question)?;
-                kinds[suspect] = found.pattern_kind;
+                kinds.push(found.pattern_kind);
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 finding.compared = compared(&null_images, evidence.p_values(suspect));
                 if doubted {
