@@ -127,7 +127,7 @@ impl<'a, M: Module> Influence<'a, M> {
         let identity = LayerPreconditioner::default();
         let (metric, storage, workers) =
             (format!("{kind:?}, {damping:?}"), QueryStorage::default(), Workers::none());
-        let engine = engine_of(model.inventory(), &metric, Some(factors));
+        let engine = engine_of(model.inventory(), &metric, Some((factors, kind)));
         Ok(Self { model, layers: Some(layers), identity, metric, engine, storage, workers, kept: None })
     }
 
@@ -409,15 +409,20 @@ impl<'a, M: Module> Influence<'a, M> {
     }
 }
 
-/// SHA-256 over what makes an engine, in hexadecimal. Eigenvalues stand for the bases that they belong to.
-fn engine_of(inventory: &ModelInventory, metric: &str, factors: Option<&KroneckerFactors>) -> String {
+/// SHA-256 over what makes an engine, in hexadecimal. Eigenvalues stand for the bases that they belong to; corrected ones count where they are used.
+fn engine_of(
+    inventory: &ModelInventory,
+    metric: &str,
+    factors: Option<(&KroneckerFactors, Preconditioner)>,
+) -> String {
     let mut hash = Sha256::new();
     hash.update(&inventory.fingerprint);
     hash.update(metric);
-    for (layer, factors) in factors.into_iter().flat_map(KroneckerFactors::layers) {
+    let layers = factors.into_iter().flat_map(|(factors, kind)| factors.layers().map(move |of| (of, kind)));
+    for ((layer, factors), kind) in layers {
         hash.update(layer);
-        let stacks =
-            [Some(&factors.activation.values), Some(&factors.gradient.values), factors.corrected.as_ref()];
+        let corrected = factors.corrected.as_ref().filter(|_| kind == Preconditioner::Ekfac);
+        let stacks = [Some(&factors.activation.values), Some(&factors.gradient.values), corrected];
         stacks.into_iter().flatten().for_each(|stack| hash.update(to_bytes(stack.values())));
     }
     hexadecimal(&hash.finalize())
