@@ -20,12 +20,15 @@ use burn_delta_influence::unlearn::{BadTeacher, Counterexamples, Relabel, Scrub,
 
 use crate::built_example::built_example;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 10] = [
     "docs/five-minutes.md",
     "docs/burn-examples.md",
     "docs/how-it-works.md",
     "docs/settings.md",
     "docs/reading-the-report.md",
+    "docs/large-data.md",
+    "docs/examples.md",
+    "docs/limits.md",
     "docs/extending.md",
     "docs/ci.md",
 ];

@@ -909,7 +909,7 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
 #[test]
 #[ignore = "a minute: trains the quickstart's own network on fewer data; .ci/run runs it"]
 fn quickstart_on_few_signs_shows_the_poisons_whatever_it_decides() {
-    // 24 poisons in 1,200 signs: with some seeds they are found, with others it can't tell or says clean (README, Limits).
+    // 24 poisons in 1,200 signs: with some seeds they are found, with others it can't tell or says clean (docs/limits.md).
     let place = Place::new();
     let few = ["--samples", "1200", "--epochs", "10", "--seed", "0"];
     let run = run("quickstart", &[&["--device", "cpu", "--out", &place.text("out")], &few[..]].concat());

@@ -1,5 +1,7 @@
 //! The minimum-error threshold between two groups of numbers that spread differently.
 
+use std::ops::Range;
+
 /// Fewer values have no spread to speak of.
 const FEWEST: usize = 3;
 
@@ -25,47 +27,81 @@ pub(crate) struct Cut {
 impl Cut {
     /// The one that makes the fewest errors, see [`minimum_error`].
     pub fn of(values: &[f64]) -> Option<Self> {
-        cut(values)
+        let sorted = Sorted::new(values);
+        let all = 0..sorted.len();
+        let (cut, errors) = sorted.best_cut(all)?;
+        Some(Self { threshold: sorted.threshold(cut), errors: errors - sorted.uncut() })
     }
 }
 
-fn cut(values: &[f64]) -> Option<Cut> {
-    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
-    sorted.sort_by(f64::total_cmp);
-    let count = sorted.len();
-    let centre = sorted.iter().sum::<f64>() / count.max(1) as f64;
-    sorted.iter_mut().for_each(|value| *value -= centre); // so that sums of squares lose nothing
-    let sums = |values: &[f64]| (values.iter().sum::<f64>(), values.iter().map(|v| v * v).sum::<f64>());
-    let (total, total_squares) = sums(&sorted);
-    // Deviations below rounding are none.
-    let least = 1e-12 * total_squares / count.max(1) as f64;
-    let (mut sum, mut squares) = (0.0, 0.0);
-    let mut best: Option<(f64, usize)> = None;
-    for cut in 1..count {
-        sum += sorted[cut - 1];
-        squares += sorted[cut - 1].powi(2);
-        if cut < FEWEST || count - cut < FEWEST || sorted[cut] == sorted[cut - 1] {
-            continue;
-        }
-        let group = |sum: f64, squares: f64, size: usize| {
-            let (size, share) = (size as f64, size as f64 / count as f64);
-            let variance = squares / size - (sum / size).powi(2);
-            (variance > least).then(|| share * variance.ln() - 2.0 * share * share.ln())
+/// Values in order, and what J needs of any run of them.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    /// Less their mean, so that sums of squares lose nothing.
+    values: Vec<f64>,
+    centre: f64,
+    /// Of the first k values, k = 0, 1, …
+    sums: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Sorted {
+    /// Of the finite ones.
+    pub fn new(values: &[f64]) -> Self {
+        let mut values: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let centre = values.iter().sum::<f64>() / values.len().max(1) as f64;
+        values.iter_mut().for_each(|value| *value -= centre);
+        let running = |of: fn(f64) -> f64| {
+            let sums = values.iter().scan(0.0, |sum, &value| {
+                *sum += of(value);
+                Some(*sum)
+            });
+            std::iter::once(0.0).chain(sums).collect::<Vec<f64>>()
         };
-        let errors = group(sum, squares, cut)
-            .zip(group(total - sum, total_squares - squares, count - cut))
-            .map(|(below, above)| below + above);
-        if let Some(errors) = errors
-            && best.is_none_or(|(fewest, _)| errors < fewest)
-        {
-            best = Some((errors, cut));
-        }
+        let (sums, squares) = (running(|value| value), running(|value| value * value));
+        Self { values, centre, sums, squares }
     }
-    let uncut = (total_squares / count.max(1) as f64).ln(); // Their mean is 0.
-    best.map(|(errors, cut)| Cut {
-        threshold: 0.5 * (sorted[cut - 1] + sorted[cut]) + centre,
-        errors: errors - uncut,
-    })
+
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Half way between the values beside a cut.
+    pub fn threshold(&self, cut: usize) -> f64 {
+        0.5 * (self.values[cut - 1] + self.values[cut]) + self.centre
+    }
+
+    /// Mean, less that of all, and variance.
+    pub fn moments(&self, run: Range<usize>) -> (f64, f64) {
+        let size = run.len() as f64;
+        let mean = (self.sums[run.end] - self.sums[run.start]) / size;
+        (mean, (self.squares[run.end] - self.squares[run.start]) / size - mean.powi(2))
+    }
+
+    /// J of all values as one group: their share is 1.
+    pub fn uncut(&self) -> f64 {
+        (self.squares[self.len()] / self.len().max(1) as f64).ln()
+    }
+
+    /// What a run of values adds to J, if it is a group.
+    pub fn errors(&self, run: Range<usize>) -> Option<f64> {
+        // Deviations below rounding are none.
+        let least = 1e-12 * self.squares[self.len()] / self.len().max(1) as f64;
+        let share = run.len() as f64 / self.len() as f64;
+        let variance = (run.len() >= FEWEST).then(|| self.moments(run).1)?;
+        (variance > least).then(|| share * variance.ln() - 2.0 * share * share.ln())
+    }
+
+    /// The cut of a run in two that makes the fewest errors, and what both parts add to J.
+    pub fn best_cut(&self, run: Range<usize>) -> Option<(usize, f64)> {
+        let apart = |&cut: &usize| self.values[cut] > self.values[cut - 1];
+        let cuts = (run.start + 1..run.end).filter(apart).filter_map(|cut| {
+            let errors = self.errors(run.start..cut)? + self.errors(cut..run.end)?;
+            Some((cut, errors))
+        });
+        cuts.min_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Rules: from scores to flagged samples. A new rule is one file here and one arm in [`Rule`](super::Rule).
 
+mod beside_tail;
 mod delta;
 mod group;
 mod layer_cosine;
@@ -7,6 +8,7 @@ mod minimum_error;
 mod otsu;
 mod paper;
 
+use beside_tail::beside_tail;
 pub(crate) use delta::flagged_patterns;
 pub use delta::{
     CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, PatternKind, Question,

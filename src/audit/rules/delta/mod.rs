@@ -30,7 +30,8 @@
 //!    null images in place of permutations, again the three quarters of them that count fewest).
 //! 6. **Refinement.** Poisons resemble each other more than any of them resembles the suspect. With F the flagged group and C_ij the
 //!    mean cosine between the margin gradients of samples i and j: s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j, and F becomes the
-//!    samples above the [minimum-error threshold](super::minimum_error) of s, until it stays. Where that leads away from the group that
+//!    samples above the [minimum-error threshold](super::minimum_error) of s, until it stays. A tail of other samples that resemble the group by
+//!    nature is left out, where three Gaussians show one (the module `beside_tail`). Where that leads away from the group that
 //!    it began with, or from a small group to most of the class, the group is kept as it was.
 //!
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label poisons. They were all made
@@ -103,8 +104,8 @@ use serde::{Deserialize, Serialize};
 use crate::capture::BatchSource;
 use crate::influence::{Classifier, InfluenceError, LabeledBatch};
 
+use super::beside_tail;
 use super::group::Refinement;
-use super::minimum_error;
 use cluster::ByCluster;
 use evidence::Tests;
 use question::OfCandidates;
@@ -352,7 +353,7 @@ impl Delta {
         }
         let DeltaEvidence { candidates, norms, .. } = evidence;
         let &Question { influence, source, config, .. } = question;
-        let refinement = Refinement { influence, source, candidates, config, cut: minimum_error };
+        let refinement = Refinement { influence, source, candidates, config, cut: beside_tail };
         let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
         if flagged.len() >= FEWEST_GROUP && is_of(&flagged, &finding.flagged, candidates.len()) {
             finding.flagged = flagged;
