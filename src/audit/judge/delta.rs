@@ -185,11 +185,16 @@ where
                 kinds.push(found.pattern_kind);
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 finding.compared = compared(&null_images, evidence.p_values(suspect));
+                let mut mine = asked.iter().filter(|(_, subject)| *subject == suspect);
+                let reported = mine.any(|(number, _)| cases[*number].reported);
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
-                    let mut mine = asked.iter().filter(|(_, subject)| *subject == suspect);
-                    let reported = mine.any(|(number, _)| cases[*number].reported);
                     finding.doubt(evidence.doubt(suspect), scores, reported);
+                } else if let Some(outsiders) = evidence.outsiders(suspect)
+                    && outsiders.p_value <= rule.significance
+                    && !poisoned
+                {
+                    finding.doubt_by(outsiders, reported);
                 }
                 findings.push(finding);
             }

@@ -15,7 +15,7 @@ use crate::report::{ComparedRecord, CopyRecord, NullRecord, PatternRecord, Verdi
 use crate::samples::{Image, LabeledSample};
 
 use super::collapse::collapse;
-use super::rules::{LayerCosine, PaperRule};
+use super::rules::{LayerCosine, Outsiders, PaperRule};
 use super::transforms::{AlteredCopy, CopiesError, altered_copies};
 use super::{AuditError, HarmlessMistakes, Rule, Suspect};
 
@@ -98,6 +98,16 @@ impl Finding {
         self.note = Some(format!(
             "some samples speak for the wrong label more than chance allows (p {p_value:.1e}), but for some harmless mistakes, too: poison, \
              or a natural group of images. Look at those that speak most for it, and audit several suspects of the same mistake, combined"
+        ));
+    }
+
+    /// The same because of samples for which nothing else of their label speaks.
+    fn doubt_by(&mut self, Outsiders { p_value, members }: Outsiders, reported: bool) {
+        self.inconclusive = reported;
+        self.note = Some(format!(
+            "most of what speaks for the wrong label is a group of {members} samples for which the others of their label hardly speak (p {p_value:.1e}): \
+             images of another class, or an odd lot of their own. They speak for harmless mistakes as well, so that poison can't be told from nature by that. \
+             Look at those that speak most for it"
         ));
     }
 
@@ -229,6 +239,17 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn samples_that_nothing_speaks_for_give_rise_to_doubt_about_reported_suspects_alone() {
+        for (reported, verdict) in [(true, Verdict::Inconclusive), (false, Verdict::Clean)] {
+            let mut finding = Finding { p_value: Some(0.2), scores: vec![3.0, 1.0], ..Finding::default() };
+            finding.doubt_by(Outsiders { p_value: 2e-4, members: 105 }, reported);
+            assert_eq!((finding.verdict(), finding.flagged.len()), (verdict, 0));
+            assert_eq!(finding.scores, [3.0, 1.0], "those that matter most stay first");
+            assert!(finding.note.is_some_and(|note| note.contains("105 samples") && note.contains("2.0e-4")));
+        }
+    }
 
     #[test]
     fn doubt_changes_the_verdict_of_reported_suspects_alone() {

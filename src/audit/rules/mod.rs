@@ -11,7 +11,7 @@ mod paper;
 use beside_tail::beside_tail;
 pub(crate) use delta::flagged_patterns;
 pub use delta::{
-    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, PatternKind, Question,
+    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Outsiders, PatternKind, Question,
     benjamini_hochberg,
 };
 pub use layer_cosine::{LayerCosine, LayerCosineFinding};

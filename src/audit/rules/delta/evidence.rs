@@ -5,7 +5,7 @@ use crate::influence::SampleNorms;
 use super::cluster::{ByCluster, Cluster, Measured, NullIs, by_cluster, judged};
 use super::null::{self, View};
 use super::pattern::Pattern;
-use super::question::{Against, OfCandidates};
+use super::question::{Against, OfCandidates, Outsiders};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
 /// their reciprocals add up to no more than 1 (a weighted Bonferroni correction: Genovese, Roeder and Wasserman 2006). What each of the two views
@@ -99,6 +99,13 @@ impl DeltaEvidence {
     fn doubts(&self, suspect: usize) -> impl Iterator<Item = &Tests> {
         let told = self.against().filter(move |against| against.tests.can_tell(suspect));
         told.filter_map(|against| against.doubts.as_ref())
+    }
+
+    /// A cluster of samples for which nothing else of the label speaks, if one is most of what matters to the suspect; its p-value is that of the cluster, of any
+    /// suspect. `None` for combined suspects, and where other tests were not needed.
+    pub fn outsiders(&self, suspect: usize) -> Option<Outsiders> {
+        // Whatever it is compared with.
+        self.against().find_map(|against| against.by_outsiders.get(suspect).copied().flatten())
     }
 
     /// z of every candidate where a doubt remains.
@@ -336,8 +343,12 @@ mod tests {
     }
 
     fn evidence(of_sets: Vec<Tests>) -> DeltaEvidence {
-        let mut sets =
-            of_sets.into_iter().map(|tests| Against { doubts: Some(tests.clone()), tests, is_clear: false });
+        let mut sets = of_sets.into_iter().map(|tests| Against {
+            doubts: Some(tests.clone()),
+            by_outsiders: vec![None; tests.suspects()],
+            tests,
+            is_clear: false,
+        });
         DeltaEvidence {
             candidates: (0..300).collect(),
             norms: SampleNorms::default(),

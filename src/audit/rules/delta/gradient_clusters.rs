@@ -10,6 +10,11 @@
 //! suspect, and the [`CLUSTERS`] that are furthest apart from the rest for their spread are kept, and [tested as wholes](super::cluster)
 //! by their influence z before anything is taken out.
 //!
+//! A cluster whose members nothing else of the label speaks for is *borne by itself alone*: relabelled images are images of another class, and what the
+//! rest of the label teaches does little for them. H(F) = mean_{i∈F, j∉F} C_ij is compared with that of natural groups as large ([`PEERS`]: the nearest to a sample
+//! that is drawn at random; F counts neither inside nor outside of them), as the most conspicuous of [`PLACES`]. A class has such clusters by nature at times (a bad series of
+//! photographs), so that this accuses nobody. It gives rise to doubt about a suspect to which such a cluster is most of what matters.
+//!
 //! C is not formed: it is replaced by C_nm (C_mm + ρ)⁻¹ C_mn with m landmarks, samples of the class drawn at random (Nyström's approximation: Williams
 //! and Seeger 2001).
 //!
@@ -22,8 +27,9 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::batches::Part;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, standing};
 use super::common::product;
+use super::tails::{normal_of_largest, normal_tail};
 use crate::audit::rules::Cut;
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{Classifier, Influence, InfluenceError, LabeledBatch, Margin};
@@ -53,6 +59,9 @@ const FEWEST_SAMPLES: usize = 48;
 const PEERS: usize = 32;
 /// What is left beside a cluster is tested, too, where the cluster is one in so many of its class: poisons are three quarters of it at most.
 const SMALLEST_REST: usize = 4;
+
+/// A cluster of more than one in so many samples has no independent groups of its size to be compared with.
+const LARGEST_ALONE: usize = 4;
 
 /// The clearest clusters of the candidates' gradients. `queries` is how many gradients may be held at a time; `seed` draws the landmarks.
 pub(super) fn gradient_clusters<M, S>(
@@ -85,7 +94,9 @@ where
     let mut rng = StdRng::seed_from_u64(seed);
     let found = clusters(&features, &products).into_iter().map(|cluster| {
         let peers = products.peers(&cluster, &mut rng);
-        GradientCluster { cluster, peers }
+        let alone = products.alone(&cluster.members, &peers);
+        tracing::debug!(members = cluster.members.len(), alone, "a cluster of gradients");
+        GradientCluster { cluster, peers, alone }
     });
     Ok(found.collect())
 }
@@ -96,6 +107,8 @@ pub(super) struct GradientCluster {
     pub cluster: Cluster,
     /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature. Each ascending.
     pub peers: Vec<Vec<usize>>,
+    /// How often a natural group is borne by itself alone as much, if that can be told.
+    pub alone: Option<f64>,
 }
 
 /// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where they are not finite.
@@ -192,6 +205,27 @@ impl Products {
                 - (product(row, &outside) - own_out * own) / sizes.1.max(1.0)
         });
         contrast.collect()
+    }
+
+    /// H of a group: the mean product of its members with all samples that are neither members nor among `others`.
+    fn support(&self, members: &[usize], others: &[usize]) -> f64 {
+        let width = self.sum.len();
+        let sum = |samples: &[usize]| total(width, samples.iter().map(|&sample| &self.rows[sample]));
+        let (inside, left_out) = (sum(members), sum(others));
+        let outside = self.sum.iter().zip(&inside).zip(&left_out).map(|((all, a), b)| all - a - b);
+        let outside: Vec<f64> = outside.collect();
+        let count = self.rows.len() - members.len() - others.len();
+        product(&inside, &outside) / (members.len() * count).max(1) as f64
+    }
+
+    /// The probability of a natural group for whose members the others speak as little, by such groups.
+    fn alone(&self, members: &[usize], peers: &[Vec<usize>]) -> Option<f64> {
+        if LARGEST_ALONE * members.len() > self.rows.len() {
+            return None;
+        }
+        let of_peers: Vec<f64> = peers.iter().map(|peer| -self.support(peer, members)).collect();
+        let (_, normal, _) = standing(-self.support(members, &[]), &of_peers)?;
+        Some(normal_tail(normal_of_largest(normal, PLACES)))
     }
 
     /// Groups as large as the cluster, or as half of the others.
@@ -303,6 +337,38 @@ mod tests {
             let off = (all[i][0] - got[(i, 0)]).abs();
             assert!(off < super::RIDGE, "sample {i}: {off}");
         }
+    }
+
+    /// Samples that all share a direction but for the `marked` ones, which share another: as images of another class do.
+    fn of_two_kinds(marked: usize, own: f64) -> Mat<f64> {
+        const WIDTH: usize = 40;
+        let mut rng = StdRng::seed_from_u64(4);
+        let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
+        Mat::from_fn(SAMPLES, WIDTH, |n, at| {
+            let shared = match (n < marked, at) {
+                (true, 0) => 1.0 - own,
+                (true, 1) => 1.0,
+                (false, 0) => 1.0,
+                _ => 0.0,
+            };
+            shared + 0.3 * normal()
+        })
+    }
+
+    #[test]
+    fn a_group_for_which_nothing_else_speaks_is_borne_by_itself_alone() {
+        let alone = |marked: usize, own: f64| {
+            let products = Products::new(&of_two_kinds(marked, own));
+            let members: Vec<usize> = (0..marked).collect();
+            let scores = products.contrast(&(0..SAMPLES).map(|n| n < marked).collect::<Vec<_>>());
+            let cluster = Cluster { members, scores, by_itself: None };
+            let peers = products.peers(&cluster, &mut StdRng::seed_from_u64(5));
+            products.alone(&cluster.members, &peers)
+        };
+        let [foreign, natural] = [1.0, 0.0].map(|own| alone(MARKED, own).expect("it can be told"));
+        assert!(foreign < 1e-3, "{foreign}");
+        assert!(natural > 0.05, "{natural}: they have a direction of their own, and that of all others");
+        assert_eq!(alone(SAMPLES / 4 + 1, 1.0), None, "too large");
     }
 
     #[test]

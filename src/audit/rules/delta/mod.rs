@@ -55,6 +55,10 @@
 //!     are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
 //!     trusted three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
 //!     flagged, and the audit says that it can't tell. (Not of combined suspects.)
+//!     Or null images are all of the poisons' making: where a trigger lets anything odd pass for the label, whatever is mistaken for it is. But images of another class are
+//!     poorly borne by the rest of the label. A cluster of step 8 for whose members the other samples speak as little as for one in a hundred natural groups, or none
+//!     ([`significance`](Delta::significance); the module `gradient_clusters`), and that is half at least of as many samples with the largest influence on the suspect, gives
+//!     rise to doubt as well ([`DeltaEvidence::outsiders`]). No comparison with null images is behind it, so that it can't make a suspect a poisoned one.
 //!
 //! 11. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
 //!     of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
@@ -115,7 +119,7 @@ pub use common_pattern::CommonPattern;
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
 pub(crate) use mean_images::flagged_patterns;
-pub use question::{NullSet, Question};
+pub use question::{NullSet, Outsiders, Question};
 
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;
@@ -287,6 +291,7 @@ impl Delta {
             gradient = by_gradient[suspect].p_value,
             pattern = by_pattern[suspect].p_value,
             doubt = evidence.doubt(suspect),
+            outsiders = ?evidence.outsiders(suspect),
             "p-values of the five tests"
         );
         let view = tests.view(suspect);

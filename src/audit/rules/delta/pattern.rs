@@ -203,7 +203,7 @@ where
         return Ok(Vec::new());
     }
     let others = Others::of(question)?;
-    let patterns = clusters.iter().map(|GradientCluster { cluster, peers }| {
+    let patterns = clusters.iter().map(|GradientCluster { cluster, peers, .. }| {
         let groups: Vec<&[usize]> =
             std::iter::once(&cluster.members).chain(peers).map(Vec::as_slice).collect();
         let Changes { added, recoloured } = others.changes(&groups)?;

@@ -49,6 +49,8 @@ pub struct Question<'a, M: Module, S> {
 pub(super) struct OfCandidates {
     looks: Option<Looks>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
+    /// The clusters of gradients that are borne by themselves alone: p-value and members.
+    alone: Vec<(f64, Vec<usize>)>,
 }
 
 /// What one set of null images says of the suspects.
@@ -57,8 +59,32 @@ pub(super) struct Against {
     pub tests: Tests,
     /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
     pub doubts: Option<Tests>,
+    /// Of each suspect the cluster that is borne by itself alone, and most of what matters to it; none of combined suspects.
+    pub by_outsiders: Vec<Option<Outsiders>>,
     /// Whether every suspect stands out by influence so clearly, and names samples, that nothing else was looked at.
     pub is_clear: bool,
+}
+
+/// Samples for which nothing else of their label speaks, and which are most of what matters to a suspect.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outsiders {
+    /// How often a natural group is borne by itself alone as much.
+    pub p_value: f64,
+    /// How many they are.
+    pub members: usize,
+}
+
+/// The cluster without support, if one is half of as many samples with the largest influence on the suspect, at least.
+fn outsiders(influence: &[f64], alone: &[(f64, Vec<usize>)]) -> Option<Outsiders> {
+    let mut order: Vec<usize> = (0..influence.len()).collect();
+    order.sort_by(|&a, &b| influence[b].total_cmp(&influence[a]));
+    let matters = |members: &[usize]| {
+        let first = &order[..members.len().min(order.len())];
+        2 * first.iter().filter(|sample| members.binary_search(sample).is_ok()).count() >= members.len()
+    };
+    let found = alone.iter().filter(|(_, members)| matters(members));
+    let clearest = found.min_by(|(a, _), (b, _)| a.total_cmp(b));
+    clearest.map(|(p_value, members)| Outsiders { p_value: *p_value, members: members.len() })
 }
 
 impl<M, S> Question<'_, M, S>
@@ -98,6 +124,7 @@ where
             tests.view(suspect).discoveries(suspect, rule.false_discovery_rate).len() >= FEWEST_GROUP
         };
         let is_clear = tests.are_clear(rule.significance) && (0..tests.suspects()).all(names_some);
+        let mut by_outsiders = vec![None; tests.suspects()];
         if !is_clear {
             // Clusters are tested before anything is taken out, so that they have no doubt of their own.
             let (clusters, mut is_like) = self.looks(known, &asked)?;
@@ -118,8 +145,12 @@ where
                 taken_away = null::combined(&taken_away, count, &set.origins, seed);
             }
             tests = tests.with_patterns(found, &taken_away);
+            if !is_combined {
+                let of_suspects = cosines[..count].iter();
+                by_outsiders = of_suspects.map(|influence| outsiders(influence, &known.alone)).collect();
+            }
         }
-        Ok((Against { tests, doubts, is_clear }, norms))
+        Ok((Against { tests, doubts, by_outsiders, is_clear }, norms))
     }
 
     /// The clusters of the candidates' gradients, of which so many may be held at a time.
@@ -134,6 +165,8 @@ where
             None => {
                 let found = gradient_clusters(influence, source, candidates, held, seed, config)?;
                 let patterns = patterns(self, &found)?;
+                let alone = found.iter().filter_map(|it| Some((it.alone?, it.cluster.members.clone())));
+                known.alone = alone.collect();
                 found.into_iter().map(|found| found.cluster).zip(patterns).collect()
             }
         };
@@ -205,5 +238,30 @@ where
         let like = |look: &Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(look)).collect();
         let is_like = of_asked.iter().map(like).collect();
         Ok((clusters, is_like))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outsiders;
+
+    #[test]
+    fn outsiders_are_most_of_what_matters_to_a_suspect() {
+        let mut influence: Vec<f64> = (0..40).map(|n| -f64::from(n)).collect();
+        let alone = [(1e-3, (20..30).collect::<Vec<usize>>()), (1e-5, (30..40).collect())];
+        assert_eq!(outsiders(&influence, &alone), None);
+        // Four of the ten that matter most, then five.
+        influence[20..24].fill(1.0);
+        assert_eq!(outsiders(&influence, &alone), None);
+        influence[24] = 1.0;
+        let found = outsiders(&influence, &alone).expect("half of the ten that matter most");
+        assert_eq!((found.p_value, found.members), (1e-3, 10));
+        // Of two that do the clearer one.
+        influence[30..40].fill(1.0);
+        influence[20..30].fill(1.0);
+        let smaller = [(1e-3, vec![20, 21, 22]), (1e-5, (30..40).collect())];
+        assert_eq!(outsiders(&influence, &smaller).map(|found| found.p_value), Some(1e-3));
+        influence[20..30].fill(0.5);
+        assert_eq!(outsiders(&influence, &smaller).map(|found| found.p_value), Some(1e-5));
     }
 }
