@@ -1,6 +1,6 @@
 //! The threshold between a group and all others, some of which resemble it.
 
-use super::minimum_error::Sorted;
+use super::minimum_error::{FEWEST, Sorted};
 
 /// How many times the logarithm of the likelihood has to grow by three parameters more, after the price of these, to be very strong evidence
 /// (Kass and Raftery 1995, in twice the logarithm).
@@ -13,6 +13,7 @@ const MOST_SWEEPS: usize = 50;
 /// group by nature (red ships beside poisons with a red frame). Two Gaussians can but give such a tail to the group. So three are fitted, too,
 /// with the two cuts that make J smallest. The tail is left out where
 /// - three describe the values very much better (by Bayes' information criterion: n ΔJ − 3 ln n > 10), and
+/// - three values at least are left out by that: fewer are no part of their own, and
 /// - the middle part is nearer to the lower one than to the upper (by Bhattacharyya's distance of Gaussians). Else it is the group's own tail: of
 ///   faint poisons, say.
 ///
@@ -31,9 +32,10 @@ pub(super) fn beside_tail(values: &[f64]) -> Option<f64> {
     let upper = three.and_then(|([lower, upper], three)| {
         let [others, tail, group] = [0..lower, lower..upper, upper..all].map(|run| sorted.moments(run));
         let is_better = count * (two - three) - 3.0 * count.ln() > VERY_STRONG;
-        (is_better && distance(others, tail) < distance(tail, group)).then_some(upper)
+        let is_part = upper >= cut + FEWEST;
+        (is_better && is_part && distance(others, tail) < distance(tail, group)).then_some(upper)
     });
-    Some(sorted.threshold(upper.unwrap_or(cut).max(cut)))
+    Some(sorted.threshold(upper.unwrap_or(cut)))
 }
 
 /// Both cuts where each is best beside the other, and J.

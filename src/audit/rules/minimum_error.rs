@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 /// Fewer values have no spread to speak of.
-const FEWEST: usize = 3;
+pub(super) const FEWEST: usize = 3;
 
 /// The threshold at which two Gaussians of their own means, deviations and shares, fitted to the values below and above it, make
 /// the fewest errors (Kittler and Illingworth 1986): the smallest
