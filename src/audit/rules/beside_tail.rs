@@ -2,8 +2,8 @@
 
 use super::minimum_error::{FEWEST, Sorted};
 
-/// How many times the logarithm of the likelihood has to grow by three parameters more, after the price of these, to be very strong evidence
-/// (Kass and Raftery 1995, in twice the logarithm).
+/// By how much twice the logarithm of the likelihood has to grow, less the price of three more parameters, to be very strong evidence (Kass and
+/// Raftery 1995). n J is −2 times that logarithm, but for a constant.
 const VERY_STRONG: f64 = 10.0;
 
 /// Sweeps at most; a few suffice.

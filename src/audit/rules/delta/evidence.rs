@@ -4,8 +4,9 @@ use crate::influence::SampleNorms;
 
 use super::cluster::{ByCluster, Cluster, Measured, NullIs, by_cluster, judged};
 use super::null::{self, View};
+use super::outsiders::Outsiders;
 use super::pattern::Pattern;
-use super::question::{Against, OfCandidates, Outsiders};
+use super::question::{Against, OfCandidates};
 
 /// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
 /// their reciprocals add up to no more than 1 (a weighted Bonferroni correction: Genovese, Roeder and Wasserman 2006). What each of the two views

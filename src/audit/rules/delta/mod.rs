@@ -98,6 +98,7 @@ mod look_shares;
 mod matched_filter;
 mod mean_images;
 mod null;
+mod outsiders;
 mod pattern;
 mod question;
 mod tails;
@@ -119,7 +120,8 @@ pub use common_pattern::CommonPattern;
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
 pub(crate) use mean_images::flagged_patterns;
-pub use question::{NullSet, Outsiders, Question};
+pub use outsiders::Outsiders;
+pub use question::{NullSet, Question};
 
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;

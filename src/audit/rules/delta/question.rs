@@ -10,6 +10,7 @@ use super::gradient_clusters::gradient_clusters;
 use super::look::Looks;
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_shares::stand_outs;
+use super::outsiders::{Outsiders, outsiders};
 use super::pattern::{Pattern, margins, patterns};
 use super::{Delta, FEWEST_GROUP, common, null};
 use crate::capture::{BatchSource, PassConfig};
@@ -63,28 +64,6 @@ pub(super) struct Against {
     pub by_outsiders: Vec<Option<Outsiders>>,
     /// Whether every suspect stands out by influence so clearly, and names samples, that nothing else was looked at.
     pub is_clear: bool,
-}
-
-/// Samples for which nothing else of their label speaks, and which are most of what matters to a suspect.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outsiders {
-    /// How often a natural group is borne by itself alone as much.
-    pub p_value: f64,
-    /// How many they are.
-    pub members: usize,
-}
-
-/// The cluster without support, if one is half of as many samples with the largest influence on the suspect, at least.
-fn outsiders(influence: &[f64], alone: &[(f64, Vec<usize>)]) -> Option<Outsiders> {
-    let mut order: Vec<usize> = (0..influence.len()).collect();
-    order.sort_by(|&a, &b| influence[b].total_cmp(&influence[a]));
-    let matters = |members: &[usize]| {
-        let first = &order[..members.len().min(order.len())];
-        2 * first.iter().filter(|sample| members.binary_search(sample).is_ok()).count() >= members.len()
-    };
-    let found = alone.iter().filter(|(_, members)| matters(members));
-    let clearest = found.min_by(|(a, _), (b, _)| a.total_cmp(b));
-    clearest.map(|(p_value, members)| Outsiders { p_value: *p_value, members: members.len() })
 }
 
 impl<M, S> Question<'_, M, S>
@@ -238,30 +217,5 @@ where
         let like = |look: &Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(look)).collect();
         let is_like = of_asked.iter().map(like).collect();
         Ok((clusters, is_like))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::outsiders;
-
-    #[test]
-    fn outsiders_are_most_of_what_matters_to_a_suspect() {
-        let mut influence: Vec<f64> = (0..40).map(|n| -f64::from(n)).collect();
-        let alone = [(1e-3, (20..30).collect::<Vec<usize>>()), (1e-5, (30..40).collect())];
-        assert_eq!(outsiders(&influence, &alone), None);
-        // Four of the ten that matter most, then five.
-        influence[20..24].fill(1.0);
-        assert_eq!(outsiders(&influence, &alone), None);
-        influence[24] = 1.0;
-        let found = outsiders(&influence, &alone).expect("half of the ten that matter most");
-        assert_eq!((found.p_value, found.members), (1e-3, 10));
-        // Of two that do the clearer one.
-        influence[30..40].fill(1.0);
-        influence[20..30].fill(1.0);
-        let smaller = [(1e-3, vec![20, 21, 22]), (1e-5, (30..40).collect())];
-        assert_eq!(outsiders(&influence, &smaller).map(|found| found.p_value), Some(1e-3));
-        influence[20..30].fill(0.5);
-        assert_eq!(outsiders(&influence, &smaller).map(|found| found.p_value), Some(1e-5));
     }
 }
