@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 
 use super::{Case, FEWEST_CANDIDATES, Finding, Judge, ShownPattern};
 use crate::audit::AuditError;
 use crate::audit::null_images::{Mistake, NullImages};
 use crate::audit::rules::{
-    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, PatternKind, Question, benjamini_hochberg,
+    Apartness, CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, PatternKind, Question,
+    benjamini_hochberg,
 };
 use crate::influence::{Classifier, ImageList, ImageSource, predict};
 use crate::report::{ComparedRecord, NullRecord, PatternRecord};
 use crate::samples::{Image, LabeledSample};
 
+/// Clusters of other labels by which it is known well enough what clusters are in this model.
+const ENOUGH_CLUSTERS: usize = 48;
 /// Null images that are kept to look at.
 const KEPT_NULL_IMAGES: usize = 12;
 
@@ -56,6 +62,7 @@ where
     pub(super) fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         let (mut of_labels, mistakes) = self.first_evidence(rule, cases)?;
         self.other_evidence(rule, &mut of_labels, mistakes)?;
+        self.place_outsiders(rule, &mut of_labels)?;
         self.decide(rule, of_labels, cases)
     }
 
@@ -154,6 +161,42 @@ where
         Ok(())
     }
 
+    /// Where lonely clusters are most of what matters to suspects, places them among those of other labels, as many of these as it takes, in an order that is drawn.
+    fn place_outsiders(&self, rule: Delta, of_labels: &mut [OfLabel]) -> Result<(), AuditError> {
+        if !of_labels.iter().any(|of_label| of_label.evidence.asks_for_other_labels()) {
+            return Ok(());
+        }
+        let known = of_labels.iter().filter_map(|it| Some((it.label, it.evidence.apartness()?)));
+        let mut known: BTreeMap<usize, Vec<Apartness>> = known.collect();
+        let mut candidates: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (sample, &label) in self.labels.iter().enumerate() {
+            candidates.entry(label).or_default().push(sample);
+        }
+        let mut order: Vec<usize> = candidates.keys().copied().collect();
+        order.shuffle(&mut StdRng::seed_from_u64(self.seed));
+        for of_label in of_labels.iter_mut().filter(|of_label| of_label.evidence.asks_for_other_labels()) {
+            let mut others = Vec::new();
+            for label in order.iter().filter(|label| **label != of_label.label) {
+                if others.len() >= ENOUGH_CLUSTERS {
+                    break;
+                }
+                if !known.contains_key(label) {
+                    let of_none = ImageList(Vec::new());
+                    let question = self.question(&candidates[label], &of_none);
+                    known.insert(*label, question.apartness(rule.null_images)?);
+                }
+                others.extend(known[label].iter().copied());
+            }
+            tracing::debug!(
+                label = of_label.label,
+                clusters = others.len(),
+                "outsiders are placed among clusters of other labels"
+            );
+            rule.place_outsiders(&mut of_label.evidence, &others);
+        }
+        Ok(())
+    }
+
     /// What is said of every case.
     fn decide(&self, rule: Delta, of_labels: Vec<OfLabel>, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
         let of_all = |value: fn(&DeltaEvidence, usize) -> f64| -> Vec<f64> {
@@ -191,7 +234,7 @@ where
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
                     finding.doubt(evidence.doubt(suspect), scores, reported);
                 } else if let Some(outsiders) = evidence.outsiders(suspect)
-                    && outsiders.p_value <= rule.significance
+                    && outsiders.give_rise_to_doubt(rule.significance)
                     && !poisoned
                 {
                     finding.doubt_by(outsiders, reported);
@@ -272,6 +315,11 @@ where
                     .to_owned(),
             ),
             (false, FoundBy::Pattern) => Some(by_pattern(found.pattern_shares)),
+            (false, FoundBy::Outsiders) => Some(
+                "the flagged samples were found together: the others of their label hardly speak for them, as is not so of groups of other labels, and the suspect \
+                 is bound to them as they are to each other. Speaking for harmless mistakes as well, they may be poisons that let anything odd pass for the label, or an odd lot of their own: look at them"
+                    .to_owned(),
+            ),
             (false, FoundBy::Influence) => None,
         };
         let by = &null_images[found.null_set];

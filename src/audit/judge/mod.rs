@@ -102,7 +102,7 @@ impl Finding {
     }
 
     /// The same because of samples for which nothing else of their label speaks.
-    fn doubt_by(&mut self, Outsiders { p_value, members }: Outsiders, reported: bool) {
+    fn doubt_by(&mut self, Outsiders { p_value, members, .. }: Outsiders, reported: bool) {
         self.inconclusive = reported;
         self.note = Some(format!(
             "most of what speaks for the wrong label is a group of {members} samples for which the others of their label hardly speak (p {p_value:.1e}): \
@@ -244,7 +244,7 @@ mod tests {
     fn samples_that_nothing_speaks_for_give_rise_to_doubt_about_reported_suspects_alone() {
         for (reported, verdict) in [(true, Verdict::Inconclusive), (false, Verdict::Clean)] {
             let mut finding = Finding { p_value: Some(0.2), scores: vec![3.0, 1.0], ..Finding::default() };
-            finding.doubt_by(Outsiders { p_value: 2e-4, members: 105 }, reported);
+            finding.doubt_by(Outsiders { p_value: 2e-4, members: 105, is_placed: true }, reported);
             assert_eq!((finding.verdict(), finding.flagged.len()), (verdict, 0));
             assert_eq!(finding.scores, [3.0, 1.0], "those that matter most stay first");
             assert!(finding.note.is_some_and(|note| note.contains("105 samples") && note.contains("2.0e-4")));

@@ -11,8 +11,8 @@ mod paper;
 use beside_tail::beside_tail;
 pub(crate) use delta::flagged_patterns;
 pub use delta::{
-    CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Outsiders, PatternKind, Question,
-    benjamini_hochberg,
+    Apartness, CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Outsiders, PatternKind,
+    Question, benjamini_hochberg,
 };
 pub use layer_cosine::{LayerCosine, LayerCosineFinding};
 pub(crate) use minimum_error::Cut;

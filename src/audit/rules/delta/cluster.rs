@@ -89,22 +89,21 @@ impl Cluster {
         let scores = self.scores.iter().map(|score| -score).collect();
         Self { members: members.collect(), scores, by_itself: None }
     }
+}
 
-    /// The plain S: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
-    /// and are moved, the deviation grows with what it is to measure).
-    fn strength(&self, z: &[f64]) -> f64 {
-        let mut is_member = vec![false; z.len()];
-        self.members.iter().for_each(|&sample| is_member[sample] = true);
-        let some = |inside: bool| -> Vec<f64> {
-            z.iter().zip(&is_member).filter(|(_, member)| **member == inside).map(|(z, _)| *z).collect()
-        };
-        let (inside, outside) = (some(true), some(false));
-        let mean = |z: &[f64]| z.iter().sum::<f64>() / z.len().max(1) as f64;
-        let difference = mean(&inside) - mean(&outside);
-        let centre = median(outside.clone());
-        let spread = deviation(&outside, centre);
-        if spread > 0.0 { difference / spread } else { 0.0 }
-    }
+/// The plain S of some samples: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
+/// and are moved, the deviation grows with what it is to measure). Those that are `left_out` (ascending) count neither as members nor as others.
+pub(super) fn strength(z: &[f64], members: &[usize], left_out: &[usize]) -> f64 {
+    let mut is_other = vec![true; z.len()];
+    members.iter().chain(left_out).for_each(|&sample| is_other[sample] = false);
+    let outside: Vec<f64> = z.iter().zip(&is_other).filter(|(_, other)| **other).map(|(z, _)| *z).collect();
+    let inside =
+        members.iter().filter(|member| left_out.binary_search(member).is_err()).map(|&member| z[member]);
+    let (count, sum) = inside.fold((0.0, 0.0), |(count, sum), z| (count + 1.0, sum + z));
+    let difference = sum / f64::max(count, 1.0) - outside.iter().sum::<f64>() / outside.len().max(1) as f64;
+    let centre = median(outside.clone());
+    let spread = deviation(&outside, centre);
+    if spread > 0.0 { difference / spread } else { 0.0 }
 }
 
 /// What the clusters say of a suspect.
@@ -175,7 +174,8 @@ pub(super) fn by_cluster(
     }
     let strengths: Vec<Vec<f64>> = match measured {
         Measured::Plain => {
-            clusters.iter().map(|cluster| z.iter().map(|row| cluster.strength(row)).collect()).collect()
+            let of_cluster = |members: &[usize]| z.iter().map(|row| strength(row, members, &[])).collect();
+            clusters.iter().map(|cluster| of_cluster(&cluster.members)).collect()
         }
         Measured::Filtered => {
             let filter = MatchedFilter::new(z, suspects);

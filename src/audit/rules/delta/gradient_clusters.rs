@@ -13,7 +13,7 @@
 //! A cluster whose members nothing else of the label speaks for is *borne by itself alone*: relabelled images are images of another class, and what the
 //! rest of the label teaches does little for them. H(F) = mean_{i∈F, j∉F} C_ij is compared with that of natural groups as large ([`PEERS`]: the nearest to a sample
 //! that is drawn at random; F counts neither inside nor outside of them), as the most conspicuous of [`PLACES`]. A class has such clusters by nature at times (a bad series of
-//! photographs), so that this accuses nobody. It gives rise to doubt about a suspect to which such a cluster is most of what matters.
+//! photographs); what that says of a suspect to which such a cluster is most of what matters is in [`outsiders`](super::outsiders).
 //!
 //! C is not formed: it is replaced by C_nm (C_mm + ρ)⁻¹ C_mn with m landmarks, samples of the class drawn at random (Nyström's approximation: Williams
 //! and Seeger 2001).
@@ -27,12 +27,15 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::batches::Part;
-use super::cluster::{Cluster, standing};
+use super::cluster::{Cluster, standing, strength};
 use super::common::product;
+use super::null::median;
+use super::outsiders::Apart;
 use super::tails::{normal_of_largest, normal_tail};
 use crate::audit::rules::Cut;
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{Classifier, Influence, InfluenceError, LabeledBatch, Margin};
+use crate::items::spread;
 
 /// Clusters of a class that are tested. With more of them each has to be clearer.
 const CLUSTERS: usize = 2;
@@ -59,6 +62,9 @@ const FEWEST_SAMPLES: usize = 48;
 const PEERS: usize = 32;
 /// What is left beside a cluster is tested, too, where the cluster is one in so many of its class: poisons are three quarters of it at most.
 const SMALLEST_REST: usize = 4;
+
+/// Members of a group of which it is measured how they are bound to it, at most.
+const MEASURED: usize = 32;
 
 /// A cluster of more than one in so many samples has no independent groups of its size to be compared with.
 const LARGEST_ALONE: usize = 4;
@@ -94,9 +100,9 @@ where
     let mut rng = StdRng::seed_from_u64(seed);
     let found = clusters(&features, &products).into_iter().map(|cluster| {
         let peers = products.peers(&cluster, &mut rng);
-        let alone = products.alone(&cluster.members, &peers);
-        tracing::debug!(members = cluster.members.len(), alone, "a cluster of gradients");
-        GradientCluster { cluster, peers, alone }
+        let apart = products.apart(&cluster.members, &peers);
+        tracing::debug!(members = cluster.members.len(), ?apart, "a cluster of gradients");
+        GradientCluster { cluster, peers, apart }
     });
     Ok(found.collect())
 }
@@ -107,8 +113,8 @@ pub(super) struct GradientCluster {
     pub cluster: Cluster,
     /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature. Each ascending.
     pub peers: Vec<Vec<usize>>,
-    /// How often a natural group is borne by itself alone as much, if that can be told.
-    pub alone: Option<f64>,
+    /// What it is to the rest of its label, if there are groups to compare it with.
+    pub apart: Option<Apart>,
 }
 
 /// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where they are not finite.
@@ -218,14 +224,31 @@ impl Products {
         product(&inside, &outside) / (members.len() * count).max(1) as f64
     }
 
-    /// The probability of a natural group for whose members the others speak as little, by such groups.
-    fn alone(&self, members: &[usize], peers: &[Vec<usize>]) -> Option<f64> {
+    /// What a group is to the others, beside its peers.
+    fn apart(&self, members: &[usize], peers: &[Vec<usize>]) -> Option<Apart> {
         if LARGEST_ALONE * members.len() > self.rows.len() {
             return None;
         }
         let of_peers: Vec<f64> = peers.iter().map(|peer| -self.support(peer, members)).collect();
-        let (_, normal, _) = standing(-self.support(members, &[]), &of_peers)?;
-        Some(normal_tail(normal_of_largest(normal, PLACES)))
+        let (loneliness, normal, _) = standing(-self.support(members, &[]), &of_peers)?;
+        Some(Apart {
+            alone: normal_tail(normal_of_largest(normal, PLACES)),
+            loneliness,
+            own: self.own_strength(members, &[]),
+            of_peers: peers.iter().map(|peer| self.own_strength(peer, members)).collect(),
+        })
+    }
+
+    /// The median over members of S, each left out itself, with others that do not count; of [`MEASURED`] members at most.
+    fn own_strength(&self, members: &[usize], others: &[usize]) -> f64 {
+        let of_member = |member: usize| {
+            let row: Vec<f64> = self.rows.iter().map(|row| product(&self.rows[member], row)).collect();
+            let mut left_out = others.to_vec();
+            left_out.insert(left_out.partition_point(|&other| other < member), member);
+            strength(&row, members, &left_out)
+        };
+        let measured = spread(members.len(), MEASURED).map(|at| of_member(members[at]));
+        median(measured.collect())
     }
 
     /// Groups as large as the cluster, or as half of the others.
@@ -283,7 +306,7 @@ mod tests {
 
     use faer::Mat;
 
-    use super::{Cluster, Products, clusters, features};
+    use super::{Cluster, Products, clusters, features, median};
 
     const SAMPLES: usize = 400;
     const MARKED: usize = 40;
@@ -357,18 +380,24 @@ mod tests {
 
     #[test]
     fn a_group_for_which_nothing_else_speaks_is_borne_by_itself_alone() {
-        let alone = |marked: usize, own: f64| {
+        let apart = |marked: usize, own: f64| {
             let products = Products::new(&of_two_kinds(marked, own));
             let members: Vec<usize> = (0..marked).collect();
             let scores = products.contrast(&(0..SAMPLES).map(|n| n < marked).collect::<Vec<_>>());
             let cluster = Cluster { members, scores, by_itself: None };
             let peers = products.peers(&cluster, &mut StdRng::seed_from_u64(5));
-            products.alone(&cluster.members, &peers)
+            products.apart(&cluster.members, &peers)
         };
-        let [foreign, natural] = [1.0, 0.0].map(|own| alone(MARKED, own).expect("it can be told"));
-        assert!(foreign < 1e-3, "{foreign}");
-        assert!(natural > 0.05, "{natural}: they have a direction of their own, and that of all others");
-        assert_eq!(alone(SAMPLES / 4 + 1, 1.0), None, "too large");
+        let [foreign, natural] = [1.0, 0.0].map(|own| apart(MARKED, own).expect("it can be told"));
+        assert!(foreign.alone < 1e-3, "{foreign:?}");
+        assert!(
+            natural.alone > 0.05,
+            "{natural:?}: they have a direction of their own, and that of all others"
+        );
+        // Either is bound to its own direction, which no peer has.
+        let of_peers = median(foreign.of_peers.clone());
+        assert!(foreign.own > 1.4 * of_peers && of_peers > 0.0, "{foreign:?}");
+        assert_eq!(apart(SAMPLES / 4 + 1, 1.0), None, "too large");
     }
 
     #[test]

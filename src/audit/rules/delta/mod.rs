@@ -4,7 +4,7 @@
 //! For a suspect (x′, y′), the training samples j = 1…n labelled y′, and M *null images*: harmless mistakes, made for the purpose.
 //! Training images of other labels are altered at random, as the paper's copies are, and those that the model then takes for y′ are
 //! kept, at most a quarter of them from one label, and of one kind of alteration, as far as that leaves half of them (where it hardly takes any,
-//! training images of other labels as they are). The model's mistakes on validation data serve as well, as they are (step 11).
+//! training images of other labels as they are). The model's mistakes on validation data serve as well, as they are (step 12).
 //!
 //! 1. **Cosines.** v_qj = −mean over layers of ⟨u_jl, w_ql⟩ for q = the suspect and every null image, all in one pass. u_jl is the
 //!    unit direction, in the metric of the preconditioner, of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l, w_ql
@@ -47,20 +47,23 @@
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
 //!    of other labels (something that is added, or else other colours) is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
 //!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together (from the second alone where
-//!    the first can't tell: it does not stand out, and gives most images the label all the same; patterns that do nothing are left out where others do something, and of those that do the p-value is halved, since natural ones hardly ever do), and the cluster, refined, as the finding. The smallest of the five p-values counts, each corrected for the others: times 8, 8, 4, 4 and 4. Where the first two are
+//!    the first can't tell: it does not stand out, and gives most images the label all the same; patterns that do nothing are left out where others do something, and of those that do the p-value is halved, since natural ones hardly ever do), and the cluster, refined, as the finding. 
+//!
+//! 10. **Outsiders.** Or null images are all of the poisons' making: where a trigger lets anything odd pass for the label, whatever is mistaken for it is, and no comparison with them shows anything. But images of another class are
+//!    poorly borne by the rest of the label. A cluster of step 8 is measured by that, and by how close it is, beside the clusters of other labels of the same model; and the suspect by whether it is bound to it as its members are, beside groups of the
+//!    same label that have nothing of it (the module `outsiders`): a sixth p-value, and the cluster, refined, as the finding. It is asked only where the cluster is lonely among groups of its own label, and is half at least of as many samples with the largest influence on the suspect.
+//!    Where the sixth p-value is no more than five times `significance` before it is corrected, and the suspect is not poisoned, it gives rise to doubt ([`DeltaEvidence::outsiders`]). (Not of combined suspects.)
+//!
+//! The smallest of the six p-values counts, each corrected for the others: times 9, 9, 4.5, 4.5, 4.5 and 9. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
 //!    a gate that few samples passed is no reason to be silent about the pattern of many.
 //!
-//! 10. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
+//! 11. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is among those that null images
 //!     are drawn from, and what they have in common may be the poisons. So the first two tests are made again with no more taken out than the
 //!     trusted three quarters of the null images have in common. A suspect that stands out there, and there alone, is neither poisoned nor clean: nothing is
 //!     flagged, and the audit says that it can't tell. (Not of combined suspects.)
-//!     Or null images are all of the poisons' making: where a trigger lets anything odd pass for the label, whatever is mistaken for it is. But images of another class are
-//!     poorly borne by the rest of the label. A cluster of step 8 for whose members the other samples speak as little as for one in a hundred natural groups, or none
-//!     ([`significance`](Delta::significance); the module `gradient_clusters`), and that is half at least of as many samples with the largest influence on the suspect, gives
-//!     rise to doubt as well ([`DeltaEvidence::outsiders`]). No comparison with null images is behind it, so that it can't make a suspect a poisoned one.
 //!
-//! 11. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
+//! 12. **Other null images.** Altered training images may show a trigger that covers the image, and a model's honest mistakes a natural group that only some
 //!     of them have: each kind of null images finds suspects that the other misses. Where there are both, all of this is done with mistakes on validation data
 //!     first (if these are half of the null images at least, or more than a quarter of them are of one true label), then with altered training images, unless every suspect of the label is far below
 //!     `significance` by influence, and names samples. The harmonic mean of the two
@@ -75,7 +78,7 @@
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
-//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images and colours, some 7,000 to 14,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Other null images cost
+//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images and colours, some 7,000 to 14,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Where outsiders are asked for (one in sixty natural mistakes), the landmarks' passes over labels with 48 clusters together, as far as there are so many, once for all of an audit. Other null images cost
 //! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
 //! Memory: suspects + M query gradients and, while a label is asked about, the M null images and the spectra; some ten numbers for each of them and each
 //! sample of the label, twice where there are other null images, and the gradient of one query, stay until the end of the audit. Mean images: one of each label of the data.
@@ -120,7 +123,7 @@ pub use common_pattern::CommonPattern;
 pub use evidence::{DeltaEvidence, FoundBy};
 pub use gate::benjamini_hochberg;
 pub(crate) use mean_images::flagged_patterns;
-pub use outsiders::Outsiders;
+pub use outsiders::{Apartness, Outsiders};
 pub use question::{NullSet, Question};
 
 /// Fewer samples are no group.
@@ -243,10 +246,11 @@ impl Delta {
             known,
             first: against,
             others: Vec::new(),
+            outsiders: Vec::new(),
         })
     }
 
-    /// Compares the same suspects with other null images, too: step 11. It is worth its cost where not all of them are
+    /// Compares the same suspects with other null images, too: step 12. It is worth its cost where not all of them are
     /// [clear](DeltaEvidence::is_clear). The rule and the question are those that the evidence is of.
     ///
     /// # Errors
@@ -266,6 +270,12 @@ impl Delta {
         Ok(())
     }
 
+    /// Places lonely clusters of the label, to which suspects are bound, among `others`: how the clusters of other labels stand apart
+    /// ([`Question::apartness`], [`DeltaEvidence::apartness`]). It has to be done once all null images were compared with, if the evidence [asks for them](DeltaEvidence::asks_for_other_labels).
+    pub fn place_outsiders(&self, evidence: &mut DeltaEvidence, others: &[Apartness]) {
+        evidence.place_outsiders(others);
+    }
+
     /// What is found for one of the suspects. Of one that is poisoned, its samples: `threshold` is the p-value up to which suspects are
     /// ([`benjamini_hochberg`] over all of them), none for one that is not.
     ///
@@ -283,7 +293,7 @@ impl Delta {
         S: BatchSource<Batch = LabeledBatch>,
     {
         let (null_set, tests) = evidence.clearest(suspect);
-        let Tests { views: [by_median, by_low], by_look, by_gradient, by_pattern } = tests;
+        let Tests { views: [by_median, by_low], by_look, by_gradient, by_pattern, by_outsiders } = tests;
         tracing::debug!(
             suspect,
             null_set,
@@ -292,9 +302,10 @@ impl Delta {
             look = by_look[suspect].p_value,
             gradient = by_gradient[suspect].p_value,
             pattern = by_pattern[suspect].p_value,
+            by_outsiders = by_outsiders[suspect].p_value,
             doubt = evidence.doubt(suspect),
             outsiders = ?evidence.outsiders(suspect),
-            "p-values of the five tests"
+            "p-values of the six tests"
         );
         let view = tests.view(suspect);
         let nothing = DeltaFinding {
@@ -330,6 +341,7 @@ impl Delta {
             let found = match test {
                 FoundBy::Look => DeltaFinding { look_shares: shares(by_look), ..of_cluster(by_look) },
                 FoundBy::Gradient => of_cluster(by_gradient),
+                FoundBy::Outsiders => of_cluster(by_outsiders),
                 FoundBy::Pattern => DeltaFinding {
                     pattern_shares: shares(by_pattern),
                     pattern_kind: by_pattern[suspect].by_itself.and_then(|by_itself| by_itself.kind),

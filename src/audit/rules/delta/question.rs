@@ -6,11 +6,11 @@ use super::change::PatternKind;
 use super::cluster::Cluster;
 use super::common_pattern::CommonPattern;
 use super::evidence::Tests;
-use super::gradient_clusters::gradient_clusters;
+use super::gradient_clusters::{GradientCluster, gradient_clusters};
 use super::look::Looks;
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_shares::stand_outs;
-use super::outsiders::{Outsiders, outsiders};
+use super::outsiders::{Apartness, Bound, apartness, bound};
 use super::pattern::{Pattern, margins, patterns};
 use super::{Delta, FEWEST_GROUP, common, null};
 use crate::capture::{BatchSource, PassConfig};
@@ -50,8 +50,15 @@ pub struct Question<'a, M: Module, S> {
 pub(super) struct OfCandidates {
     looks: Option<Looks>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
-    /// The clusters of gradients that are borne by themselves alone: p-value and members.
-    alone: Vec<(f64, Vec<usize>)>,
+    /// The same clusters with what they are compared with.
+    pub lonely: Vec<GradientCluster>,
+}
+
+impl OfCandidates {
+    /// How the clusters of gradients stand apart, if they were looked for.
+    pub fn apartness(&self) -> Option<Vec<Apartness>> {
+        self.gradient_clusters.as_ref().map(|_| apartness(&self.lonely))
+    }
 }
 
 /// What one set of null images says of the suspects.
@@ -60,8 +67,8 @@ pub(super) struct Against {
     pub tests: Tests,
     /// The same where only as much is taken out as the trusted null images have in common; not of combined suspects.
     pub doubts: Option<Tests>,
-    /// Of each suspect the cluster that is borne by itself alone, and most of what matters to it; none of combined suspects.
-    pub by_outsiders: Vec<Option<Outsiders>>,
+    /// Of each suspect the lonely clusters that are most of what matters to it; none of combined suspects.
+    pub bound: Vec<Vec<Bound>>,
     /// Whether every suspect stands out by influence so clearly, and names samples, that nothing else was looked at.
     pub is_clear: bool,
 }
@@ -103,7 +110,7 @@ where
             tests.view(suspect).discoveries(suspect, rule.false_discovery_rate).len() >= FEWEST_GROUP
         };
         let is_clear = tests.are_clear(rule.significance) && (0..tests.suspects()).all(names_some);
-        let mut by_outsiders = vec![None; tests.suspects()];
+        let mut to_lonely = vec![Vec::new(); tests.suspects()];
         if !is_clear {
             // Clusters are tested before anything is taken out, so that they have no doubt of their own.
             let (clusters, mut is_like) = self.looks(known, &asked)?;
@@ -125,11 +132,10 @@ where
             }
             tests = tests.with_patterns(found, &taken_away);
             if !is_combined {
-                let of_suspects = cosines[..count].iter();
-                by_outsiders = of_suspects.map(|influence| outsiders(influence, &known.alone)).collect();
+                to_lonely = bound(&cosines, count, &known.lonely, rule.significance);
             }
         }
-        Ok((Against { tests, doubts, by_outsiders, is_clear }, norms))
+        Ok((Against { tests, doubts, bound: to_lonely, is_clear }, norms))
     }
 
     /// The clusters of the candidates' gradients, of which so many may be held at a time.
@@ -144,12 +150,22 @@ where
             None => {
                 let found = gradient_clusters(influence, source, candidates, held, seed, config)?;
                 let patterns = patterns(self, &found)?;
-                let alone = found.iter().filter_map(|it| Some((it.alone?, it.cluster.members.clone())));
-                known.alone = alone.collect();
-                found.into_iter().map(|found| found.cluster).zip(patterns).collect()
+                let clusters = found.iter().map(|found| found.cluster.clone());
+                let with_patterns = clusters.zip(patterns).collect();
+                known.lonely = found;
+                with_patterns
             }
         };
         Ok(known.gradient_clusters.insert(found))
+    }
+
+    /// How the candidates' clusters of gradients stand apart from the others ([`Delta::place_outsiders`] compares other labels' with them); `held` gradients may be held at a time.
+    ///
+    /// # Errors
+    /// Those of the passes.
+    pub fn apartness(&self, held: usize) -> Result<Vec<Apartness>, InfluenceError> {
+        let Self { influence, source, candidates, seed, config, .. } = *self;
+        Ok(apartness(&gradient_clusters(influence, source, candidates, held, seed, config)?))
     }
 
     /// Of each image what it loses with each cluster's pattern.
