@@ -303,7 +303,9 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Against, Cluster, DeltaEvidence, FoundBy, Tests, harmonic_mean, null};
+    use super::{Against, Apartness, Cluster, DeltaEvidence, FoundBy, Tests, harmonic_mean, null};
+    use crate::audit::rules::delta::gradient_clusters::GradientCluster;
+    use crate::audit::rules::delta::outsiders::{Apart, Bound};
     use crate::audit::rules::delta::pattern::Pattern;
     use crate::audit::rules::delta::question::OfCandidates;
     use crate::influence::SampleNorms;
@@ -419,6 +421,32 @@ mod tests {
         assert_eq!(evidence(vec![blind.clone(), no_better]).clearest(0).0, 1);
         assert!(with_blind.can_tell(0) && !evidence(vec![blind.clone()]).can_tell(0));
         assert_eq!(evidence(vec![blind]).p_value(0), 1.0);
+    }
+
+    #[test]
+    fn outsiders_name_their_cluster_where_null_images_hide_it() {
+        let members: Vec<usize> = (0..80).collect();
+        let apart = Apart { alone: 1e-6, loneliness: 20.0, own: 9.0, of_peers: vec![1.0; 32] };
+        let cluster = Cluster { members: members.clone(), scores: vec![0.0; 300], by_itself: None };
+        let mut evidence = evidence(vec![tests(0, 0.0)]);
+        let before = evidence.p_value(0);
+        assert!(before > 0.1 && !evidence.asks_for_other_labels());
+        evidence.known.lonely = vec![GradientCluster { cluster, peers: Vec::new(), apart: Some(apart) }];
+        evidence.first.bound =
+            vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01, null: vec![0.0; 128] }]];
+        assert!(evidence.asks_for_other_labels() && evidence.outsiders(0).is_none());
+        let apartness = |n: u32| Apartness { loneliness: f64::from(n % 7), bond: f64::from(n % 5) / 5.0 };
+        let others: Vec<Apartness> = (0..20).map(apartness).collect();
+        evidence.place_outsiders(&others);
+        let tests = evidence.clearest(0).1;
+        assert!(evidence.p_value(0) < 0.01, "{}", evidence.p_value(0));
+        assert_eq!(tests.found_by(0, 0.01), [FoundBy::Outsiders]);
+        assert_eq!(tests.by_outsiders[0].group, members);
+        assert!(evidence.outsiders(0).is_some_and(|found| found.is_placed && found.members == 80));
+        // Where a model has few other labels it is a doubt, and no more.
+        evidence.place_outsiders(&others[..4]);
+        assert_eq!(evidence.p_value(0), before);
+        assert!(evidence.outsiders(0).is_some_and(|found| !found.is_placed && found.p_value == 1e-6));
     }
 
     #[test]

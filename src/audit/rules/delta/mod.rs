@@ -47,12 +47,12 @@
 //! 9. **Patterns.** A cluster of step 8 that is a backdoor's has its trigger in common, and can be tried on the model. What its images have beside images
 //!    of other labels (something that is added, or else other colours) is put onto images of other labels: it gives them the label, as what groups of the class have in common by nature, made as strong, does not. It is taken away
 //!    from the suspect: the wrong label goes with it, as it does not from null images (the module `pattern`). A fifth p-value, from both together (from the second alone where
-//!    the first can't tell: it does not stand out, and gives most images the label all the same; patterns that do nothing are left out where others do something, and of those that do the p-value is halved, since natural ones hardly ever do), and the cluster, refined, as the finding. 
+//!    the first can't tell: it does not stand out, and gives most images the label all the same; patterns that do nothing are left out where others do something, and of those that do the p-value is halved, since natural ones hardly ever do), and the cluster, refined, as the finding.
 //!
 //! 10. **Outsiders.** Or null images are all of the poisons' making: where a trigger lets anything odd pass for the label, whatever is mistaken for it is, and no comparison with them shows anything. But images of another class are
-//!    poorly borne by the rest of the label. A cluster of step 8 is measured by that, and by how close it is, beside the clusters of other labels of the same model; and the suspect by whether it is bound to it as its members are, beside groups of the
-//!    same label that have nothing of it (the module `outsiders`): a sixth p-value, and the cluster, refined, as the finding. It is asked only where the cluster is lonely among groups of its own label, and is half at least of as many samples with the largest influence on the suspect.
-//!    Where the sixth p-value is no more than five times `significance` before it is corrected, and the suspect is not poisoned, it gives rise to doubt ([`DeltaEvidence::outsiders`]). (Not of combined suspects.)
+//!     poorly borne by the rest of the label. A cluster of step 8 is measured by that, and by how close it is, beside the clusters of other labels of the same model; and the suspect by whether it is bound to it as its members are, beside groups of the
+//!     same label that have nothing of it (the module `outsiders`): a sixth p-value, and the cluster, refined, as the finding. It is asked only where the cluster is lonely among groups of its own label, and is half at least of as many samples with the largest influence on the suspect.
+//!     Where the sixth p-value is no more than five times `significance` before it is corrected, and the suspect is not poisoned, it gives rise to doubt ([`DeltaEvidence::outsiders`]). (Not of combined suspects.)
 //!
 //! The smallest of the six p-values counts, each corrected for the others: times 9, 9, 4.5, 4.5, 4.5 and 9. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
