@@ -9,7 +9,7 @@
 //! 3. *The suspect is one of them.* r = S_q(F) / median_{i∈F} S_i(F), as large as by peers and null images: the share of all pairs of a peer G and a null image q′ with as large an r is a p-value. Peers have nothing of the poison,
 //!    so that it does not matter whether null images do.
 //!
-//! Classes have lonely groups by nature, more of them in some data and models than in others (of a model that was trained on shifted images 6 of 13 clusters were lonelier than one in a hundred of their peers would be; tracks of one traffic sign are). How lonely
+//! Classes have lonely groups by nature, more of them in some data and models than in others (of a model that was trained on shifted images 6 of 17 clusters were lonelier than one in a hundred of their peers would be; tracks of one traffic sign are). How lonely
 //! and how close is known from the model itself: from the clusters of its other labels, found and measured in the same way. The sum of u and b, each in deviations of theirs, has a Pearson III tail as its
 //! p-value. That and 3 are put together by Fisher's product, times the number of clusters: the sixth test.
 //!
@@ -57,7 +57,7 @@ pub struct Apartness {
 
 impl Outsiders {
     /// Whether they give rise to doubt where the rule names a suspect poisoned at this significance: at five times that. It flags nothing, and
-    /// of 2,400 natural mistakes of clean models (CIFAR-10, batch 1) one in ninety is doubted for it.
+    /// of 3,808 natural mistakes of clean models (CIFAR-10, batch 1) one in ninety is doubted for it.
     pub fn give_rise_to_doubt(&self, significance: f64) -> bool {
         /// A conventional 5 % for a conventional 1 %.
         const DOUBTFUL: f64 = 5.0;
