@@ -316,8 +316,8 @@ where
             ),
             (false, FoundBy::Pattern) => Some(by_pattern(found.pattern_shares)),
             (false, FoundBy::Outsiders) => Some(
-                "the flagged samples were found together: the others of their label hardly speak for them, as is not so of groups of other labels, and the suspect \
-                 is bound to them as they are to each other. Speaking for harmless mistakes as well, they may be poisons that let anything odd pass for the label, or an odd lot of their own: look at them"
+                "the flagged samples were found together: the others of their label hardly speak for them, as is rare among groups of other labels, and the suspect \
+                 is bound to them as they are to each other. The p-value is by that, not by the comparison with harmless mistakes, which may owe their label to the same samples. Look at them: images of another class, or an odd lot of their own"
                     .to_owned(),
             ),
             (false, FoundBy::Influence) => None,

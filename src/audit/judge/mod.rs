@@ -102,11 +102,12 @@ impl Finding {
     }
 
     /// The same because of samples for which nothing else of their label speaks.
-    fn doubt_by(&mut self, Outsiders { p_value, members, .. }: Outsiders, reported: bool) {
+    fn doubt_by(&mut self, Outsiders { p_value, members, is_placed }: Outsiders, reported: bool) {
+        let compared = if is_placed { "groups of other labels" } else { "other groups of the label" };
         self.inconclusive = reported;
         self.note = Some(format!(
-            "most of what speaks for the wrong label is a group of {members} samples for which the others of their label hardly speak (p {p_value:.1e}): \
-             images of another class, or an odd lot of their own. They speak for harmless mistakes as well, so that poison can't be told from nature by that. \
+            "most of what speaks for the wrong label is a group of {members} samples for which the others of their label hardly speak (p {p_value:.1e}, beside {compared}): \
+             images of another class, or an odd lot of their own. Harmless mistakes may owe their label to them as well, so that poison can't be told from nature by these. \
              Look at those that speak most for it"
         ));
     }

@@ -111,7 +111,7 @@ pub(super) fn strength(z: &[f64], members: &[usize], left_out: &[usize]) -> f64 
 pub(super) struct ByCluster {
     /// Of the clearest cluster, corrected for their number.
     pub p_value: f64,
-    /// S of the cluster that is named, in deviations of the null images' S.
+    /// S of the cluster that is named, in deviations of the null images' S (of outsiders r, and so the null images').
     pub statistic: f64,
     /// Its members, ascending; none where there is no cluster.
     pub group: Vec<usize>,
@@ -245,7 +245,12 @@ fn tail_of_most(value: f64, others: &[f64]) -> f64 {
 
 /// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
 pub(super) fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
-    if others.len() < FEWEST_NULL_IMAGES {
+    if others.len() < FEWEST_NULL_IMAGES { None } else { standing_among(value, others) }
+}
+
+/// The same whatever their number: two at least.
+pub(super) fn standing_among(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
+    if others.len() < 2 {
         return None;
     }
     let count = others.len() as f64;

@@ -110,7 +110,7 @@ impl DeltaEvidence {
 
     /// Whether a lonely cluster of gradients is most of what matters to a suspect, so that the clusters of other labels say what it is worth.
     pub fn asks_for_other_labels(&self) -> bool {
-        self.against().any(|against| against.bound.iter().any(|bound| !bound.is_empty()))
+        !self.is_clear() && self.against().any(|against| against.bound.iter().any(|bound| !bound.is_empty()))
     }
 
     /// How the clusters of gradients of the label stand apart, if they were looked for.

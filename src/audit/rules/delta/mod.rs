@@ -52,7 +52,7 @@
 //! 10. **Outsiders.** Or null images are all of the poisons' making: where a trigger lets anything odd pass for the label, whatever is mistaken for it is, and no comparison with them shows anything. But images of another class are
 //!     poorly borne by the rest of the label. A cluster of step 8 is measured by that, and by how close it is, beside the clusters of other labels of the same model; and the suspect by whether it is bound to it as its members are, beside groups of the
 //!     same label that have nothing of it (the module `outsiders`): a sixth p-value, and the cluster, refined, as the finding. It is asked only where the cluster is lonely among groups of its own label, and is half at least of as many samples with the largest influence on the suspect.
-//!     Where the sixth p-value is no more than five times `significance` before it is corrected, and the suspect is not poisoned, it gives rise to doubt ([`DeltaEvidence::outsiders`]). (Not of combined suspects.)
+//!     Where the sixth p-value is no more than five times `significance` before it is corrected, and the suspect is not poisoned, it gives rise to doubt ([`DeltaEvidence::outsiders`]). With fewer than twelve clusters of other labels it can but be a doubt. (Not of combined suspects.)
 //!
 //! The smallest of the six p-values counts, each corrected for the others: times 9, 9, 4.5, 4.5, 4.5 and 9. Where the first two are
 //!    far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979):
@@ -186,7 +186,7 @@ pub struct DeltaFinding {
     /// The probability of a suspect that stands out as much where nothing is wrong. M null images can show some 1 / M; smaller ones
     /// are the fitted distribution's word.
     pub p_value: f64,
-    /// T of the clearer view: deviations by which the suspect's most influential samples stand out.
+    /// T of the clearer view: deviations by which the suspect's most influential samples stand out (of outsiders as well, whose p-value is not by that).
     pub statistic: f64,
     /// Flagged samples, as positions among the candidates, ascending.
     pub flagged: Vec<usize>,
@@ -341,7 +341,12 @@ impl Delta {
             let found = match test {
                 FoundBy::Look => DeltaFinding { look_shares: shares(by_look), ..of_cluster(by_look) },
                 FoundBy::Gradient => of_cluster(by_gradient),
-                FoundBy::Outsiders => of_cluster(by_outsiders),
+                // r is no figure to compare with null images': these may be bound as well.
+                FoundBy::Outsiders => DeltaFinding {
+                    statistic: nothing.statistic,
+                    null_statistics: nothing.null_statistics.clone(),
+                    ..of_cluster(by_outsiders)
+                },
                 FoundBy::Pattern => DeltaFinding {
                     pattern_shares: shares(by_pattern),
                     pattern_kind: by_pattern[suspect].by_itself.and_then(|by_itself| by_itself.kind),

@@ -6,23 +6,25 @@
 //! 1. *It is borne by itself alone.* H(F) = mean_{i∈F, j∉F} C_ij, C_ij the mean cosine over layers between the margin gradients of i and j, lies u deviations under that of natural groups of the same label
 //!    (its peers: the nearest to a sample that is drawn at random). Relabelled images are images of another class, and what the rest of the label teaches does little for them.
 //! 2. *It holds together.* With S_i(F) the [plain S](super::cluster::strength) of the row C_i· of a member i, itself left out, the bond of F is b = log(median_{i∈F} S_i(F) / median over peers G of the same).
-//! 3. *The suspect is one of them.* r = S_q(F) / median_{i∈F} S_i(F), as large as by peers and null images: the share of all pairs of a peer G and a null image q′ with as large an r is a p-value. Peers have nothing of the poison,
+//! 3. *The suspect is one of them.* With S_q(F) the plain S of the suspect's row of cosines (step 1 of [`Delta`](super::Delta)), r = S_q(F) / median_{i∈F} S_i(F). It is as large as by peers and null images: the share of all pairs of a peer G and a null image q′ with as large an r, is a p-value. Peers have nothing of the poison,
 //!    so that it does not matter whether null images do.
 //!
 //! Classes have lonely groups by nature, more of them in some data and models than in others (of a model that was trained on shifted images 6 of 17 clusters were lonelier than one in a hundred of their peers would be; tracks of one traffic sign are). How lonely
 //! and how close is known from the model itself: from the clusters of its other labels, found and measured in the same way. The sum of u and b, each in deviations of theirs, has a Pearson III tail as its
-//! p-value. That and 3 are put together by Fisher's product, times the number of clusters: the sixth test.
+//! p-value. That and 3 are put together by Fisher's product, times the number of the label's clusters of at most a quarter of it, asked about or not: the sixth test.
+//! (A model with several backdoors has other labels' poisons among these clusters, and each hides the others somewhat.)
 //!
-//! It is asked only of suspects of which a cluster F that is lonely among its peers is half at least of as many samples with the largest influence: that makes p-values no smaller, and of natural mistakes one in sixty needs the clusters of
-//! other labels, a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters nothing can be told; then F gives rise to doubt by its peers alone.
+//! It is asked only of suspects of which a cluster F that is lonely among its peers (at `significance`, as the most conspicuous of the places where clusters are looked for) is half at least of as many samples with the largest influence: that makes p-values no smaller, and of natural mistakes one in sixty needs the clusters of
+//! other labels, a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of seven labels and fewer) nothing can be told; then F gives rise to doubt by its peers alone, which is raised more often than it says.
 
-use super::cluster::{ByCluster, standing, strength};
+use super::cluster::{ByCluster, standing_among, strength};
 use super::gradient_clusters::GradientCluster;
 use super::null::median;
 use super::tails::normal_tail;
 
 /// Clusters of other labels without which a cluster can't be placed among them.
-const FEWEST: usize = 16;
+/// CIFAR-10's nine others have 15 to 19.
+const FEWEST: usize = 12;
 
 /// What a cluster of gradients is to the rest of its label.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +59,7 @@ pub struct Apartness {
 
 impl Outsiders {
     /// Whether they give rise to doubt where the rule names a suspect poisoned at this significance: at five times that. It flags nothing, and
-    /// of 3,808 natural mistakes of clean models (CIFAR-10, batch 1) one in ninety is doubted for it.
+    /// of 3,808 natural mistakes of clean models (CIFAR-10, batch 1) 36 are doubted for it (and 7 more named).
     pub fn give_rise_to_doubt(&self, significance: f64) -> bool {
         /// A conventional 5 % for a conventional 1 %.
         const DOUBTFUL: f64 = 5.0;
@@ -73,7 +75,7 @@ pub(super) fn apartness(clusters: &[GradientCluster]) -> Vec<Apartness> {
 /// Samples for which nothing else of their label speaks, and which are most of what matters to a suspect (step 10 of [`Delta`](super::Delta)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outsiders {
-    /// The probability, in [0, 1], of a cluster as lonely and as close to whose members a harmless mistake is as bound, not corrected for the other tests. Where too few clusters of other labels are known, of a natural
+    /// The probability, in [0, 1], of a cluster as lonely and as close to whose members a harmless mistake is as bound, not corrected for the other tests; of two sets of null images the smaller one. Where too few clusters of other labels are known, of a natural
     /// group of the label that is as lonely.
     pub p_value: f64,
     /// How many samples they are.
@@ -146,12 +148,12 @@ fn placed(own: Apartness, others: &[Apartness]) -> Option<f64> {
         return None;
     }
     let of = |value: fn(&Apartness) -> f64| -> Option<(f64, Vec<f64>)> {
-        let (stands, _, others) = standing(value(&own), &others.iter().map(value).collect::<Vec<_>>())?;
+        let (stands, _, others) = standing_among(value(&own), &others.iter().map(value).collect::<Vec<_>>())?;
         Some((stands, others))
     };
     let ((lonely, others_lonely), (bond, others_bond)) = (of(|it| it.loneliness)?, of(|it| it.bond)?);
     let sums: Vec<f64> = others_lonely.iter().zip(&others_bond).map(|(a, b)| a + b).collect();
-    let (_, normal, _) = standing(lonely + bond, &sums)?;
+    let (_, normal, _) = standing_among(lonely + bond, &sums)?;
     Some(normal_tail(normal))
 }
 
@@ -202,7 +204,7 @@ pub(super) fn by_outsiders(
 /// The probability of as small a product of two independent p-values (Fisher 1932).
 fn fisher(a: f64, b: f64) -> f64 {
     let product = a * b;
-    if product > 0.0 { product * (1.0 - product.ln()) } else { 0.0 }
+    if product == 0.0 { 0.0 } else { product * (1.0 - product.ln()) }
 }
 
 #[cfg(test)]
@@ -280,7 +282,8 @@ mod tests {
         let mut odd = others.clone();
         odd.iter_mut().step_by(3).for_each(|it| it.loneliness += 9.0);
         assert!(placed(Apartness { loneliness: 12.0, bond: 1.6 }, &odd).unwrap() > 10.0 * both);
-        assert_eq!(placed(Apartness { loneliness: 12.0, bond: 1.6 }, &others[..15]), None);
+        assert!(placed(Apartness { loneliness: 12.0, bond: 1.6 }, &others[..12]).is_some());
+        assert_eq!(placed(Apartness { loneliness: 12.0, bond: 1.6 }, &others[..11]), None);
         assert_eq!(placed(Apartness { loneliness: 12.0, bond: 1.6 }, &[others[0]; 20]), None);
     }
 
