@@ -301,8 +301,8 @@ fn the_same_image_twice_is_no_more_evidence_for_itself_or_against_others() {
     }
     // One is found by a significance between one and two times its p-value, of two that differ it is not; however often it is named, two are
     // asked about.
-    assert!(1.5 * p_few < p_many.min(0.99), "the case is none: {p_few} and {p_many}");
-    let rule = delta(1.5 * p_few, false);
+    assert!(1.4 * p_few < p_many.min(0.99), "the case is none: {p_few} and {p_many}");
+    let rule = delta(1.4 * p_few, false);
     let verdicts = |suspects: &[Suspect]| {
         let audit = rule.run(&model, &factors, &data, suspects).unwrap();
         audit
