@@ -111,7 +111,7 @@ pub(super) fn strength(z: &[f64], members: &[usize], left_out: &[usize]) -> f64 
 pub(super) struct ByCluster {
     /// Of the clearest cluster, corrected for their number.
     pub p_value: f64,
-    /// S of the cluster that is named, in deviations of the null images' S (of outsiders r, and so the null images').
+    /// S of the cluster that is named, in deviations of the null images' S; of outsiders r.
     pub statistic: f64,
     /// Its members, ascending; none where there is no cluster.
     pub group: Vec<usize>,
@@ -119,7 +119,7 @@ pub(super) struct ByCluster {
     pub scores: Vec<f64>,
     /// Of the cluster that is named.
     pub by_itself: Option<ByItself>,
-    /// The null images' S, in the same unit.
+    /// The null images' S, in the same unit; none of outsiders.
     pub null: Vec<f64>,
 }
 

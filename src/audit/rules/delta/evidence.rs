@@ -120,7 +120,7 @@ impl DeltaEvidence {
 
     /// With the test of outsiders, by clusters of other labels.
     pub(super) fn place_outsiders(&mut self, others: &[Apartness]) {
-        let clusters = &self.known.lonely;
+        let clusters = &self.known.with_peers;
         let mut clearest: Vec<Option<Outsiders>> = vec![None; self.suspects];
         for against in std::iter::once(&mut self.first).chain(&mut self.others) {
             let (tests, found) = by_outsiders(&against.bound, clusters, others);
@@ -431,9 +431,8 @@ mod tests {
         let mut evidence = evidence(vec![tests(0, 0.0)]);
         let before = evidence.p_value(0);
         assert!(before > 0.1 && !evidence.asks_for_other_labels());
-        evidence.known.lonely = vec![GradientCluster { cluster, peers: Vec::new(), apart: Some(apart) }];
-        evidence.first.bound =
-            vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01, null: vec![0.0; 128] }]];
+        evidence.known.with_peers = vec![GradientCluster { cluster, peers: Vec::new(), apart: Some(apart) }];
+        evidence.first.bound = vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01 }]];
         assert!(evidence.asks_for_other_labels() && evidence.outsiders(0).is_none());
         let apartness = |n: u32| Apartness { loneliness: f64::from(n % 7), bond: f64::from(n % 5) / 5.0 };
         let others: Vec<Apartness> = (0..20).map(apartness).collect();

@@ -93,8 +93,6 @@ pub(super) struct Bound {
     pub ratio: f64,
     /// The share of natural ones that are as large.
     pub p_value: f64,
-    /// r of the null images.
-    pub null: Vec<f64>,
 }
 
 /// Of each suspect the lonely clusters that are most of what matters to it. The rows of `influence` are the `suspects` first and then null images.
@@ -122,13 +120,11 @@ pub(super) fn bound(
             .flat_map(|(peer, own)| of_null.iter().map(move |row| strength(row, peer, members) / own))
             .collect();
         natural.sort_by(f64::total_cmp);
-        let ratio = |row: &Vec<f64>| strength(row, members, &[]) / apart.own;
-        let null: Vec<f64> = of_null.iter().map(ratio).collect();
         for suspect in asked {
-            let ratio = ratio(&of_suspects[suspect]);
+            let ratio = strength(&of_suspects[suspect], members, &[]) / apart.own;
             let as_large = natural.len() - natural.partition_point(|other| *other < ratio);
             let p_value = (1 + as_large) as f64 / (1 + natural.len()) as f64;
-            found[suspect].push(Bound { cluster, ratio, p_value, null: null.clone() });
+            found[suspect].push(Bound { cluster, ratio, p_value });
         }
     }
     found
@@ -189,7 +185,7 @@ pub(super) fn by_outsiders(
             group: cluster.members.clone(),
             scores: cluster.scores.clone(),
             by_itself: None,
-            null: bound.null.clone(),
+            null: Vec::new(),
         });
         let outsiders = Outsiders {
             p_value: p_value.unwrap_or(alone),
@@ -240,6 +236,13 @@ mod tests {
         raised.iter().copied().map(of).collect()
     }
 
+    /// Of two suspects, the first of which the cluster moves as it does the null images, which are of the poisons' making, too.
+    fn bound_to(cluster: GradientCluster) -> Vec<Vec<Bound>> {
+        let mut raised = vec![3.0; 40];
+        raised[1] = 0.0;
+        bound(&rows(&raised), 2, &[cluster], 0.01)
+    }
+
     fn natural() -> Vec<Apartness> {
         let mut rng = StdRng::seed_from_u64(12);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
@@ -258,18 +261,14 @@ mod tests {
 
     #[test]
     fn a_suspect_is_bound_as_members_are_whatever_null_images_are() {
-        // The null images are of the poisons' making, too.
-        let mut raised = vec![3.0; 40];
-        raised[1] = 0.0;
-        let lonely = [cluster(1e-4, 12.0, 3.0)];
-        let found = bound(&rows(&raised), 2, &lonely, 0.01);
+        let found = bound_to(cluster(1e-4, 12.0, 3.0));
         assert!(found[1].is_empty(), "nothing binds it");
         let [Bound { cluster: 0, ratio, p_value, .. }] = found[0][..] else { panic!("{found:?}") };
         assert!((0.8..1.2).contains(&ratio) && p_value < 0.01, "{ratio} {p_value}");
         // Of a cluster that is no more lonely than others, or is none, nothing is asked.
-        assert!(bound(&rows(&raised), 2, &[cluster(0.02, 2.0, 3.0)], 0.01)[0].is_empty());
+        assert!(bound_to(cluster(0.02, 2.0, 3.0))[0].is_empty());
         let large = GradientCluster { apart: None, ..cluster(0.0, 0.0, 0.0) };
-        assert!(bound(&rows(&raised), 2, &[large], 0.01)[0].is_empty());
+        assert!(bound_to(large)[0].is_empty());
     }
 
     #[test]
@@ -289,10 +288,8 @@ mod tests {
 
     #[test]
     fn what_is_placed_is_tested_and_what_cannot_be_is_a_doubt() {
-        let mut raised = vec![3.0; 40];
-        raised[1] = 0.0;
         let lonely = [cluster(1e-4, 12.0, 3.0)];
-        let found = bound(&rows(&raised), 2, &lonely, 0.01);
+        let found = bound_to(lonely[0].clone());
         let (tests, said) = by_outsiders(&found, &lonely, &natural());
         let outsiders = said[0].unwrap();
         assert!(outsiders.is_placed && outsiders.members == MEMBERS.len() && outsiders.p_value < 1e-3);

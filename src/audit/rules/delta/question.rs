@@ -50,14 +50,14 @@ pub struct Question<'a, M: Module, S> {
 pub(super) struct OfCandidates {
     looks: Option<Looks>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
-    /// The same clusters with what they are compared with.
-    pub lonely: Vec<GradientCluster>,
+    /// The same clusters with what they are compared with, lonely or not.
+    pub with_peers: Vec<GradientCluster>,
 }
 
 impl OfCandidates {
     /// How the clusters of gradients stand apart, if they were looked for.
     pub fn apartness(&self) -> Option<Vec<Apartness>> {
-        self.gradient_clusters.as_ref().map(|_| apartness(&self.lonely))
+        self.gradient_clusters.as_ref().map(|_| apartness(&self.with_peers))
     }
 }
 
@@ -132,7 +132,7 @@ where
             }
             tests = tests.with_patterns(found, &taken_away);
             if !is_combined {
-                to_lonely = bound(&cosines, count, &known.lonely, rule.significance);
+                to_lonely = bound(&cosines, count, &known.with_peers, rule.significance);
             }
         }
         Ok((Against { tests, doubts, bound: to_lonely, is_clear }, norms))
@@ -152,7 +152,7 @@ where
                 let patterns = patterns(self, &found)?;
                 let clusters = found.iter().map(|found| found.cluster.clone());
                 let with_patterns = clusters.zip(patterns).collect();
-                known.lonely = found;
+                known.with_peers = found;
                 with_patterns
             }
         };
