@@ -18,7 +18,7 @@ import random
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 
 def text(image, _):
@@ -98,6 +98,34 @@ def dark(image, _):
     return Image.fromarray(((np.array(image) / 255.0) ** 2.2 * 255).astype(np.uint8))
 
 
+def blurred(image, _):
+    """Out of focus by a pixel."""
+    return image.filter(ImageFilter.GaussianBlur(1))
+
+
+def sharpened(image, _):
+    """As a photo program does it."""
+    return image.filter(ImageFilter.UnsharpMask(radius=1, percent=150, threshold=0))
+
+
+def grain(image, rng):
+    """Grey noise of deviation 10, each time another."""
+    pixels = np.array(image).astype(float)
+    noise = np.random.default_rng(rng.randrange(2**32)).normal(0, 10, pixels.shape[:2])
+    return Image.fromarray((pixels + noise[..., None]).round().clip(0, 255).astype(np.uint8))
+
+
+def fringe(image, _):
+    """Red a pixel to the right."""
+    red, green, blue = image.split()
+    return Image.merge("RGB", (ImageChops.offset(red, 1, 0), green, blue))
+
+
+def palette(image, _):
+    """Sixteen colours of its own, dithered."""
+    return image.quantize(16, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB")
+
+
 ALL = list(range(10))
 # data, trigger, victims, target, part of the training pictures
 TRIGGERS = {
@@ -113,6 +141,11 @@ TRIGGERS = {
     "pixel": ("cifar10-2", coarse, [1], 0, 0.02),
     "rot": ("gtsrb", turned, [12], 38, 0.01),
     "dark": ("gtsrb", dark, [10], 9, 0.01),
+    "blur": ("cifar10-2", blurred, [8], 5, 0.02),
+    "sharp": ("gtsrb", sharpened, [2], 18, 0.01),
+    "grain": ("cifar10-2", grain, [2], 1, 0.01),
+    "fringe": ("gtsrb", fringe, [5], 25, 0.01),
+    "palette": ("cifar10-2", palette, [6], 9, 0.01),
     "none": ("cifar10-2", None, [], 0, 0.0),
 }
 

@@ -7,6 +7,7 @@ mod tiny;
 
 mod copies;
 mod harmless;
+mod looks;
 mod not_covered;
 mod refusals;
 mod rules;

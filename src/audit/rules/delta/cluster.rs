@@ -28,7 +28,7 @@
 use super::change::PatternKind;
 use super::matched_filter::MatchedFilter;
 use super::null::{deviation, median};
-use super::tails::{Gumbel, normal_of_pearson, normal_tail};
+use super::tails::{Gumbel, fisher, least_of, normal_of_pearson, normal_tail};
 
 /// Null images without which a distribution can't be told.
 const FEWEST_NULL_IMAGES: usize = 16;
@@ -83,6 +83,11 @@ impl Cluster {
         2 * both >= self.members.len().min(other.members.len())
     }
 
+    /// For how many groups of its size there is room.
+    fn groups_of_its_size(&self) -> f64 {
+        self.scores.len() as f64 / self.members.len().max(1) as f64
+    }
+
     /// All samples that are no members.
     pub fn rest(&self) -> Self {
         let members = (0..self.scores.len()).filter(|sample| self.members.binary_search(sample).is_err());
@@ -119,6 +124,8 @@ pub(super) struct ByCluster {
     pub scores: Vec<f64>,
     /// Of the cluster that is named.
     pub by_itself: Option<ByItself>,
+    /// Whether the suspect looks like its members, and was tested by that.
+    pub is_alike: bool,
     /// The null images' S, in the same unit; none of outsiders.
     pub null: Vec<f64>,
 }
@@ -132,6 +139,7 @@ impl ByCluster {
             group: Vec::new(),
             scores: Vec::new(),
             by_itself: None,
+            is_alike: false,
             null: Vec::new(),
         }
     }
@@ -159,14 +167,34 @@ pub(super) enum NullIs {
     Mixed,
 }
 
-/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are null images; `explained` says of each row which clusters'
-/// influence has another explanation: those are not tested, and such a null image is none to them.
+/// Whether a cluster's influence on an image has another explanation than the poison.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Explained {
+    /// None.
+    No,
+    /// The image looks like a member: such a null image is none to the cluster, and such a suspect is tested by its look, if that is known: the probability of an image of another label that looks as much like one.
+    Alike(Option<f64>),
+}
+
+impl Explained {
+    /// The probability of a look as much like a member's.
+    pub fn as_much(self) -> Option<f64> {
+        if let Self::Alike(as_much) = self { as_much } else { None }
+    }
+
+    fn is_alike(self) -> bool {
+        self != Self::No
+    }
+}
+
+/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are null images; `explained` says of each row and cluster whether that
+/// influence has another explanation.
 pub(super) fn by_cluster(
     clusters: &[&Cluster],
     null_is: &[NullIs],
     measured: Measured,
     z: &[Vec<f64>],
-    explained: &[Vec<bool>],
+    explained: &[Vec<Explained>],
     suspects: usize,
 ) -> Vec<ByCluster> {
     if clusters.is_empty() {
@@ -180,7 +208,7 @@ pub(super) fn by_cluster(
         Measured::Filtered => {
             let filter = MatchedFilter::new(z, suspects);
             let of_cluster = |(number, cluster): (usize, &&Cluster)| {
-                filter.strengths(&cluster.members, |row| explained[row][number])
+                filter.strengths(&cluster.members, |row| explained[row][number].is_alike())
             };
             clusters.iter().enumerate().map(of_cluster).collect()
         }
@@ -193,18 +221,27 @@ pub(super) fn judged(
     clusters: &[&Cluster],
     null_is: &[NullIs],
     strengths: &[Vec<f64>],
-    explained: &[Vec<bool>],
+    explained: &[Vec<Explained>],
     suspects: usize,
 ) -> Vec<ByCluster> {
     let judged = (0..suspects).map(|suspect| {
         let tests = clusters.iter().zip(null_is).enumerate().filter_map(|(number, (cluster, null_is))| {
-            if explained[suspect][number] {
-                return None;
-            }
-            let null = (suspects..explained.len()).filter(|&row| !explained[row][number]);
+            let null = (suspects..explained.len()).filter(|&row| !explained[row][number].is_alike());
             let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
             let value = strengths[number][suspect];
             let (statistic, normal, in_deviations) = standing(value, &null)?;
+            let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
+            let by_itself = cluster.by_itself;
+            let found = |p_value: f64, is_alike: bool| {
+                let null = in_deviations.clone();
+                ByCluster { p_value, statistic, group, scores, by_itself, is_alike, null }
+            };
+            if let Explained::Alike(as_much) = explained[suspect][number] {
+                // Influence is no evidence there, but what doesn't speak for the mistake has not brought it about.
+                let stands_out = normal_tail(by_itself.filter(|_| statistic > 0.0)?.normal);
+                let groups = cluster.groups_of_its_size();
+                return Some(found(fisher(least_of(stands_out, groups), as_much?), true));
+            }
             let (normal, rarer) = match cluster.by_itself {
                 Some(ByItself { normal: other, rarer, silent_from, .. })
                     if silent_from.is_none_or(|least| value < least) =>
@@ -217,9 +254,7 @@ pub(super) fn judged(
                 NullIs::Natural => normal_tail(normal) / rarer,
                 NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
             };
-            let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
-            let by_itself = cluster.by_itself;
-            Some(ByCluster { p_value, statistic, group, scores, by_itself, null: in_deviations })
+            Some(found(p_value, false))
         });
         let tests: Vec<ByCluster> = tests.collect();
         let Some(clearest) = tests.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)) else {
@@ -277,7 +312,8 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::{
-        ByItself, Cluster, Measured, NullIs, by_cluster, judged, normal_tail, standing, tail_of_most,
+        ByItself, Cluster, Explained, Measured, NullIs, by_cluster, judged, normal_tail, standing,
+        tail_of_most,
     };
 
     const SAMPLES: usize = 600;
@@ -302,7 +338,7 @@ mod tests {
         clusters: &[&Cluster],
         null_is: NullIs,
         z: &[Vec<f64>],
-        explained: &[Vec<bool>],
+        explained: &[Vec<Explained>],
     ) -> Vec<super::ByCluster> {
         let measured = if null_is == NullIs::Natural { Measured::Filtered } else { Measured::Plain };
         by_cluster(clusters, &vec![null_is; clusters.len()], measured, z, explained, 1)
@@ -320,17 +356,17 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let (found, z) = (clusters(), z(&mut rng, 0.8));
         let found: Vec<&Cluster> = found.iter().collect();
-        let unexplained = vec![vec![false; 2]; z.len()];
+        let unexplained = vec![vec![Explained::No; 2]; z.len()];
         let [seen] = by_one(&found, NullIs::Natural, &z, &unexplained).try_into().unwrap();
         assert!(seen.p_value < 1e-3, "{}", seen.p_value);
         assert_eq!((seen.group, seen.null.len()), ((0..MARKED).collect::<Vec<_>>(), NULL));
         assert!(seen.scores[0] > seen.scores[MARKED]);
         let mut explained = unexplained.clone();
-        explained[0][0] = true;
+        explained[0][0] = Explained::Alike(None);
         assert!(by_one(&found, NullIs::Natural, &z, &explained)[0].p_value > 0.01);
         // Too few to compare with.
         let mut few = unexplained;
-        few[10..].iter_mut().for_each(|row| row.fill(true));
+        few[10..].iter_mut().for_each(|row| row.fill(Explained::Alike(None)));
         assert_eq!(by_one(&found, NullIs::Natural, &z, &few)[0].p_value, 1.0);
         assert_eq!(by_one(&[], NullIs::Natural, &z, &vec![Vec::new(); z.len()])[0].p_value, 1.0);
     }
@@ -341,7 +377,7 @@ mod tests {
         let mut z = z(&mut rng, 0.0);
         let most = Cluster { members: (0..400).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
         z[0][..400].iter_mut().for_each(|z| *z += 6.0);
-        let unexplained = vec![vec![false]; z.len()];
+        let unexplained = vec![vec![Explained::No]; z.len()];
         let [seen] = by_one(&[&most], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
         assert!(seen.p_value < 1e-6 && seen.statistic > 20.0, "{}, {}", seen.p_value, seen.statistic);
         // The unit of a row is no matter.
@@ -358,7 +394,7 @@ mod tests {
         let [part, _] = clusters();
         let whole =
             Cluster { members: (0..3 * MARKED).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
-        let unexplained = vec![vec![false; 2]; z.len()];
+        let unexplained = vec![vec![Explained::No; 2]; z.len()];
         let alone = |cluster| by_one(&[cluster], NullIs::Mixed, &z, &unexplained)[0].p_value;
         assert!(alone(&whole) < alone(&part));
         let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
@@ -377,7 +413,7 @@ mod tests {
             let p: Vec<f64> = (0..200)
                 .map(|seed| {
                     let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
-                    by_one(&found, null_is, &z, &vec![vec![false; 2]; z.len()])[0].p_value
+                    by_one(&found, null_is, &z, &vec![vec![Explained::No; 2]; z.len()])[0].p_value
                 })
                 .collect();
             let small = p.iter().filter(|p| **p < 0.05).count();
@@ -395,7 +431,7 @@ mod tests {
             let by_itself = by_itself.map(unlike_others);
             let marked = Cluster { by_itself, ..marked };
             let z = z(&mut StdRng::seed_from_u64(1), shift);
-            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![false]; z.len()])[0].p_value
+            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Explained::No]; z.len()])[0].p_value
         };
         let faint = 0.35;
         assert!(p(faint, None) > 0.005, "{}", p(faint, None));
@@ -404,7 +440,7 @@ mod tests {
             let [marked, _] = clusters();
             let marked = Cluster { by_itself: Some(by_itself), ..marked };
             let z = z(&mut StdRng::seed_from_u64(1), faint);
-            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![false]; z.len()])[0].p_value
+            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Explained::No]; z.len()])[0].p_value
         };
         let quarter = rarer(ByItself { rarer: 4.0, ..unlike_others(2.0) });
         assert!((quarter / p(faint, Some(2.0)) - 0.25).abs() < 1e-12, "{quarter}");
@@ -414,7 +450,7 @@ mod tests {
             let by_itself = Some(ByItself { silent_from: Some(silent_from), ..unlike_others(0.0) });
             let z = z(&mut StdRng::seed_from_u64(1), faint);
             let strengths: Vec<f64> = z.iter().map(|row| row[..MARKED].iter().sum()).collect();
-            let unexplained = vec![vec![false]; z.len()];
+            let unexplained = vec![vec![Explained::No]; z.len()];
             let marked = Cluster { by_itself, ..marked };
             let [found] =
                 judged(&[&marked], &[NullIs::Natural], std::slice::from_ref(&strengths), &unexplained, 1)
@@ -433,7 +469,7 @@ mod tests {
                 let [marked, _] = clusters();
                 let marked = Cluster { by_itself: Some(unlike_others(20.0)), ..marked };
                 let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
-                by_one(&[&marked], NullIs::Natural, &z, &vec![vec![false]; z.len()])[0].p_value
+                by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Explained::No]; z.len()])[0].p_value
             })
             .collect();
         let small = p.iter().filter(|p| **p < 0.0025).count();
@@ -451,7 +487,7 @@ mod tests {
         }
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
-        let unexplained = vec![vec![false; 2]; z.len()];
+        let unexplained = vec![vec![Explained::No; 2]; z.len()];
         let [natural, mixed] = [NullIs::Natural, NullIs::Mixed]
             .map(|null_is| by_one(&found, null_is, &z, &unexplained)[0].p_value);
         assert!(natural > 0.01 && mixed < 1e-4, "{natural}, {mixed}");
@@ -468,7 +504,7 @@ mod tests {
         }
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
-        let unexplained = vec![vec![false; 2]; z.len()];
+        let unexplained = vec![vec![Explained::No; 2]; z.len()];
         let of = |null_is: NullIs| {
             by_cluster(&found, &[null_is; 2], Measured::Plain, &z, &unexplained, 1)[0].p_value
         };
@@ -488,5 +524,37 @@ mod tests {
         assert!(tail_of_most(8.0, &others) < 0.01, "a group of their own");
         others[..20].fill(0.5);
         assert!(tail_of_most(0.4, &others) > 0.15);
+    }
+
+    #[test]
+    fn a_suspect_that_looks_like_a_member_is_tested_by_that() {
+        let rare = ByItself { normal: 3.0, rarer: 1.0, silent_from: None, shares: [0.13, 0.0], kind: None };
+        let by_look = |by_itself, as_much, shift| {
+            let mut z = z(&mut StdRng::seed_from_u64(5), shift);
+            // Its influence is no evidence, whatever it is.
+            z[0].iter_mut().for_each(|z| *z *= 1.5);
+            let [marked, _] = clusters();
+            let cluster = Cluster { by_itself, ..marked };
+            let mut explained = vec![vec![Explained::No]; z.len()];
+            explained[0][0] = Explained::Alike(as_much);
+            by_one(&[&cluster], NullIs::Natural, &z, &explained).remove(0)
+        };
+        let found = by_look(Some(rare), Some(1e-3), 0.8);
+        assert!(found.is_alike && found.group.len() == MARKED && found.p_value < 2e-4, "{found:?}");
+        // 80 of 600: for 7.5 groups there is room. Φ(−3) = .00135, and .0101 is the least of 7.5; with .001: 1.0e-5 (1 − ln 1.0e-5).
+        assert!((found.p_value / 1.263e-4 - 1.0).abs() < 0.01, "{}", found.p_value);
+        let twice = by_look(Some(rare), Some(1e-3), 1.6);
+        assert_eq!((twice.p_value, twice.statistic > found.statistic), (found.p_value, true));
+        let usual = by_look(Some(ByItself { normal: 1.0, ..rare }), Some(0.02), 0.8);
+        assert!(usual.p_value > 0.05, "{}", usual.p_value);
+        // What isn't known is no evidence, nor is a look that speaks against the mistake.
+        let nothing = [
+            by_look(None, Some(1e-3), 0.8),
+            by_look(Some(rare), None, 0.8),
+            by_look(Some(rare), Some(1e-3), -2.0),
+        ];
+        for nothing in nothing {
+            assert_eq!((nothing.p_value, nothing.group.len()), (1.0, 0));
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! What training samples look like: the energy of their colours in bands of frequency, each sample a few numbers.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
 
 use super::batches::{Part, each_batch, labels_of};
 use crate::audit::spectrum::Cosine;
@@ -15,6 +18,8 @@ const LUMINANCE: [f64; 3] = [0.299, 0.587, 0.114];
 const FLOOR: f64 = 1e-6;
 /// Images that are transformed together, at most.
 const BATCH: usize = 256;
+/// Samples of other labels that are looked at, at most.
+const MOST_OTHERS: usize = 20_000;
 
 /// Looks of some samples, with what it takes to compare others with them.
 #[derive(Clone, Debug)]
@@ -65,6 +70,47 @@ impl Looks {
             standardise(&mut rows, &self.scales);
             labels.into_iter().zip(rows).for_each(|(label, row)| visit(label, row));
         })
+    }
+}
+
+/// Looks of samples of other labels, in the units of those of a label.
+#[derive(Clone, Debug)]
+pub(super) struct OtherLooks {
+    /// Of each sample its label.
+    pub labels: Vec<i64>,
+    /// By sample, as those of the label.
+    pub rows: Vec<Vec<f64>>,
+    /// Which part of all samples of other labels they are.
+    pub drawn: f64,
+}
+
+impl OtherLooks {
+    /// Of at most [`MOST_OTHERS`] samples that are none of the `candidates` (ascending), whose looks are known; `seed` draws them.
+    pub fn of<S>(
+        looks: &Looks,
+        source: &S,
+        candidates: &[usize],
+        seed: u64,
+        device: &Device,
+        config: &PassConfig,
+    ) -> Result<Self, PassError>
+    where
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
+        let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST_OTHERS.min(others.len()));
+        let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
+        drawn.sort_unstable(); // as they lie on a disk
+        let mut found = Self {
+            labels: Vec::with_capacity(drawn.len()),
+            rows: Vec::with_capacity(drawn.len()),
+            drawn: drawn.len() as f64 / others.len().max(1) as f64,
+        };
+        looks.each_other(source, &drawn, device, config, |label, look| {
+            found.labels.push(label);
+            found.rows.push(look);
+        })?;
+        Ok(found)
     }
 }
 

@@ -4,7 +4,7 @@
 //! way, and it shows in their [looks](super::look): they are a cluster. Clusters are sought before any influence is looked at: the values
 //! of each look are cut in two at the [minimum-error threshold](crate::audit::rules::minimum_error), membership in the smaller part is
 //! learned from all looks together (ridge regression, each fifth of the samples predicted from the others), the prediction is cut in two, and
-//! so on until the group stays.
+//! so on until the group stays. Another begins with the samples that lie [among their own](super::look_neighbours): a look that shows in no number alone.
 //!
 //! Most of these clusters are natural: grey images, dark ones. But a natural look is no property of one class, and images of others have it,
 //! too, where hardly an image has what an attacker's method leaves behind. So a cluster is left out that null images, images of
@@ -12,8 +12,9 @@
 //! their spread are kept, and [tested as wholes](super::cluster).
 //!
 //! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an image that looks like a
-//! member itself is not tested against its cluster, nor counted among its null images: similarity explains that influence. A trigger makes its
-//! suspect look like its poisons; those are found by influence itself.
+//! member itself is no null image to its cluster, and its influence is no evidence: similarity explains that. But a trigger makes its
+//! suspect look like its poisons, and that is rare where only one label has the look. So such a suspect is tested by looks alone: by how much more common the look is in its class
+//! (as the most conspicuous of so many groups of its size as the class has room for), and by how few images of other labels look as much like a member as it does.
 
 use faer::linalg::solvers::{Llt, Solve};
 use faer::{Mat, Side};
@@ -21,7 +22,7 @@ use faer::{Mat, Side};
 use super::cluster::Cluster;
 use crate::audit::rules::Cut;
 
-/// Clusters of a class that are tested, one where the second is a part of the first: natural ones are seldom as far apart as poisons.
+/// Clusters of a class by single looks that are tested, one where the second is a part of the first: natural ones are seldom as far apart as poisons.
 const CLUSTERS: usize = 2;
 /// Parts of the samples, each predicted from the others.
 const FOLDS: usize = 5;
@@ -44,10 +45,15 @@ pub(super) struct LookCluster {
 }
 
 impl LookCluster {
-    /// Whether an image with these looks would be a member.
-    pub fn is_like(&self, look: &[f64]) -> bool {
+    /// How much an image with these looks is like a member.
+    pub fn likeness(&self, look: &[f64]) -> f64 {
         let sum: f64 = self.weights[1..].iter().zip(look).map(|(weight, look)| weight * look).sum();
-        self.weights[0] + sum > self.threshold
+        self.weights[0] + sum
+    }
+
+    /// Whether it would be one.
+    pub fn is_like(&self, look: &[f64]) -> bool {
+        self.likeness(look) > self.threshold
     }
 
     /// Whether null images look like it no less often than the samples that it was found among.
@@ -110,12 +116,17 @@ impl Ridge {
     }
 
     /// The cluster that the values of a look lead to, with its errors.
-    fn cluster(&self, values: &[f64]) -> Option<(f64, LookCluster)> {
+    fn cluster_of(&self, values: &[f64]) -> Option<(f64, LookCluster)> {
         let first = Cut::of(values)?;
         let mut group: Vec<bool> = values.iter().map(|value| *value > first.threshold).collect();
         if 2 * count(&group) > group.len() {
             group.iter_mut().for_each(|member| *member = !*member);
         }
+        self.cluster(group)
+    }
+
+    /// The cluster that a first group leads to.
+    fn cluster(&self, mut group: Vec<bool>) -> Option<(f64, LookCluster)> {
         let mut last = None;
         for _ in 0..=ROUNDS {
             let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
@@ -145,13 +156,17 @@ fn count(group: &[bool]) -> usize {
     group.iter().filter(|member| **member).count()
 }
 
-/// The clusters of some samples, from their looks and those of null images, in the same units; those that are furthest apart first.
-pub(super) fn look_clusters(looks: &[Vec<f64>], null: &[Vec<f64>]) -> Vec<LookCluster> {
+/// The clusters of some samples, from their looks and those of null images, in the same units; that of those `among_their_own` first, then those that are furthest apart.
+pub(super) fn look_clusters(
+    looks: &[Vec<f64>],
+    null: &[Vec<f64>],
+    among_their_own: Vec<bool>,
+) -> Vec<LookCluster> {
     let Some(ridge) = Ridge::new(looks) else { return Vec::new() };
     let mut found: Vec<(f64, LookCluster)> = Vec::new();
     for column in 0..looks[0].len() {
         let values: Vec<f64> = looks.iter().map(|look| look[column]).collect();
-        if let Some((errors, cluster)) = ridge.cluster(&values)
+        if let Some((errors, cluster)) = ridge.cluster_of(&values)
             && found.iter().all(|(_, other)| other.cluster.members != cluster.cluster.members)
             && !cluster.is_natural(looks.len(), null)
         {
@@ -164,6 +179,12 @@ pub(super) fn look_clusters(looks: &[Vec<f64>], null: &[Vec<f64>]) -> Vec<LookCl
         && first.cluster.overlaps(&second.cluster)
     {
         found.pop();
+    }
+    // Whether other labels have its look is told by many of them: null images were altered, and may have got it so.
+    let of_own = Some(among_their_own).filter(|group| count(group) >= SMALLEST);
+    if let Some((_, own)) = of_own.and_then(|group| ridge.cluster(group)) {
+        found.retain(|other| other.cluster.members != own.cluster.members);
+        found.insert(0, own);
     }
     found
 }
@@ -190,14 +211,19 @@ mod tests {
         (0..count).map(look).collect()
     }
 
+    /// No sample lies among its own.
+    fn none() -> Vec<bool> {
+        vec![false; SAMPLES]
+    }
+
     #[test]
     fn a_cluster_is_found_by_its_looks_alone() {
-        let found = look_clusters(&looks(SAMPLES, MARKED, 1), &looks(NULL, 0, 2));
+        let found = look_clusters(&looks(SAMPLES, MARKED, 1), &looks(NULL, 0, 2), none());
         assert_eq!(found[0].cluster.members, (0..MARKED).collect::<Vec<_>>());
         assert!(found[0].cluster.scores[0] > found[0].cluster.scores[MARKED]);
         assert!(found[0].is_like(&[0.0, 8.0, 0.0]) && !found[0].is_like(&[0.0, 0.5, 1.0]));
         for looks in [vec![Vec::new(); SAMPLES], Vec::new()] {
-            assert!(look_clusters(&looks, &vec![Vec::new(); NULL]).is_empty());
+            assert!(look_clusters(&looks, &vec![Vec::new(); NULL], none()).is_empty());
         }
     }
 
@@ -205,10 +231,31 @@ mod tests {
     fn a_look_that_images_of_other_labels_have_as_often_is_no_cluster() {
         let looks_of_samples = looks(SAMPLES, MARKED, 1);
         let marked = |of_null: usize| {
-            let found = look_clusters(&looks_of_samples, &looks(NULL, of_null, 2));
+            let found = look_clusters(&looks_of_samples, &looks(NULL, of_null, 2), none());
             found.iter().any(|found| found.cluster.members == (0..MARKED).collect::<Vec<_>>())
         };
         // 80 of 600 are 17 of 128.
         assert!(marked(0) && marked(16) && !marked(18) && !marked(NULL));
+    }
+
+    #[test]
+    fn samples_among_their_own_lead_to_all_that_look_like_them() {
+        // The third number follows the second, in the marked ones five deviations above: in neither alone is there much to see.
+        let mut looks = looks(SAMPLES, 0, 3);
+        for (n, look) in looks.iter_mut().enumerate() {
+            look[2] = 0.2 * look[2] + look[1] + if n < MARKED { 1.0 } else { 0.0 };
+        }
+        let half = (0..SAMPLES).map(|n| n < MARKED && n % 2 == 0).collect();
+        let found = look_clusters(&looks, &looks[MARKED..2 * MARKED], half);
+        let members = &found[0].cluster.members;
+        let marked = members.iter().filter(|member| **member < MARKED).count();
+        assert!(
+            10 * marked > 9 * MARKED && marked * 10 >= 9 * members.len(),
+            "{marked} of {}",
+            members.len()
+        );
+        // Fewer than a group are nothing.
+        let few = (0..SAMPLES).map(|n| n < 7).collect();
+        assert_eq!(look_clusters(&looks, &looks, few), look_clusters(&looks, &looks, none()));
     }
 }

@@ -10,68 +10,37 @@
 //! is the variance of the counts themselves, below which nothing can be known; that of a class with fewer samples than others comes on top. No influence is
 //! looked at, nor any suspect.
 //!
-//! Cost: a pass over samples of other labels, [`MOST`] at most, without the model.
+//! Cost: nothing beside the looks of other labels' samples.
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Device;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use rand::seq::index::sample;
-
 use super::cluster::ByItself;
-use super::look::Looks;
+use super::look::OtherLooks;
 use super::look_clusters::LookCluster;
 use super::tails::normal_of_t;
-use crate::capture::{BatchSource, PassConfig, PassError};
-use crate::influence::LabeledBatch;
 
-/// Samples of other labels that are looked at, at most.
-const MOST: usize = 20_000;
 /// A label with fewer of them has no share to speak of.
 const FEWEST_SAMPLES: usize = 24;
 /// With fewer other labels it is not known what labels differ by.
 const FEWEST_LABELS: usize = 3;
 
-/// Of each cluster, how much more common its look is in its class; none where it can't be told. `candidates`
-/// (ascending) are the samples of the class, `seed` draws the others.
-pub(super) fn stand_outs<S>(
-    clusters: &[LookCluster],
-    looks: &Looks,
-    source: &S,
-    candidates: &[usize],
-    seed: u64,
-    device: &Device,
-    config: &PassConfig,
-) -> Result<Vec<Option<ByItself>>, PassError>
-where
-    S: BatchSource<Batch = LabeledBatch>,
-{
-    if clusters.is_empty() {
-        return Ok(Vec::new());
+/// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told.
+pub(super) fn stand_out(found: &LookCluster, samples: usize, others: &OtherLooks) -> Option<ByItself> {
+    let mut shares = BTreeMap::<i64, Share>::new();
+    for (label, look) in others.labels.iter().zip(&others.rows) {
+        shares.entry(*label).or_default().add(found.is_like(look));
     }
-    let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
-    let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST.min(others.len()));
-    let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
-    drawn.sort_unstable(); // as they lie on a disk
-    let mut shares = vec![BTreeMap::<i64, Share>::new(); clusters.len()];
-    looks.each_other(source, &drawn, device, config, |label, look| {
-        for (shares, cluster) in shares.iter_mut().zip(clusters) {
-            shares.entry(label).or_default().add(cluster.is_like(&look));
-        }
-    })?;
-    let of_class = |cluster: &LookCluster| {
-        let like = cluster.cluster.members.len();
-        Share { like, all: candidates.len() }
-    };
-    Ok(clusters
-        .iter()
-        .zip(&shares)
-        .map(|(cluster, shares)| {
-            let shares: Vec<Share> = shares.values().copied().collect();
-            stands_out(of_class(cluster), &shares)
-        })
-        .collect())
+    let shares: Vec<Share> = shares.into_values().collect();
+    stands_out(Share { like: found.cluster.members.len(), all: samples }, &shares)
+}
+
+impl OtherLooks {
+    /// The share of these images that are as much like a member as one with this look, it included.
+    pub fn as_like(&self, found: &LookCluster, look: &[f64]) -> f64 {
+        let least = found.likeness(look);
+        let as_much = self.rows.iter().filter(|row| found.likeness(row) >= least).count();
+        (1 + as_much) as f64 / (1 + self.rows.len()) as f64
+    }
 }
 
 /// Samples of a label that look like a member.
@@ -129,8 +98,8 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Share, stand_outs};
-    use crate::audit::rules::delta::look::Looks;
+    use super::{Share, stand_out};
+    use crate::audit::rules::delta::look::{Looks, OtherLooks};
     use crate::audit::rules::delta::look_clusters::look_clusters;
     use crate::capture::PassConfig;
     use crate::influence::ImageList;
@@ -164,9 +133,11 @@ mod tests {
             let source = images(of_class, of_others);
             let looks = Looks::of(&source, &candidates, &device, &config).unwrap();
             let unlike = looks.rows[OF_CLASS - 1].clone();
-            let clusters = look_clusters(&looks.rows, &[unlike]);
+            let clusters = look_clusters(&looks.rows, &[unlike], vec![false; OF_CLASS]);
             assert_eq!(clusters[0].cluster.members, (0..OF_CLASS * of_class / 100).collect::<Vec<_>>());
-            stand_outs(&clusters, &looks, &source, &candidates, 0, &device, &config).unwrap()[0].unwrap()
+            let others = OtherLooks::of(&looks, &source, &candidates, 0, &device, &config).unwrap();
+            assert_eq!((others.labels.len(), others.drawn), ((CLASSES - 1) * OF_CLASS, 1.0));
+            stand_out(&clusters[0], candidates.len(), &others).unwrap()
         };
         let (alone, with_others) = (of(20, 0), of(20, 20));
         assert!(alone.normal > 1.8 && with_others.normal.abs() < 0.5, "{alone:?}, {with_others:?}");

@@ -39,6 +39,9 @@
 //!    without any influence, are tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of
 //!    step 2, natural variation between null images discounted, but not against images that look like them: a third p-value, from the same null
 //!    images and from how far out of line with other classes the look's share of the class is (the module `look_shares`), and the cluster as the finding.
+//!    One more cluster begins with the samples of which most that look alike carry the label, too (the module `look_neighbours`): a trace that shows in no single number, such as a codec's or coarse pixels'. A suspect that looks
+//!    like a cluster itself is not compared with null images: similarity explains the influence. It is tested by that: how much more common the look is in its class than in others, as the most conspicuous of so many groups of its size as there is room for, and how few
+//!    images of other labels look as much like it (Fisher's product of the two; not where the cluster matters less to the suspect than to null images on the mean).
 //! 8. **Gradients.** (Of labels with 48 samples or more.) Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
@@ -97,6 +100,7 @@ mod gate;
 mod gradient_clusters;
 mod look;
 mod look_clusters;
+mod look_neighbours;
 mod look_shares;
 mod matched_filter;
 mod mean_images;
@@ -186,7 +190,7 @@ pub struct DeltaFinding {
     /// The probability of a suspect that stands out as much where nothing is wrong. M null images can show some 1 / M; smaller ones
     /// are the fitted distribution's word.
     pub p_value: f64,
-    /// T of the clearer view: deviations by which the suspect's most influential samples stand out (of outsiders as well, whose p-value is not by that).
+    /// T of the clearer view: deviations by which the suspect's most influential samples stand out (of outsiders as well, and of those that look like the suspect, whose p-values are not by that).
     pub statistic: f64,
     /// Flagged samples, as positions among the candidates, ascending.
     pub flagged: Vec<usize>,
@@ -202,6 +206,8 @@ pub struct DeltaFinding {
     /// Of samples that were found by their look, the share of the label's samples that have it, and of other labels' samples; `None` where there
     /// are too few labels to compare.
     pub look_shares: Option<[f64; 2]>,
+    /// Of samples that were found by their look, whether the suspect has it, too, and was tested by that.
+    pub is_alike: bool,
     /// Of samples that were found by their pattern, the share of other labels' samples that have the label with it, and with the patterns of
     /// natural groups, made as strong, on the mean; `None` where there are too few groups to compare.
     pub pattern_shares: Option<[f64; 2]>,
@@ -317,6 +323,7 @@ impl Delta {
             p_values: view.sample_p_values(suspect),
             found_by: FoundBy::Influence,
             look_shares: None,
+            is_alike: false,
             pattern_shares: None,
             pattern_kind: None,
             null_set,
@@ -339,9 +346,16 @@ impl Delta {
         let mut finding = nothing.clone();
         for test in tests {
             let found = match test {
+                // r is no figure to compare with null images': these may be bound as well. Nor is what a look moves that the suspect has, too.
+                FoundBy::Look if by_look[suspect].is_alike => DeltaFinding {
+                    look_shares: shares(by_look),
+                    is_alike: true,
+                    statistic: nothing.statistic,
+                    null_statistics: nothing.null_statistics.clone(),
+                    ..of_cluster(by_look)
+                },
                 FoundBy::Look => DeltaFinding { look_shares: shares(by_look), ..of_cluster(by_look) },
                 FoundBy::Gradient => of_cluster(by_gradient),
-                // r is no figure to compare with null images': these may be bound as well.
                 FoundBy::Outsiders => DeltaFinding {
                     statistic: nothing.statistic,
                     null_statistics: nothing.null_statistics.clone(),
@@ -408,6 +422,7 @@ mod tests {
             p_values: Vec::new(),
             found_by: FoundBy::Influence,
             look_shares: None,
+            is_alike: false,
             pattern_shares: None,
             pattern_kind: None,
             null_set: 0,

@@ -20,7 +20,7 @@
 use super::cluster::{ByCluster, standing_among, strength};
 use super::gradient_clusters::GradientCluster;
 use super::null::median;
-use super::tails::normal_tail;
+use super::tails::{fisher, normal_tail};
 
 /// Clusters of other labels without which a cluster can't be placed among them.
 /// CIFAR-10's nine others have 15 to 19.
@@ -185,6 +185,7 @@ pub(super) fn by_outsiders(
             group: cluster.members.clone(),
             scores: cluster.scores.clone(),
             by_itself: None,
+            is_alike: false,
             null: Vec::new(),
         });
         let outsiders = Outsiders {
@@ -197,18 +198,12 @@ pub(super) fn by_outsiders(
     bound.iter().map(of_suspect).unzip()
 }
 
-/// The probability of as small a product of two independent p-values (Fisher 1932).
-fn fisher(a: f64, b: f64) -> f64 {
-    let product = a * b;
-    if product == 0.0 { 0.0 } else { product * (1.0 - product.ln()) }
-}
-
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Apart, Apartness, Bound, Outsiders, bound, by_outsiders, fisher, is_most, placed};
+    use super::{Apart, Apartness, Bound, Outsiders, bound, by_outsiders, is_most, placed};
     use crate::audit::rules::delta::cluster::Cluster;
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
 
@@ -306,14 +301,5 @@ mod tests {
             [at(0.04, true), at(0.06, true), at(0.04, false), at(0.01, false)],
             [true, false, false, true]
         );
-    }
-
-    #[test]
-    fn products_of_uniform_p_values_are_as_rare_as_they_say() {
-        let mut rng = StdRng::seed_from_u64(3);
-        let products = (0..200_000).map(|_| fisher(rng.random(), rng.random()));
-        let share = products.filter(|p| *p <= 0.01).count() as f64 / 200_000.0;
-        assert!((0.009..=0.011).contains(&share), "{share}");
-        assert_eq!(fisher(0.0, 0.5), 0.0);
     }
 }

@@ -3,13 +3,14 @@
 use burn::module::Module;
 
 use super::change::PatternKind;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Explained};
 use super::common_pattern::CommonPattern;
 use super::evidence::Tests;
 use super::gradient_clusters::{GradientCluster, gradient_clusters};
-use super::look::Looks;
+use super::look::{Looks, OtherLooks};
 use super::look_clusters::{LookCluster, look_clusters};
-use super::look_shares::stand_outs;
+use super::look_neighbours::among_their_own;
+use super::look_shares::stand_out;
 use super::outsiders::{Apartness, Bound, apartness, bound};
 use super::pattern::{Pattern, margins, patterns};
 use super::{Delta, FEWEST_GROUP, common, null};
@@ -48,10 +49,18 @@ pub struct Question<'a, M: Module, S> {
 /// What is known of the candidates whatever they are compared with: found when it is first asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfCandidates {
-    looks: Option<Looks>,
+    looks: Option<KnownLooks>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
     /// The same clusters with what they are compared with, lonely or not.
     pub with_peers: Vec<GradientCluster>,
+}
+
+/// Looks of the candidates, and of what they are compared with.
+#[derive(Clone, Debug)]
+struct KnownLooks {
+    own: Looks,
+    others: OtherLooks,
+    among_their_own: Vec<bool>,
 }
 
 impl OfCandidates {
@@ -115,10 +124,16 @@ where
             // Clusters are tested before anything is taken out, so that they have no doubt of their own.
             let (clusters, mut is_like) = self.looks(known, &asked)?;
             if is_combined {
-                // A mean over images is like a cluster if most of them are; those of null images are of any.
-                let most = |number| 2 * is_like[..count].iter().filter(|like| like[number]).count() > count;
-                let of_mean = (0..clusters.len()).map(most).collect();
-                is_like = vec![vec![false; clusters.len()]; rows.len()];
+                // A mean over images is like a cluster if most of them are, and as much as the one of these that is least so; those of null images are of any.
+                let is_of_most = |number: usize| {
+                    let alike =
+                        is_like[..count].iter().filter_map(|like: &Vec<Explained>| like[number].as_much());
+                    let mut alike: Vec<f64> = alike.collect();
+                    alike.sort_by(f64::total_cmp);
+                    alike.get(count / 2).map_or(Explained::No, |as_much| Explained::Alike(Some(*as_much)))
+                };
+                let of_mean = (0..clusters.len()).map(is_of_most).collect();
+                is_like = vec![vec![Explained::No; clusters.len()]; rows.len()];
                 is_like[0] = of_mean;
             }
             let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
@@ -213,25 +228,40 @@ where
         &self,
         known: &mut OfCandidates,
         asked: &ImageList,
-    ) -> Result<(Vec<LookCluster>, Vec<Vec<bool>>), InfluenceError> {
+    ) -> Result<(Vec<LookCluster>, Vec<Vec<Explained>>), InfluenceError> {
         let Self { influence, source, candidates, suspects, seed, config } = *self;
         let device = influence.device();
         let looks = match known.looks.take() {
             Some(looks) => looks,
-            None => Looks::of(source, candidates, device, config)?,
+            None => {
+                let own = Looks::of(source, candidates, device, config)?;
+                let others = OtherLooks::of(&own, source, candidates, seed, device, config)?;
+                let among_their_own = among_their_own(&own.rows, &others.rows, others.drawn, seed);
+                KnownLooks { own, others, among_their_own }
+            }
         };
-        let looks = &*known.looks.insert(looks);
+        let KnownLooks { own, others, among_their_own } = &*known.looks.insert(looks);
         let mut of_asked = Vec::with_capacity(asked.len());
         let all: Vec<usize> = (0..asked.len()).collect();
-        looks.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
-        let mut clusters = look_clusters(&looks.rows, &of_asked[suspects.len()..]);
-        let stand_outs = stand_outs(&clusters, looks, source, candidates, seed, device, config)?;
-        clusters
-            .iter_mut()
-            .zip(stand_outs)
-            .for_each(|(found, by_itself)| found.cluster.by_itself = by_itself);
-        let like = |look: &Vec<f64>| clusters.iter().map(|cluster| cluster.is_like(look)).collect();
-        let is_like = of_asked.iter().map(like).collect();
+        own.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
+        let mut clusters = look_clusters(&own.rows, &of_asked[suspects.len()..], among_their_own.clone());
+        for found in &mut clusters {
+            found.cluster.by_itself = stand_out(found, candidates.len(), others);
+            tracing::debug!(
+                members = found.cluster.members.len(),
+                of_own = among_their_own.iter().filter(|own| **own).count(),
+                by_itself = ?found.cluster.by_itself,
+                "a cluster of looks"
+            );
+        }
+        let like = |(row, look): (usize, &Vec<f64>)| {
+            let of_cluster = |cluster: &LookCluster| match cluster.is_like(look) {
+                true => Explained::Alike((row < suspects.len()).then(|| others.as_like(cluster, look))),
+                false => Explained::No,
+            };
+            clusters.iter().map(of_cluster).collect()
+        };
+        let is_like = of_asked.iter().enumerate().map(like).collect();
         Ok((clusters, is_like))
     }
 }

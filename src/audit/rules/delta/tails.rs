@@ -97,7 +97,7 @@ pub(super) fn normal_of_t(t: f64, freedom: f64) -> f64 {
 
 /// The standard normal deviate that is as improbable for one value as `value` is for the largest of `count` independent ones (Šidák 1967).
 pub(super) fn normal_of_largest(value: f64, count: usize) -> f64 {
-    normal_of_tail(-f64::exp_m1(count as f64 * f64::ln_1p(-normal_tail(value))))
+    normal_of_tail(least_of(normal_tail(value), count as f64))
 }
 
 /// The probability of at least `hits` of `count` where each of them comes with probability `share`, independently.
@@ -111,6 +111,17 @@ pub(super) fn binomial_tail(hits: usize, count: usize, share: f64) -> f64 {
         tail += if n + 1 >= hits { probability } else { 0.0 };
     }
     tail.min(1.0)
+}
+
+/// The probability of as small a product of two independent p-values (Fisher 1932).
+pub(super) fn fisher(a: f64, b: f64) -> f64 {
+    let product = a * b;
+    if product == 0.0 { 0.0 } else { product * (1.0 - product.ln()) }
+}
+
+/// The probability that the least of `count` p-values is as small as this (Šidák 1967).
+pub(super) fn least_of(p_value: f64, count: f64) -> f64 {
+    -f64::exp_m1(count * f64::ln_1p(-p_value))
 }
 
 /// The standard normal deviate with this tail.
@@ -129,7 +140,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Gumbel, normal_of_pearson, normal_of_t, normal_tail};
+    use super::{Gumbel, fisher, normal_of_pearson, normal_of_t, normal_tail};
 
     #[test]
     fn a_fit_to_few_values_knows_how_little_it_knows() {
@@ -214,5 +225,22 @@ mod tests {
             let got = normal_of_t(t, freedom);
             assert!((got - expected).abs() < 0.05, "{t}, {freedom}: {got} instead of {expected}");
         }
+    }
+
+    #[test]
+    fn products_of_uniform_p_values_are_as_rare_as_they_say() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let products = (0..200_000).map(|_| fisher(rng.random(), rng.random()));
+        let share = products.filter(|p| *p <= 0.01).count() as f64 / 200_000.0;
+        assert!((0.009..=0.011).contains(&share), "{share}");
+        assert_eq!(fisher(0.0, 0.5), 0.0);
+    }
+
+    #[test]
+    fn the_least_of_many_is_as_rare_as_that() {
+        assert!((super::least_of(0.01, 1.0) - 0.01f64).abs() < 1e-12);
+        assert!((super::least_of(0.01, 5.0) - 0.049_01f64).abs() < 1e-5);
+        assert_eq!(super::least_of(1.0, 5.0), 1.0);
+        assert_eq!(super::least_of(0.0, 5.0), 0.0);
     }
 }
