@@ -167,7 +167,8 @@ impl Ablation {
         let origins: Vec<usize> = others.iter().map(|item| item.label).collect();
         let null = ImageList(others.into_iter().map(|item| (item.image, label)).collect());
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), label)).collect());
-        let (influence, source, null_images) = (&influence, &source, NullSet { images: null, origins });
+        let (influence, source, null_images) =
+            (&influence, &source, NullSet { images: null, origins, unaltered: 0 });
         let question =
             Question { influence, source, candidates: &all, suspects: &images, seed: 0, config: pass };
         let evidence = rule.evidence(&question, &null_images)?;

@@ -70,7 +70,7 @@ fn finding(samples: Vec<LabeledImage>, suspects: &[Image], rule: Delta) -> Vec<D
     let as_target = |images: &mut dyn Iterator<Item = &Image>| {
         ImageList(images.map(|image| (image.clone(), TARGET)).collect())
     };
-    let set = NullSet { images: as_target(&mut null.iter().map(|(image, _)| image)), origins };
+    let set = NullSet { images: as_target(&mut null.iter().map(|(image, _)| image)), origins, unaltered: 0 };
     let suspects = as_target(&mut suspects.iter());
 
     let device = Device::flex();
@@ -116,20 +116,13 @@ fn a_trace_of_one_label_alone_is_named_from_a_suspect_that_has_it() {
 
     let rule = Delta::default();
     let found = finding(poisoned.clone(), &suspects, rule);
-    for found in &found {
-        println!(
-            "{:?} {} p {} flagged {}",
-            found.found_by,
-            found.is_alike,
-            found.p_value,
-            found.flagged.len()
-        );
-    }
     let named: Vec<&DeltaFinding> = found.iter().filter(|found| !found.flagged.is_empty()).collect();
     // Not where the group, by what chance made of this model, speaks against the mistake.
     assert!(named.len() >= 2, "{} of {}", named.len(), found.len());
     for found in named {
-        assert!(found.found_by == FoundBy::Look && found.is_alike && found.p_value <= rule.significance);
+        assert!(
+            found.found_by == FoundBy::Look && found.alike.is_some() && found.p_value <= rule.significance
+        );
         let right = found.flagged.iter().filter(|sample| victims.contains(sample)).count();
         assert!(
             right >= POISONS * 9 / 10 && found.flagged.len() <= POISONS * 11 / 10,
@@ -151,6 +144,6 @@ fn a_trace_of_one_label_alone_is_named_from_a_suspect_that_has_it() {
     let others = finding(poisoned, &sharp, rule);
     for found in of_clean.iter().chain(&others) {
         // By something else one in a hundred may be.
-        assert!(!found.is_alike && (found.flagged.is_empty() || found.found_by != FoundBy::Look));
+        assert!(found.alike.is_none() && (found.flagged.is_empty() || found.found_by != FoundBy::Look));
     }
 }

@@ -308,7 +308,7 @@ where
                 "the suspect stands out, but no training sample can be named at this false discovery rate"
                     .to_owned(),
             ),
-            (false, FoundBy::Look) => Some(by_look(found.look_shares, found.is_alike)),
+            (false, FoundBy::Look) => Some(by_look(found.look_shares, found.alike)),
             (false, FoundBy::Gradient) => Some(
                 "the flagged samples were found together: they teach the model one thing, apart from the rest of their class, and speak for the \
                  wrong label more than they do for harmless mistakes"
@@ -367,18 +367,24 @@ fn alone(samples: impl ExactSizeIterator<Item = usize>) -> String {
     )
 }
 
-/// What samples that were found by their look have in common.
-fn by_look(shares: Option<[f64; 2]>, is_alike: bool) -> String {
-    let mut note = if is_alike {
-        "the flagged samples look alike, in how their colours go together at fine and coarse scales, and the suspect looks like them, as hardly an image of another label does. The p-value is by that, not by the comparison with harmless mistakes"
-    } else {
-        "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect"
+/// What samples that were found by their look have in common; `alike` is the share of other labels' images that have as much of it as the suspect.
+fn by_look(shares: Option<[f64; 2]>, alike: Option<f64>) -> String {
+    let mut note = match alike {
+        Some(_) => {
+            "the flagged samples look alike (in how strong fine and coarse structures of their colours are), and the suspect has that look, too: that is tested, not its influence"
+        }
+        None => {
+            "no flagged sample influences the suspect much by itself: together they do, and they look alike, but not like the suspect"
+        }
     }
     .to_owned();
     if let Some([of_class, of_others]) = shares.map(|shares| shares.map(|share| 100.0 * share)) {
         note += &format!(
-            " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels)"
+            " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels"
         );
+        note += &alike
+            .map(|share| format!("; as much of it as the suspect {:.2} %)", 100.0 * share))
+            .unwrap_or(")".to_owned());
     }
     note
 }
@@ -421,12 +427,12 @@ mod tests {
 
     #[test]
     fn a_look_is_said_to_be_rare_where_that_is_known() {
-        assert!(by_look(Some([0.2134, 0.0021]), false).ends_with(
+        assert!(by_look(Some([0.2134, 0.0021]), None).ends_with(
             "not like the suspect (21.3 % of the samples of this label have that look, and 0.2 % of those of other labels)"
         ));
-        assert!(by_look(None, false).ends_with("not like the suspect"));
-        assert!(by_look(Some([0.2134, 0.0]), true).ends_with(
-            "harmless mistakes (21.3 % of the samples of this label have that look, and 0.0 % of those of other labels)"
+        assert!(by_look(None, None).ends_with("not like the suspect"));
+        assert!(by_look(Some([0.2134, 0.0004]), Some(0.0003)).ends_with(
+            "not its influence (21.3 % of the samples of this label have that look, and 0.0 % of those of other labels; as much of it as the suspect 0.03 %)"
         ));
     }
 }

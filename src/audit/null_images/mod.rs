@@ -228,7 +228,7 @@ where
             let altered = found.iter().map(|mistake| Ok((mistake.image(self.train, self.shape)?, label)));
             images.extend(altered.collect::<Result<Vec<_>, PassError>>()?);
             let of_validation = of_validation.0.len();
-            let set = NullSet { images: ImageList(images), origins };
+            let set = NullSet { images: ImageList(images), origins, unaltered: of_validation };
             return Ok(NullImages { set, mistakes: true, of_validation });
         }
         let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
@@ -240,7 +240,7 @@ where
         let origins = drawn.iter().map(|&index| self.labels[index]).collect();
         let images = drawn.into_iter().map(|index| Ok((image_of(self.train, index, self.shape)?, label)));
         let images = ImageList(images.collect::<Result<_, PassError>>()?);
-        Ok(NullImages { set: NullSet { images, origins }, mistakes: false, of_validation: 0 })
+        Ok(NullImages { set: NullSet { images, origins, unaltered: 0 }, mistakes: false, of_validation: 0 })
     }
 }
 
@@ -375,7 +375,11 @@ mod tests {
         let of = |counts: &[usize], of_validation: usize| {
             let labels = counts.iter().enumerate();
             let origins: Vec<usize> = labels.flat_map(|(label, &count)| vec![label; count]).collect();
-            let set = NullSet { images: crate::influence::ImageList(Vec::new()), origins };
+            let set = NullSet {
+                images: crate::influence::ImageList(Vec::new()),
+                origins,
+                unaltered: of_validation,
+            };
             NullImages { set, mistakes: true, of_validation }.is_lopsided(9)
         };
         assert!(of(&[32, 20, 20, 16], 40), "a third");

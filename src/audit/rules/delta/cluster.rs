@@ -18,7 +18,7 @@
 //!
 //! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has, and [patterns](super::pattern) that make the label). That is evidence of its own, independent of S where
 //! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
-//! it accuses nobody: it counts for [`BY_ITSELF`] at most, since a class may have a look of its own by nature.
+//! it accuses nobody: it counts for [`BY_ITSELF`] at most, since a class may have a look of its own by nature. (But a suspect that has that look, too, is tested [by it](super::alike).)
 //!
 //! The clearest cluster is named. But where poisons are a small part of a large one, that may stand out by theirs alone: where a tested cluster is within it
 //! and stands out by more deviations, the part is named.
@@ -28,7 +28,7 @@
 use super::change::PatternKind;
 use super::matched_filter::MatchedFilter;
 use super::null::{deviation, median};
-use super::tails::{Gumbel, fisher, least_of, normal_of_pearson, normal_tail};
+use super::tails::{Gumbel, normal_of_pearson, normal_tail};
 
 /// Null images without which a distribution can't be told.
 const FEWEST_NULL_IMAGES: usize = 16;
@@ -83,8 +83,14 @@ impl Cluster {
         2 * both >= self.members.len().min(other.members.len())
     }
 
+    /// Whether they share more than half of the larger one.
+    pub fn is_nearly(&self, other: &Self) -> bool {
+        let both = self.members.iter().filter(|sample| other.members.binary_search(sample).is_ok()).count();
+        2 * both > self.members.len().max(other.members.len())
+    }
+
     /// For how many groups of its size there is room.
-    fn groups_of_its_size(&self) -> f64 {
+    pub fn groups_of_its_size(&self) -> f64 {
         self.scores.len() as f64 / self.members.len().max(1) as f64
     }
 
@@ -124,8 +130,8 @@ pub(super) struct ByCluster {
     pub scores: Vec<f64>,
     /// Of the cluster that is named.
     pub by_itself: Option<ByItself>,
-    /// Whether the suspect looks like its members, and was tested by that.
-    pub is_alike: bool,
+    /// Of a suspect that looks like its members, and was tested by that: the share of other labels' images that look as much like them.
+    pub alike: Option<f64>,
     /// The null images' S, in the same unit; none of outsiders.
     pub null: Vec<f64>,
 }
@@ -139,7 +145,7 @@ impl ByCluster {
             group: Vec::new(),
             scores: Vec::new(),
             by_itself: None,
-            is_alike: false,
+            alike: None,
             null: Vec::new(),
         }
     }
@@ -167,34 +173,32 @@ pub(super) enum NullIs {
     Mixed,
 }
 
-/// Whether a cluster's influence on an image has another explanation than the poison.
+/// What an image has of a cluster's look.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Likeness {
+    /// Whether it looks like a member: similarity explains the cluster's influence on it then, which is no evidence.
+    pub is_alike: bool,
+    /// The test by that alone, if the cluster's look says enough for one ([`alike`](super::alike)); of one that is not alike, too.
+    pub by_look: Option<ByLook>,
+}
+
+/// What a suspect's look says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Explained {
-    /// None.
-    No,
-    /// The image looks like a member: such a null image is none to the cluster, and such a suspect is tested by its look, if that is known: the probability of an image of another label that looks as much like one.
-    Alike(Option<f64>),
+pub(super) struct ByLook {
+    /// 1 for a suspect that does not look like a member.
+    pub p_value: f64,
+    /// The share of other labels' images that look as much like one.
+    pub as_much: f64,
 }
 
-impl Explained {
-    /// The probability of a look as much like a member's.
-    pub fn as_much(self) -> Option<f64> {
-        if let Self::Alike(as_much) = self { as_much } else { None }
-    }
-
-    fn is_alike(self) -> bool {
-        self != Self::No
-    }
-}
-
-/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are null images; `explained` says of each row and cluster whether that
-/// influence has another explanation.
+/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are null images. Of each row and cluster `likeness` says what its image has of the
+/// look: one that is alike is no null image to the cluster, and if it is a suspect, it is tested by its look alone, or not at all.
 pub(super) fn by_cluster(
     clusters: &[&Cluster],
     null_is: &[NullIs],
     measured: Measured,
     z: &[Vec<f64>],
-    explained: &[Vec<Explained>],
+    likeness: &[Vec<Likeness>],
     suspects: usize,
 ) -> Vec<ByCluster> {
     if clusters.is_empty() {
@@ -208,12 +212,12 @@ pub(super) fn by_cluster(
         Measured::Filtered => {
             let filter = MatchedFilter::new(z, suspects);
             let of_cluster = |(number, cluster): (usize, &&Cluster)| {
-                filter.strengths(&cluster.members, |row| explained[row][number].is_alike())
+                filter.strengths(&cluster.members, |row| likeness[row][number].is_alike)
             };
             clusters.iter().enumerate().map(of_cluster).collect()
         }
     };
-    judged(clusters, null_is, &strengths, explained, suspects)
+    judged(clusters, null_is, &strengths, likeness, suspects)
 }
 
 /// The same from S of each cluster and row.
@@ -221,50 +225,60 @@ pub(super) fn judged(
     clusters: &[&Cluster],
     null_is: &[NullIs],
     strengths: &[Vec<f64>],
-    explained: &[Vec<Explained>],
+    likeness: &[Vec<Likeness>],
     suspects: usize,
 ) -> Vec<ByCluster> {
-    let judged = (0..suspects).map(|suspect| {
-        let tests = clusters.iter().zip(null_is).enumerate().filter_map(|(number, (cluster, null_is))| {
-            let null = (suspects..explained.len()).filter(|&row| !explained[row][number].is_alike());
-            let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
-            let value = strengths[number][suspect];
-            let (statistic, normal, in_deviations) = standing(value, &null)?;
-            let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
-            let by_itself = cluster.by_itself;
-            let found = |p_value: f64, is_alike: bool| {
-                let null = in_deviations.clone();
-                ByCluster { p_value, statistic, group, scores, by_itself, is_alike, null }
+    let judged =
+        (0..suspects).map(|suspect| {
+            let mut made = 0;
+            let tests =
+                clusters.iter().zip(null_is).enumerate().filter_map(|(number, (cluster, null_is))| {
+                    let null = (suspects..likeness.len()).filter(|&row| !likeness[row][number].is_alike);
+                    let null: Vec<f64> = null.map(|row| strengths[number][row]).collect();
+                    let value = strengths[number][suspect];
+                    let (group, scores) = (cluster.members.clone(), cluster.scores.clone());
+                    let by_itself = cluster.by_itself;
+                    let found = |p_value: f64, statistic: f64, alike: Option<f64>, null: Vec<f64>| {
+                        ByCluster { p_value, statistic, group, scores, by_itself, alike, null }
+                    };
+                    let Likeness { is_alike, by_look } = likeness[suspect][number];
+                    // A suspect that is not alike might have been: both tests count.
+                    made += usize::from(by_look.is_some());
+                    let stands = standing(value, &null);
+                    if is_alike {
+                        let ByLook { p_value, as_much } = by_look?;
+                        made += 1;
+                        // Its influence is no evidence. But what speaks for the mistake no more than for others has not brought it about.
+                        let (statistic, _, null) = stands.unwrap_or((f64::MIN_POSITIVE, 0.0, Vec::new()));
+                        return (statistic > 0.0).then(|| found(p_value, statistic, Some(as_much), null));
+                    }
+                    let (statistic, normal, in_deviations) = stands?;
+                    made += 1;
+                    let (normal, rarer) = match by_itself {
+                        Some(ByItself { normal: other, rarer, silent_from, .. })
+                            if silent_from.is_none_or(|least| value < least) =>
+                        {
+                            ((normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2, rarer)
+                        }
+                        _ => (normal, 1.0),
+                    };
+                    let p_value = match null_is {
+                        NullIs::Natural => normal_tail(normal) / rarer,
+                        NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
+                    };
+                    Some(found(p_value, statistic, None, in_deviations))
+                });
+            let tests: Vec<ByCluster> = tests.collect();
+            let Some(clearest) = tests.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)) else {
+                return ByCluster::untested();
             };
-            if let Explained::Alike(as_much) = explained[suspect][number] {
-                // Influence is no evidence there, but what doesn't speak for the mistake has not brought it about.
-                let stands_out = normal_tail(by_itself.filter(|_| statistic > 0.0)?.normal);
-                let groups = cluster.groups_of_its_size();
-                return Some(found(fisher(least_of(stands_out, groups), as_much?), true));
-            }
-            let (normal, rarer) = match cluster.by_itself {
-                Some(ByItself { normal: other, rarer, silent_from, .. })
-                    if silent_from.is_none_or(|least| value < least) =>
-                {
-                    ((normal + other.min(BY_ITSELF)) * std::f64::consts::FRAC_1_SQRT_2, rarer)
-                }
-                _ => (normal, 1.0),
-            };
-            let p_value = match null_is {
-                NullIs::Natural => normal_tail(normal) / rarer,
-                NullIs::Mixed => (2.0 * normal_tail(normal).min(tail_of_most(value, &null))).min(1.0),
-            };
-            Some(found(p_value, false))
+            let p_value = (made as f64 * clearest.p_value).min(1.0);
+            // How much a part of it moves the suspect says nothing where that is alike.
+            let by_influence = tests.iter().filter(|test| clearest.alike.is_none() && test.alike.is_none());
+            let parts = by_influence.filter(|test| test.is_part_of(clearest));
+            let named = parts.fold(clearest, |a, b| if b.statistic > a.statistic { b } else { a });
+            ByCluster { p_value, ..named.clone() }
         });
-        let tests: Vec<ByCluster> = tests.collect();
-        let Some(clearest) = tests.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)) else {
-            return ByCluster::untested();
-        };
-        let p_value = (tests.len() as f64 * clearest.p_value).min(1.0);
-        let parts = tests.iter().filter(|test| test.is_part_of(clearest));
-        let named = parts.fold(clearest, |a, b| if b.statistic > a.statistic { b } else { a });
-        ByCluster { p_value, ..named.clone() }
-    });
     judged.collect()
 }
 
@@ -312,13 +326,14 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::{
-        ByItself, Cluster, Explained, Measured, NullIs, by_cluster, judged, normal_tail, standing,
+        ByItself, ByLook, Cluster, Likeness, Measured, NullIs, by_cluster, judged, normal_tail, standing,
         tail_of_most,
     };
 
     const SAMPLES: usize = 600;
     const MARKED: usize = 80;
     const NULL: usize = 64;
+    const ALIKE: Likeness = Likeness { is_alike: true, by_look: None };
 
     fn normal(rng: &mut StdRng) -> f64 {
         (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>()
@@ -338,10 +353,10 @@ mod tests {
         clusters: &[&Cluster],
         null_is: NullIs,
         z: &[Vec<f64>],
-        explained: &[Vec<Explained>],
+        likeness: &[Vec<Likeness>],
     ) -> Vec<super::ByCluster> {
         let measured = if null_is == NullIs::Natural { Measured::Filtered } else { Measured::Plain };
-        by_cluster(clusters, &vec![null_is; clusters.len()], measured, z, explained, 1)
+        by_cluster(clusters, &vec![null_is; clusters.len()], measured, z, likeness, 1)
     }
 
     /// z of a suspect that the marked samples move by `shift` each, and of null images.
@@ -356,17 +371,17 @@ mod tests {
         let mut rng = StdRng::seed_from_u64(1);
         let (found, z) = (clusters(), z(&mut rng, 0.8));
         let found: Vec<&Cluster> = found.iter().collect();
-        let unexplained = vec![vec![Explained::No; 2]; z.len()];
-        let [seen] = by_one(&found, NullIs::Natural, &z, &unexplained).try_into().unwrap();
+        let unlikeness = vec![vec![Likeness::default(); 2]; z.len()];
+        let [seen] = by_one(&found, NullIs::Natural, &z, &unlikeness).try_into().unwrap();
         assert!(seen.p_value < 1e-3, "{}", seen.p_value);
         assert_eq!((seen.group, seen.null.len()), ((0..MARKED).collect::<Vec<_>>(), NULL));
         assert!(seen.scores[0] > seen.scores[MARKED]);
-        let mut explained = unexplained.clone();
-        explained[0][0] = Explained::Alike(None);
-        assert!(by_one(&found, NullIs::Natural, &z, &explained)[0].p_value > 0.01);
+        let mut likeness = unlikeness.clone();
+        likeness[0][0] = ALIKE;
+        assert!(by_one(&found, NullIs::Natural, &z, &likeness)[0].p_value > 0.01);
         // Too few to compare with.
-        let mut few = unexplained;
-        few[10..].iter_mut().for_each(|row| row.fill(Explained::Alike(None)));
+        let mut few = unlikeness;
+        few[10..].iter_mut().for_each(|row| row.fill(ALIKE));
         assert_eq!(by_one(&found, NullIs::Natural, &z, &few)[0].p_value, 1.0);
         assert_eq!(by_one(&[], NullIs::Natural, &z, &vec![Vec::new(); z.len()])[0].p_value, 1.0);
     }
@@ -377,12 +392,12 @@ mod tests {
         let mut z = z(&mut rng, 0.0);
         let most = Cluster { members: (0..400).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
         z[0][..400].iter_mut().for_each(|z| *z += 6.0);
-        let unexplained = vec![vec![Explained::No]; z.len()];
-        let [seen] = by_one(&[&most], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
+        let unlikeness = vec![vec![Likeness::default()]; z.len()];
+        let [seen] = by_one(&[&most], NullIs::Mixed, &z, &unlikeness).try_into().unwrap();
         assert!(seen.p_value < 1e-6 && seen.statistic > 20.0, "{}, {}", seen.p_value, seen.statistic);
         // The unit of a row is no matter.
         z.iter_mut().zip(1..).for_each(|(row, by)| row.iter_mut().for_each(|z| *z *= f64::from(by)));
-        let [again] = by_one(&[&most], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
+        let [again] = by_one(&[&most], NullIs::Mixed, &z, &unlikeness).try_into().unwrap();
         assert!((again.statistic - seen.statistic).abs() < 1e-9);
     }
 
@@ -394,14 +409,14 @@ mod tests {
         let [part, _] = clusters();
         let whole =
             Cluster { members: (0..3 * MARKED).collect(), scores: vec![0.0; SAMPLES], by_itself: None };
-        let unexplained = vec![vec![Explained::No; 2]; z.len()];
-        let alone = |cluster| by_one(&[cluster], NullIs::Mixed, &z, &unexplained)[0].p_value;
+        let unlikeness = vec![vec![Likeness::default(); 2]; z.len()];
+        let alone = |cluster| by_one(&[cluster], NullIs::Mixed, &z, &unlikeness)[0].p_value;
         assert!(alone(&whole) < alone(&part));
-        let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
+        let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unlikeness).try_into().unwrap();
         assert_eq!(named.group, part.members);
         // Not where the rest moves it as well.
         z[0][MARKED..3 * MARKED].iter_mut().for_each(|z| *z += 3.0);
-        let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unexplained).try_into().unwrap();
+        let [named] = by_one(&[&whole, &part], NullIs::Mixed, &z, &unlikeness).try_into().unwrap();
         assert_eq!(named.group, whole.members);
     }
 
@@ -413,7 +428,7 @@ mod tests {
             let p: Vec<f64> = (0..200)
                 .map(|seed| {
                     let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
-                    by_one(&found, null_is, &z, &vec![vec![Explained::No; 2]; z.len()])[0].p_value
+                    by_one(&found, null_is, &z, &vec![vec![Likeness::default(); 2]; z.len()])[0].p_value
                 })
                 .collect();
             let small = p.iter().filter(|p| **p < 0.05).count();
@@ -431,7 +446,7 @@ mod tests {
             let by_itself = by_itself.map(unlike_others);
             let marked = Cluster { by_itself, ..marked };
             let z = z(&mut StdRng::seed_from_u64(1), shift);
-            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Explained::No]; z.len()])[0].p_value
+            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Likeness::default()]; z.len()])[0].p_value
         };
         let faint = 0.35;
         assert!(p(faint, None) > 0.005, "{}", p(faint, None));
@@ -440,7 +455,7 @@ mod tests {
             let [marked, _] = clusters();
             let marked = Cluster { by_itself: Some(by_itself), ..marked };
             let z = z(&mut StdRng::seed_from_u64(1), faint);
-            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Explained::No]; z.len()])[0].p_value
+            by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Likeness::default()]; z.len()])[0].p_value
         };
         let quarter = rarer(ByItself { rarer: 4.0, ..unlike_others(2.0) });
         assert!((quarter / p(faint, Some(2.0)) - 0.25).abs() < 1e-12, "{quarter}");
@@ -450,10 +465,10 @@ mod tests {
             let by_itself = Some(ByItself { silent_from: Some(silent_from), ..unlike_others(0.0) });
             let z = z(&mut StdRng::seed_from_u64(1), faint);
             let strengths: Vec<f64> = z.iter().map(|row| row[..MARKED].iter().sum()).collect();
-            let unexplained = vec![vec![Explained::No]; z.len()];
+            let unlikeness = vec![vec![Likeness::default()]; z.len()];
             let marked = Cluster { by_itself, ..marked };
             let [found] =
-                judged(&[&marked], &[NullIs::Natural], std::slice::from_ref(&strengths), &unexplained, 1)
+                judged(&[&marked], &[NullIs::Natural], std::slice::from_ref(&strengths), &unlikeness, 1)
                     .try_into()
                     .unwrap();
             (found.p_value, normal_tail(standing(strengths[0], &strengths[1..]).unwrap().1), strengths[0])
@@ -469,7 +484,7 @@ mod tests {
                 let [marked, _] = clusters();
                 let marked = Cluster { by_itself: Some(unlike_others(20.0)), ..marked };
                 let z = z(&mut StdRng::seed_from_u64(seed), 0.0);
-                by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Explained::No]; z.len()])[0].p_value
+                by_one(&[&marked], NullIs::Natural, &z, &vec![vec![Likeness::default()]; z.len()])[0].p_value
             })
             .collect();
         let small = p.iter().filter(|p| **p < 0.0025).count();
@@ -487,9 +502,9 @@ mod tests {
         }
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
-        let unexplained = vec![vec![Explained::No; 2]; z.len()];
+        let unlikeness = vec![vec![Likeness::default(); 2]; z.len()];
         let [natural, mixed] = [NullIs::Natural, NullIs::Mixed]
-            .map(|null_is| by_one(&found, null_is, &z, &unexplained)[0].p_value);
+            .map(|null_is| by_one(&found, null_is, &z, &unlikeness)[0].p_value);
         assert!(natural > 0.01 && mixed < 1e-4, "{natural}, {mixed}");
     }
 
@@ -504,9 +519,9 @@ mod tests {
         }
         let found = clusters();
         let found: Vec<&Cluster> = found.iter().collect();
-        let unexplained = vec![vec![Explained::No; 2]; z.len()];
+        let unlikeness = vec![vec![Likeness::default(); 2]; z.len()];
         let of = |null_is: NullIs| {
-            by_cluster(&found, &[null_is; 2], Measured::Plain, &z, &unexplained, 1)[0].p_value
+            by_cluster(&found, &[null_is; 2], Measured::Plain, &z, &unlikeness, 1)[0].p_value
         };
         assert!(of(NullIs::Mixed) < 1e-6, "the case is none: {}", of(NullIs::Mixed));
         assert!(of(NullIs::Natural) > 0.0025, "{}", of(NullIs::Natural));
@@ -528,33 +543,42 @@ mod tests {
 
     #[test]
     fn a_suspect_that_looks_like_a_member_is_tested_by_that() {
-        let rare = ByItself { normal: 3.0, rarer: 1.0, silent_from: None, shares: [0.13, 0.0], kind: None };
-        let by_look = |by_itself, as_much, shift| {
+        let with = |is_alike: bool, by_look: Option<ByLook>, shift: f64| {
             let mut z = z(&mut StdRng::seed_from_u64(5), shift);
             // Its influence is no evidence, whatever it is.
             z[0].iter_mut().for_each(|z| *z *= 1.5);
-            let [marked, _] = clusters();
-            let cluster = Cluster { by_itself, ..marked };
-            let mut explained = vec![vec![Explained::No]; z.len()];
-            explained[0][0] = Explained::Alike(as_much);
-            by_one(&[&cluster], NullIs::Natural, &z, &explained).remove(0)
+            let found = clusters();
+            let found: Vec<&Cluster> = found.iter().collect();
+            let mut likeness = vec![vec![Likeness::default(); 2]; z.len()];
+            likeness[0][0] = Likeness { is_alike, by_look };
+            by_one(&found, NullIs::Natural, &z, &likeness).remove(0)
         };
-        let found = by_look(Some(rare), Some(1e-3), 0.8);
-        assert!(found.is_alike && found.group.len() == MARKED && found.p_value < 2e-4, "{found:?}");
-        // 80 of 600: for 7.5 groups there is room. Φ(−3) = .00135, and .0101 is the least of 7.5; with .001: 1.0e-5 (1 − ln 1.0e-5).
-        assert!((found.p_value / 1.263e-4 - 1.0).abs() < 0.01, "{}", found.p_value);
-        let twice = by_look(Some(rare), Some(1e-3), 1.6);
-        assert_eq!((twice.p_value, twice.statistic > found.statistic), (found.p_value, true));
-        let usual = by_look(Some(ByItself { normal: 1.0, ..rare }), Some(0.02), 0.8);
-        assert!(usual.p_value > 0.05, "{}", usual.p_value);
-        // What isn't known is no evidence, nor is a look that speaks against the mistake.
-        let nothing = [
-            by_look(None, Some(1e-3), 0.8),
-            by_look(Some(rare), None, 0.8),
-            by_look(Some(rare), Some(1e-3), -2.0),
-        ];
-        for nothing in nothing {
-            assert_eq!((nothing.p_value, nothing.group.len()), (1.0, 0));
-        }
+        let by_look = |is_alike: bool, p_value: f64, shift: f64| {
+            with(is_alike, Some(ByLook { p_value, as_much: 0.001 }), shift)
+        };
+        let found = by_look(true, 1e-4, 0.8);
+        // Of two clusters by influence and one by its look.
+        assert!((found.p_value / 3e-4 - 1.0).abs() < 1e-9, "{}", found.p_value);
+        assert_eq!((found.group.len(), found.alike), (MARKED, Some(0.001)));
+        let more = by_look(true, 1e-4, 1.6);
+        assert!(more.p_value == found.p_value && more.statistic > found.statistic);
+        // What does not speak for the mistake has not brought it about.
+        assert_eq!(by_look(true, 1e-4, -2.0).alike, None);
+        // One that is not alike is tested by influence, and the other test counts as well.
+        let (unlike, alone) = (by_look(false, 1.0, 0.8), with(false, None, 0.8));
+        assert!(unlike.alike.is_none() && unlike.p_value > alone.p_value);
+    }
+
+    #[test]
+    fn no_part_is_named_in_place_of_what_a_suspect_looks_like() {
+        // The second is a part of the first, and moves the suspect more.
+        let [part, _] = clusters();
+        let whole = Cluster { members: (0..2 * MARKED).collect(), ..part.clone() };
+        let z = z(&mut StdRng::seed_from_u64(6), 1.0);
+        let mut likeness = vec![vec![Likeness::default(); 2]; z.len()];
+        likeness[0][0] =
+            Likeness { is_alike: true, by_look: Some(ByLook { p_value: 1e-12, as_much: 0.001 }) };
+        let named = by_one(&[&whole, &part], NullIs::Natural, &z, &likeness).remove(0);
+        assert_eq!((named.group.len(), named.alike), (2 * MARKED, Some(0.001)));
     }
 }

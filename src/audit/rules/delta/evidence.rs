@@ -2,7 +2,7 @@
 
 use crate::influence::SampleNorms;
 
-use super::cluster::{ByCluster, Cluster, Explained, Measured, NullIs, by_cluster, judged};
+use super::cluster::{ByCluster, Cluster, Likeness, Measured, NullIs, by_cluster, judged};
 use super::null::{self, View};
 use super::outsiders::{Apartness, Outsiders, by_outsiders};
 use super::pattern::Pattern;
@@ -38,7 +38,7 @@ fn part(test: FoundBy) -> f64 {
 pub enum FoundBy {
     /// By their influence on the suspect: each of them stands out.
     Influence,
-    /// As a cluster of samples that look alike, whose faint influences add up.
+    /// As a cluster of samples that look alike, whose faint influences add up, or whose look, which other labels hardly have, the suspect has as well.
     Look,
     /// As a cluster of samples whose gradients point the same way, whose influences add up.
     Gradient,
@@ -194,17 +194,17 @@ impl Tests {
         self.by_look.len()
     }
 
-    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `is_like`: whether the image of each row looks like
-    /// each of the clusters.
+    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `likeness`: what the image of each row has
+    /// of each cluster's look.
     pub fn with_looks(
         mut self,
         clusters: &[&Cluster],
-        is_like: &[Vec<Explained>],
+        likeness: &[Vec<Likeness>],
         rows: &[Vec<f64>],
     ) -> Self {
         let rows = null::by_median(rows);
         let natural = vec![NullIs::Natural; clusters.len()];
-        self.by_look = by_cluster(clusters, &natural, Measured::Filtered, &rows, is_like, self.suspects());
+        self.by_look = by_cluster(clusters, &natural, Measured::Filtered, &rows, likeness, self.suspects());
         self
     }
 
@@ -216,7 +216,7 @@ impl Tests {
             false => NullIs::Natural,
         });
         let null_is: Vec<NullIs> = null_is.collect();
-        let unexplained = vec![vec![Explained::No; clusters.len()]; rows.len()];
+        let unexplained = vec![vec![Likeness::default(); clusters.len()]; rows.len()];
         self.by_gradient =
             by_cluster(&clusters, &null_is, Measured::Plain, rows, &unexplained, self.suspects());
         self
@@ -236,7 +236,7 @@ impl Tests {
         });
         let clusters: Vec<Cluster> = clusters.collect();
         let clusters: Vec<&Cluster> = clusters.iter().collect();
-        let unexplained = vec![vec![Explained::No; clusters.len()]; taken_away.len()];
+        let unexplained = vec![vec![Likeness::default(); clusters.len()]; taken_away.len()];
         let strengths: Vec<Vec<f64>> =
             kept.iter().map(|&number| taken_away.iter().map(|lost| lost[number]).collect()).collect();
         let natural = vec![NullIs::Natural; clusters.len()];
@@ -308,7 +308,7 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Against, Apartness, Cluster, DeltaEvidence, Explained, FoundBy, Tests, harmonic_mean, null};
+    use super::{Against, Apartness, Cluster, DeltaEvidence, FoundBy, Likeness, Tests, harmonic_mean, null};
     use crate::audit::rules::delta::gradient_clusters::GradientCluster;
     use crate::audit::rules::delta::outsiders::{Apart, Bound};
     use crate::audit::rules::delta::pattern::Pattern;
@@ -483,7 +483,7 @@ mod tests {
                 .collect();
             let cluster = Cluster { members: (0..30).collect(), scores: vec![0.0; 120], by_itself: None };
             let rest = super::super::common::without_common(&rows, 1).of_all;
-            let unlike = vec![vec![Explained::No]; NULL + 1];
+            let unlike = vec![vec![Likeness::default()]; NULL + 1];
             let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &unlike, &rows);
             let p = tests.with_gradients(&[(cluster, Pattern::default())], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);

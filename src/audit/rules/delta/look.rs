@@ -97,7 +97,13 @@ impl OtherLooks {
     where
         S: BatchSource<Batch = LabeledBatch>,
     {
-        let others: Vec<usize> = (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect();
+        let others: Vec<usize> = match looks.rows.first() {
+            Some(row) if !row.is_empty() => {
+                (0..source.len()).filter(|n| candidates.binary_search(n).is_err()).collect()
+            }
+            // Without numbers there is nothing to compare.
+            _ => Vec::new(),
+        };
         let drawn = sample(&mut StdRng::seed_from_u64(seed), others.len(), MOST_OTHERS.min(others.len()));
         let mut drawn: Vec<usize> = drawn.into_iter().map(|at| others[at]).collect();
         drawn.sort_unstable(); // as they lie on a disk

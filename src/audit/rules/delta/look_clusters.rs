@@ -4,22 +4,21 @@
 //! way, and it shows in their [looks](super::look): they are a cluster. Clusters are sought before any influence is looked at: the values
 //! of each look are cut in two at the [minimum-error threshold](crate::audit::rules::minimum_error), membership in the smaller part is
 //! learned from all looks together (ridge regression, each fifth of the samples predicted from the others), the prediction is cut in two, and
-//! so on until the group stays. Another begins with the samples that lie [among their own](super::look_neighbours): a look that shows in no number alone.
+//! so on until the group stays. Another begins with the samples that lie [among their own](super::look_neighbours): a look that shows in no number alone. Its membership is learned from samples of other labels as well, which are no members and together weigh as much as the class.
 //!
 //! Most of these clusters are natural: grey images, dark ones. But a natural look is no property of one class, and images of others have it,
 //! too, where hardly an image has what an attacker's method leaves behind. So a cluster is left out that null images, images of
-//! other labels, look like no less often than samples of the class do. Of those that remain the [`CLUSTERS`] whose cuts make the fewest errors for
-//! their spread are kept, and [tested as wholes](super::cluster).
+//! other labels, look like no less often than samples of the class do (one that began with neighbours by unaltered null images alone, since alterations leave traces as well). Of those that remain the [`CLUSTERS`] by single looks whose cuts make the fewest errors for
+//! their spread are kept, and [tested as wholes](super::cluster), and so is the one of neighbours.
 //!
 //! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an image that looks like a
-//! member itself is no null image to its cluster, and its influence is no evidence: similarity explains that. But a trigger makes its
-//! suspect look like its poisons, and that is rare where only one label has the look. So such a suspect is tested by looks alone: by how much more common the look is in its class
-//! (as the most conspicuous of so many groups of its size as the class has room for), and by how few images of other labels look as much like a member as it does.
+//! member itself is no null image to its cluster, and its influence is no evidence: similarity explains that. Such a suspect is tested [by its look](super::alike), if that is rare enough.
 
 use faer::linalg::solvers::{Llt, Solve};
 use faer::{Mat, Side};
 
 use super::cluster::Cluster;
+use super::null::median;
 use crate::audit::rules::Cut;
 
 /// Clusters of a class by single looks that are tested, one where the second is a part of the first: natural ones are seldom as far apart as poisons.
@@ -42,6 +41,10 @@ pub(super) struct LookCluster {
     threshold: f64,
     /// Of an image's looks, the intercept first.
     weights: Vec<f64>,
+    /// How much half of the members, or more, are like one.
+    typical: f64,
+    /// Whether it began with samples [among their own](super::look_neighbours).
+    pub is_of_neighbours: bool,
 }
 
 impl LookCluster {
@@ -49,6 +52,11 @@ impl LookCluster {
     pub fn likeness(&self, look: &[f64]) -> f64 {
         let sum: f64 = self.weights[1..].iter().zip(look).map(|(weight, look)| weight * look).sum();
         self.weights[0] + sum
+    }
+
+    /// The same, as far as half of the members have it: what lies beyond them all is no more like them.
+    pub fn likeness_of_half(&self, look: &[f64]) -> f64 {
+        self.likeness(look).min(self.typical)
     }
 
     /// Whether it would be one.
@@ -72,13 +80,20 @@ struct Ridge {
 }
 
 impl Ridge {
-    /// `None` where there are no looks.
-    fn new(looks: &[Vec<f64>]) -> Option<Self> {
-        let rows: Vec<Vec<f64>> =
-            looks.iter().map(|look| std::iter::once(1.0).chain(look.iter().copied()).collect()).collect();
+    /// `None` where there are no looks. None of the `others` is a member, and all of them together weigh as much as the samples.
+    fn new(looks: &[Vec<f64>], others: &[Vec<f64>]) -> Option<Self> {
+        let with_intercept = |look: &Vec<f64>| std::iter::once(1.0).chain(look.iter().copied()).collect();
+        let rows: Vec<Vec<f64>> = looks.iter().map(with_intercept).collect();
         let width = rows.first().map(Vec::len).filter(|width| *width > 1)?;
+        let mut of_others = Mat::<f64>::zeros(width, width);
+        let weight = rows.len() as f64 / others.len().max(1) as f64;
+        for row in others.iter().map(with_intercept).filter(|row: &Vec<f64>| row.len() == width) {
+            for (i, a) in row.iter().enumerate() {
+                row.iter().enumerate().for_each(|(j, b)| of_others[(i, j)] += weight * a * b);
+            }
+        }
         let solver = |is_used: &dyn Fn(usize) -> bool| {
-            let mut normal = Mat::<f64>::zeros(width, width);
+            let mut normal = of_others.clone();
             for (_, row) in rows.iter().enumerate().filter(|(sample, _)| is_used(*sample)) {
                 for (i, a) in row.iter().enumerate() {
                     row.iter().enumerate().for_each(|(j, b)| normal[(i, j)] += a * b);
@@ -146,9 +161,13 @@ impl Ridge {
         }
         let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
         let weights = self.weights(&self.all, &target, |_| true);
-        let members = (0..group.len()).filter(|&sample| group[sample]).collect();
+        let members: Vec<usize> = (0..group.len()).filter(|&sample| group[sample]).collect();
+        let of = |&member: &usize| self.rows[member].iter().zip(&weights).map(|(a, b)| a * b).sum();
+        let typical = median(members.iter().map(of).collect());
         let cluster = Cluster { members, scores, by_itself: None };
-        Some((cut.errors, LookCluster { cluster, threshold: cut.threshold, weights }))
+        let found =
+            LookCluster { cluster, threshold: cut.threshold, weights, typical, is_of_neighbours: false };
+        Some((cut.errors, found))
     }
 }
 
@@ -156,13 +175,16 @@ fn count(group: &[bool]) -> usize {
     group.iter().filter(|member| **member).count()
 }
 
-/// The clusters of some samples, from their looks and those of null images, in the same units; that of those `among_their_own` first, then those that are furthest apart.
+/// The clusters of some samples, from their looks and those of null images, in the same units; that of those `among_their_own` first, then those that are furthest apart. The first so many null images are
+/// `unaltered`. Membership of the former is learned against samples of `others` labels as well.
 pub(super) fn look_clusters(
     looks: &[Vec<f64>],
     null: &[Vec<f64>],
+    unaltered: usize,
     among_their_own: Vec<bool>,
+    others: &[Vec<f64>],
 ) -> Vec<LookCluster> {
-    let Some(ridge) = Ridge::new(looks) else { return Vec::new() };
+    let Some(ridge) = Ridge::new(looks, &[]) else { return Vec::new() };
     let mut found: Vec<(f64, LookCluster)> = Vec::new();
     for column in 0..looks[0].len() {
         let values: Vec<f64> = looks.iter().map(|look| look[column]).collect();
@@ -180,11 +202,15 @@ pub(super) fn look_clusters(
     {
         found.pop();
     }
-    // Whether other labels have its look is told by many of them: null images were altered, and may have got it so.
-    let of_own = Some(among_their_own).filter(|group| count(group) >= SMALLEST);
-    if let Some((_, own)) = of_own.and_then(|group| ridge.cluster(group)) {
-        found.retain(|other| other.cluster.members != own.cluster.members);
-        found.insert(0, own);
+    let of_neighbours = Some(among_their_own).filter(|group| count(group) >= SMALLEST);
+    let lead_to = |group| Ridge::new(looks, others)?.cluster(group);
+    if let Some((_, own)) = of_neighbours.and_then(lead_to) {
+        // An alteration may bring such a look about: those null images say nothing of what is natural.
+        let own = LookCluster { is_of_neighbours: true, ..own };
+        if !own.is_natural(looks.len(), &null[..unaltered.min(null.len())]) || unaltered == 0 {
+            found.retain(|other| !own.cluster.is_nearly(&other.cluster));
+            found.insert(0, own);
+        }
     }
     found
 }
@@ -218,12 +244,12 @@ mod tests {
 
     #[test]
     fn a_cluster_is_found_by_its_looks_alone() {
-        let found = look_clusters(&looks(SAMPLES, MARKED, 1), &looks(NULL, 0, 2), none());
+        let found = look_clusters(&looks(SAMPLES, MARKED, 1), &looks(NULL, 0, 2), 0, none(), &[]);
         assert_eq!(found[0].cluster.members, (0..MARKED).collect::<Vec<_>>());
         assert!(found[0].cluster.scores[0] > found[0].cluster.scores[MARKED]);
         assert!(found[0].is_like(&[0.0, 8.0, 0.0]) && !found[0].is_like(&[0.0, 0.5, 1.0]));
         for looks in [vec![Vec::new(); SAMPLES], Vec::new()] {
-            assert!(look_clusters(&looks, &vec![Vec::new(); NULL], none()).is_empty());
+            assert!(look_clusters(&looks, &vec![Vec::new(); NULL], 0, none(), &[]).is_empty());
         }
     }
 
@@ -231,7 +257,7 @@ mod tests {
     fn a_look_that_images_of_other_labels_have_as_often_is_no_cluster() {
         let looks_of_samples = looks(SAMPLES, MARKED, 1);
         let marked = |of_null: usize| {
-            let found = look_clusters(&looks_of_samples, &looks(NULL, of_null, 2), none());
+            let found = look_clusters(&looks_of_samples, &looks(NULL, of_null, 2), 0, none(), &[]);
             found.iter().any(|found| found.cluster.members == (0..MARKED).collect::<Vec<_>>())
         };
         // 80 of 600 are 17 of 128.
@@ -245,8 +271,8 @@ mod tests {
         for (n, look) in looks.iter_mut().enumerate() {
             look[2] = 0.2 * look[2] + look[1] + if n < MARKED { 1.0 } else { 0.0 };
         }
-        let half = (0..SAMPLES).map(|n| n < MARKED && n % 2 == 0).collect();
-        let found = look_clusters(&looks, &looks[MARKED..2 * MARKED], half);
+        let half = || (0..SAMPLES).map(|n| n < MARKED && n % 2 == 0).collect();
+        let found = look_clusters(&looks, &looks[MARKED..2 * MARKED], 0, half(), &[]);
         let members = &found[0].cluster.members;
         let marked = members.iter().filter(|member| **member < MARKED).count();
         assert!(
@@ -254,8 +280,32 @@ mod tests {
             "{marked} of {}",
             members.len()
         );
+        // Not where honest mistakes look so as often: a quarter here, and a seventh of the samples.
+        let null = &looks[MARKED - NULL / 4..MARKED + 3 * NULL / 4];
+        assert!(look_clusters(&looks, null, 0, half(), &[])[0].is_of_neighbours);
+        assert!(!look_clusters(&looks, null, NULL, half(), &[]).iter().any(|found| found.is_of_neighbours));
         // Fewer than a group are nothing.
         let few = (0..SAMPLES).map(|n| n < 7).collect();
-        assert_eq!(look_clusters(&looks, &looks, few), look_clusters(&looks, &looks, none()));
+        assert_eq!(look_clusters(&looks, &looks, 0, few, &[]), look_clusters(&looks, &looks, 0, none(), &[]));
+    }
+
+    #[test]
+    fn what_others_have_as_well_is_no_part_of_what_only_the_label_has() {
+        // The marked ones have a high second number. The next as many, and a part of the others, have a third that is high besides.
+        let with_third = |mut looks: Vec<Vec<f64>>, part: std::ops::Range<usize>| {
+            looks[part].iter_mut().for_each(|look| (look[1], look[2]) = (look[1] + 4.0, look[2] + 4.0));
+            looks
+        };
+        let own = with_third(looks(SAMPLES, MARKED, 5), MARKED..2 * MARKED);
+        let others = with_third(looks(4 * SAMPLES, 0, 6), 0..SAMPLES);
+        let half = || (0..SAMPLES).map(|n| n < MARKED && n % 2 == 0).collect();
+        let like_marked = |others: &[Vec<f64>]| {
+            let found = look_clusters(&own, &own[2 * MARKED..], 0, half(), others).remove(0);
+            assert!(found.is_of_neighbours);
+            let share = |looks: &[Vec<f64>]| looks.iter().filter(|look| found.is_like(look)).count();
+            (share(&own[..MARKED]), share(&with_third(looks(200, 0, 7), 0..200)))
+        };
+        let ((of_marked, alike), (_, without)) = (like_marked(&others), like_marked(&[]));
+        assert!(of_marked > MARKED * 9 / 10 && alike <= without, "{of_marked}, {alike} for {without}");
     }
 }

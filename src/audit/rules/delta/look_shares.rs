@@ -10,37 +10,34 @@
 //! is the variance of the counts themselves, below which nothing can be known; that of a class with fewer samples than others comes on top. No influence is
 //! looked at, nor any suspect.
 //!
-//! Cost: nothing beside the looks of other labels' samples.
+//! Cost: nothing beside the looks of other labels' samples, of which 20,000 are drawn at most.
 
 use std::collections::BTreeMap;
 
 use super::cluster::ByItself;
 use super::look::OtherLooks;
 use super::look_clusters::LookCluster;
-use super::tails::normal_of_t;
+use super::tails::{least_of, normal_of_t, normal_of_tail, normal_tail};
 
 /// A label with fewer of them has no share to speak of.
 const FEWEST_SAMPLES: usize = 24;
 /// With fewer other labels it is not known what labels differ by.
 const FEWEST_LABELS: usize = 3;
 
-/// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told.
+/// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told. Of one that was [chosen by that](super::look_neighbours) it is as the most conspicuous of so many groups
+/// of its size as the class has room for.
 pub(super) fn stand_out(found: &LookCluster, samples: usize, others: &OtherLooks) -> Option<ByItself> {
     let mut shares = BTreeMap::<i64, Share>::new();
     for (label, look) in others.labels.iter().zip(&others.rows) {
         shares.entry(*label).or_default().add(found.is_like(look));
     }
     let shares: Vec<Share> = shares.into_values().collect();
-    stands_out(Share { like: found.cluster.members.len(), all: samples }, &shares)
-}
-
-impl OtherLooks {
-    /// The share of these images that are as much like a member as one with this look, it included.
-    pub fn as_like(&self, found: &LookCluster, look: &[f64]) -> f64 {
-        let least = found.likeness(look);
-        let as_much = self.rows.iter().filter(|row| found.likeness(row) >= least).count();
-        (1 + as_much) as f64 / (1 + self.rows.len()) as f64
-    }
+    let by_itself = stands_out(Share { like: found.cluster.members.len(), all: samples }, &shares)?;
+    let normal = match found.is_of_neighbours {
+        true => normal_of_tail(least_of(normal_tail(by_itself.normal), found.cluster.groups_of_its_size())),
+        false => by_itself.normal,
+    };
+    Some(ByItself { normal, ..by_itself })
 }
 
 /// Samples of a label that look like a member.
@@ -133,7 +130,7 @@ mod tests {
             let source = images(of_class, of_others);
             let looks = Looks::of(&source, &candidates, &device, &config).unwrap();
             let unlike = looks.rows[OF_CLASS - 1].clone();
-            let clusters = look_clusters(&looks.rows, &[unlike], vec![false; OF_CLASS]);
+            let clusters = look_clusters(&looks.rows, &[unlike], 0, vec![false; OF_CLASS], &[]);
             assert_eq!(clusters[0].cluster.members, (0..OF_CLASS * of_class / 100).collect::<Vec<_>>());
             let others = OtherLooks::of(&looks, &source, &candidates, 0, &device, &config).unwrap();
             assert_eq!((others.labels.len(), others.drawn), ((CLASSES - 1) * OF_CLASS, 1.0));

@@ -39,9 +39,8 @@
 //!    without any influence, are tested as wholes (the modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of
 //!    step 2, natural variation between null images discounted, but not against images that look like them: a third p-value, from the same null
 //!    images and from how far out of line with other classes the look's share of the class is (the module `look_shares`), and the cluster as the finding.
-//!    One more cluster begins with the samples of which most that look alike carry the label, too (the module `look_neighbours`): a trace that shows in no single number, such as a codec's or coarse pixels'. A suspect that looks
-//!    like a cluster itself is not compared with null images: similarity explains the influence. It is tested by that: how much more common the look is in its class than in others, as the most conspicuous of so many groups of its size as there is room for, and how few
-//!    images of other labels look as much like it (Fisher's product of the two; not where the cluster matters less to the suspect than to null images on the mean).
+//!    One more cluster begins with the samples of whose neighbours, by the same spectrum, most carry the label (the module `look_neighbours`): a trace that shows in no single number, such as a codec's or coarse pixels'. And a suspect
+//!    that looks like a cluster itself, so that similarity explains the influence, is tested by that: by how much more common the look is in its class than in others, and how few images of other labels look as much like it (the module `alike`).
 //! 8. **Gradients.** (Of labels with 48 samples or more.) Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
@@ -81,7 +80,7 @@
 //! smooth shading, is in the null images itself, and is seen less clearly.
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the samples of one label with suspects + M queries, and two or three
-//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others; their mean images and colours, some 7,000 to 14,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Where outsiders are asked for (one in sixty natural mistakes), the landmarks' passes over labels with 48 clusters together, as far as there are so many, once for all of an audit. Other null images cost
+//! with 256 landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others, with the distances between at most 10,000 of the label's and what is drawn of all; their mean images and colours, some 7,000 to 14,000 predictions of images of other labels with patterns on them, and two for each suspect and null image; for flagged suspects a cheaper pass over them and a part of one per round. Where outsiders are asked for (one in sixty natural mistakes), the landmarks' passes over labels with 48 clusters together, as far as there are so many, once for all of an audit. Other null images cost
 //! their search, the pass over the label's samples and the spectra of other labels' images once more, but not the landmarks' passes.
 //! Memory: suspects + M query gradients and, while a label is asked about, the M null images and the spectra; some ten numbers for each of them and each
 //! sample of the label, twice where there are other null images, and the gradient of one query, stay until the end of the audit. Mean images: one of each label of the data.
@@ -89,6 +88,7 @@
 //! Flagged samples are three at least: one or two that stand out alone are named in a note, and the suspect can't be told about. A copy of the suspect
 //! among the label's samples stands out like that, where null images, which are of other labels, can have none.
 
+mod alike;
 mod batches;
 mod change;
 mod cluster;
@@ -206,8 +206,8 @@ pub struct DeltaFinding {
     /// Of samples that were found by their look, the share of the label's samples that have it, and of other labels' samples; `None` where there
     /// are too few labels to compare.
     pub look_shares: Option<[f64; 2]>,
-    /// Of samples that were found by their look, whether the suspect has it, too, and was tested by that.
-    pub is_alike: bool,
+    /// Of samples that were found by a look that the suspect has, too: the share of other labels' images that have as much of it. `None` where they were found by their influence, or by something else.
+    pub alike: Option<f64>,
     /// Of samples that were found by their pattern, the share of other labels' samples that have the label with it, and with the patterns of
     /// natural groups, made as strong, on the mean; `None` where there are too few groups to compare.
     pub pattern_shares: Option<[f64; 2]>,
@@ -323,7 +323,7 @@ impl Delta {
             p_values: view.sample_p_values(suspect),
             found_by: FoundBy::Influence,
             look_shares: None,
-            is_alike: false,
+            alike: None,
             pattern_shares: None,
             pattern_kind: None,
             null_set,
@@ -346,16 +346,17 @@ impl Delta {
         let mut finding = nothing.clone();
         for test in tests {
             let found = match test {
-                // r is no figure to compare with null images': these may be bound as well. Nor is what a look moves that the suspect has, too.
-                FoundBy::Look if by_look[suspect].is_alike => DeltaFinding {
+                // Its influence is no evidence, and no figure to show.
+                FoundBy::Look if by_look[suspect].alike.is_some() => DeltaFinding {
                     look_shares: shares(by_look),
-                    is_alike: true,
+                    alike: by_look[suspect].alike,
                     statistic: nothing.statistic,
                     null_statistics: nothing.null_statistics.clone(),
                     ..of_cluster(by_look)
                 },
                 FoundBy::Look => DeltaFinding { look_shares: shares(by_look), ..of_cluster(by_look) },
                 FoundBy::Gradient => of_cluster(by_gradient),
+                // r is no figure to compare with null images': these may be bound as well.
                 FoundBy::Outsiders => DeltaFinding {
                     statistic: nothing.statistic,
                     null_statistics: nothing.null_statistics.clone(),
@@ -422,7 +423,7 @@ mod tests {
             p_values: Vec::new(),
             found_by: FoundBy::Influence,
             look_shares: None,
-            is_alike: false,
+            alike: None,
             pattern_shares: None,
             pattern_kind: None,
             null_set: 0,

@@ -185,7 +185,7 @@ pub(super) fn by_outsiders(
             group: cluster.members.clone(),
             scores: cluster.scores.clone(),
             by_itself: None,
-            is_alike: false,
+            alike: None,
             null: Vec::new(),
         });
         let outsiders = Outsiders {

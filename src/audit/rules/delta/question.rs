@@ -2,8 +2,9 @@
 
 use burn::module::Module;
 
+use super::alike::{likeness, of_several};
 use super::change::PatternKind;
-use super::cluster::{Cluster, Explained};
+use super::cluster::{Cluster, Likeness};
 use super::common_pattern::CommonPattern;
 use super::evidence::Tests;
 use super::gradient_clusters::{GradientCluster, gradient_clusters};
@@ -27,6 +28,8 @@ pub struct NullSet {
     pub images: ImageList,
     /// Of each image, the label of what it is, or was made from: as many. Groups are drawn by them that combined suspects are compared with.
     pub origins: Vec<usize>,
+    /// The first so many are honest mistakes as they are (on validation data); the others may have been altered.
+    pub unaltered: usize,
 }
 
 /// Suspects of one label, and the training samples that carry it.
@@ -49,18 +52,12 @@ pub struct Question<'a, M: Module, S> {
 /// What is known of the candidates whatever they are compared with: found when it is first asked for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OfCandidates {
-    looks: Option<KnownLooks>,
+    looks: Option<Looks>,
+    /// Which of them lie among their own.
+    among_their_own: Option<Vec<bool>>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
     /// The same clusters with what they are compared with, lonely or not.
     pub with_peers: Vec<GradientCluster>,
-}
-
-/// Looks of the candidates, and of what they are compared with.
-#[derive(Clone, Debug)]
-struct KnownLooks {
-    own: Looks,
-    others: OtherLooks,
-    among_their_own: Vec<bool>,
 }
 
 impl OfCandidates {
@@ -122,22 +119,18 @@ where
         let mut to_lonely = vec![Vec::new(); tests.suspects()];
         if !is_clear {
             // Clusters are tested before anything is taken out, so that they have no doubt of their own.
-            let (clusters, mut is_like) = self.looks(known, &asked)?;
+            let (clusters, mut likeness) = self.looks(known, &asked, set.unaltered)?;
             if is_combined {
-                // A mean over images is like a cluster if most of them are, and as much as the one of these that is least so; those of null images are of any.
-                let is_of_most = |number: usize| {
-                    let alike =
-                        is_like[..count].iter().filter_map(|like: &Vec<Explained>| like[number].as_much());
-                    let mut alike: Vec<f64> = alike.collect();
-                    alike.sort_by(f64::total_cmp);
-                    alike.get(count / 2).map_or(Explained::No, |as_much| Explained::Alike(Some(*as_much)))
+                // A mean over null images is like no cluster.
+                let of_mean = |number: usize| {
+                    of_several(&likeness[..count].iter().map(|of| of[number]).collect::<Vec<_>>())
                 };
-                let of_mean = (0..clusters.len()).map(is_of_most).collect();
-                is_like = vec![vec![Explained::No; clusters.len()]; rows.len()];
-                is_like[0] = of_mean;
+                let of_mean = (0..clusters.len()).map(of_mean).collect();
+                likeness = vec![vec![Likeness::default(); clusters.len()]; rows.len()];
+                likeness[0] = of_mean;
             }
             let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
-            tests = tests.with_looks(&of_looks, &is_like, &rows);
+            tests = tests.with_looks(&of_looks, &likeness, &rows);
             let held = asked.len(); // as many gradients as there was memory for
             let found = self.gradient_clusters(known, held)?;
             tests = tests.with_gradients(found, &rows);
@@ -223,45 +216,48 @@ where
     }
 
     /// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is `asked`
-    /// about, the suspects first and then null images, which of the clusters it looks like.
+    /// about, the suspects first and then null images, of which the first so many are `unaltered`, what it has of each cluster's look.
     fn looks(
         &self,
         known: &mut OfCandidates,
         asked: &ImageList,
-    ) -> Result<(Vec<LookCluster>, Vec<Vec<Explained>>), InfluenceError> {
+        unaltered: usize,
+    ) -> Result<(Vec<LookCluster>, Vec<Vec<Likeness>>), InfluenceError> {
         let Self { influence, source, candidates, suspects, seed, config } = *self;
         let device = influence.device();
-        let looks = match known.looks.take() {
+        let own = match known.looks.take() {
             Some(looks) => looks,
-            None => {
-                let own = Looks::of(source, candidates, device, config)?;
-                let others = OtherLooks::of(&own, source, candidates, seed, device, config)?;
-                let among_their_own = among_their_own(&own.rows, &others.rows, others.drawn, seed);
-                KnownLooks { own, others, among_their_own }
-            }
+            None => Looks::of(source, candidates, device, config)?,
         };
-        let KnownLooks { own, others, among_their_own } = &*known.looks.insert(looks);
+        let own = &*known.looks.insert(own);
+        let others = OtherLooks::of(own, source, candidates, seed, device, config)?;
+        let among_their_own = known
+            .among_their_own
+            .get_or_insert_with(|| among_their_own(&own.rows, &others.rows, others.drawn, seed));
         let mut of_asked = Vec::with_capacity(asked.len());
         let all: Vec<usize> = (0..asked.len()).collect();
         own.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
-        let mut clusters = look_clusters(&own.rows, &of_asked[suspects.len()..], among_their_own.clone());
+        let (of_suspects, of_null) = of_asked.split_at(suspects.len());
+        let mut clusters =
+            look_clusters(&own.rows, of_null, unaltered, among_their_own.clone(), &others.rows);
         for found in &mut clusters {
-            found.cluster.by_itself = stand_out(found, candidates.len(), others);
+            found.cluster.by_itself = stand_out(found, candidates.len(), &others);
             tracing::debug!(
                 members = found.cluster.members.len(),
-                of_own = among_their_own.iter().filter(|own| **own).count(),
+                is_of_neighbours = found.is_of_neighbours,
                 by_itself = ?found.cluster.by_itself,
                 "a cluster of looks"
             );
         }
-        let like = |(row, look): (usize, &Vec<f64>)| {
-            let of_cluster = |cluster: &LookCluster| match cluster.is_like(look) {
-                true => Explained::Alike((row < suspects.len()).then(|| others.as_like(cluster, look))),
-                false => Explained::No,
-            };
-            clusters.iter().map(of_cluster).collect()
+        let unaltered = &of_null[..unaltered.min(of_null.len())];
+        let of_suspect = |look: &Vec<f64>| {
+            clusters.iter().map(|found| likeness(found, &others, unaltered, look)).collect()
         };
-        let is_like = of_asked.iter().enumerate().map(like).collect();
-        Ok((clusters, is_like))
+        let of_null_image = |look: &Vec<f64>| {
+            let alike = |found: &LookCluster| Likeness { is_alike: found.is_like(look), by_look: None };
+            clusters.iter().map(alike).collect()
+        };
+        let of_each = of_suspects.iter().map(of_suspect).chain(of_null.iter().map(of_null_image)).collect();
+        Ok((clusters, of_each))
     }
 }
