@@ -6,12 +6,12 @@
 //! 1. how much more common the look is in its class than in others ([`look_shares`](super::look_shares)), as the most conspicuous of so many groups of its size as the class has room for. Unless that is one in 20 or less
 //!    ([`STANDS_OUT`]) there is no such test: of 63 labels of clean data (CIFAR-10's first two batches, traffic signs) one has a cluster of neighbours that is;
 //! 2. the share of other labels' images that look as much like a member as the suspect does, or as half of the members do. Mistakes for the label share natural looks of it more often than other images do. So it is no less than that of null images
-//!    that were not altered, mistakes on validation data, as far as there are any.
+//!    that were not altered, mistakes on validation data, if there are 16 of them or more.
 //!
 //! The look test is one more test of each cluster that stands out, whether or not the suspect is alike. A class may have a look of its own by nature (images of a second camera, of one film); then an image of another class with that look, which is mistaken for the class for it,
 //! is named poisoned: influence can't tell the two.
 
-use super::cluster::{ByItself, ByLook, Likeness};
+use super::cluster::{ByItself, ByLook, FEWEST_NULL_IMAGES, Likeness};
 use super::look::OtherLooks;
 use super::look_clusters::LookCluster;
 use super::tails::{fisher, least_of, normal_tail};
@@ -32,7 +32,11 @@ pub(super) fn likeness(
         let as_much =
             |looks: &[Vec<f64>]| looks.iter().filter(|look| found.likeness(look) >= least).count() as f64;
         let of_others = (1.0 + as_much(&others.rows)) / (1.0 + others.rows.len() as f64);
-        let of_unaltered = as_much(unaltered) / unaltered.len().max(1) as f64;
+        // Of fewer no share is known.
+        let of_unaltered = match unaltered.len() {
+            FEWEST_NULL_IMAGES.. => as_much(unaltered) / unaltered.len() as f64,
+            _ => 0.0,
+        };
         let share = of_others.max(of_unaltered);
         ByLook { p_value: if is_alike { fisher(stands_out, share) } else { 1.0 }, as_much: share }
     });

@@ -31,7 +31,7 @@ use super::null::{deviation, median};
 use super::tails::{Gumbel, normal_of_pearson, normal_tail};
 
 /// Null images without which a distribution can't be told.
-const FEWEST_NULL_IMAGES: usize = 16;
+pub(super) const FEWEST_NULL_IMAGES: usize = 16;
 
 /// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S has to be one in 20 for a
 /// p-value of .0025 (one in ten where standing out is [rarer](ByItself::rarer) than it says, by half).

@@ -17,7 +17,7 @@
 use faer::linalg::solvers::{Llt, Solve};
 use faer::{Mat, Side};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, FEWEST_NULL_IMAGES};
 use super::null::median;
 use crate::audit::rules::Cut;
 
@@ -207,7 +207,9 @@ pub(super) fn look_clusters(
     if let Some((_, own)) = of_neighbours.and_then(lead_to) {
         // An alteration may bring such a look about: those null images say nothing of what is natural.
         let own = LookCluster { is_of_neighbours: true, ..own };
-        if !own.is_natural(looks.len(), &null[..unaltered.min(null.len())]) || unaltered == 0 {
+        if !(unaltered >= FEWEST_NULL_IMAGES
+            && own.is_natural(looks.len(), &null[..unaltered.min(null.len())]))
+        {
             found.retain(|other| !own.cluster.is_nearly(&other.cluster));
             found.insert(0, own);
         }
