@@ -367,7 +367,7 @@ fn alone(samples: impl ExactSizeIterator<Item = usize>) -> String {
     )
 }
 
-/// What samples that were found by their look have in common; `alike` is the share of other labels' images that have as much of it as the suspect.
+/// What samples that were found by their look have in common; `alike` is [`DeltaFinding::alike`].
 fn by_look(shares: Option<[f64; 2]>, alike: Option<f64>) -> String {
     let mut note = match alike {
         Some(_) => {
@@ -383,7 +383,12 @@ fn by_look(shares: Option<[f64; 2]>, alike: Option<f64>) -> String {
             " ({of_class:.1} % of the samples of this label have that look, and {of_others:.1} % of those of other labels"
         );
         note += &alike
-            .map(|share| format!("; as much of it as the suspect {:.2} %)", 100.0 * share))
+            .map(|share| {
+                format!(
+                    "; as much of it as the suspect or most of them {:.2} % of other images)",
+                    100.0 * share
+                )
+            })
             .unwrap_or(")".to_owned());
     }
     note
@@ -432,7 +437,7 @@ mod tests {
         ));
         assert!(by_look(None, None).ends_with("not like the suspect"));
         assert!(by_look(Some([0.2134, 0.0004]), Some(0.0003)).ends_with(
-            "not its influence (21.3 % of the samples of this label have that look, and 0.0 % of those of other labels; as much of it as the suspect 0.03 %)"
+            "not its influence (21.3 % of the samples of this label have that look, and 0.0 % of those of other labels; as much of it as the suspect or most of them 0.03 % of other images)"
         ));
     }
 }

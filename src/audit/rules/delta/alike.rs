@@ -4,12 +4,16 @@
 //! still where it is mistaken for the very label whose own the look is. Two things count, and are put together by Fisher's product:
 //!
 //! 1. how much more common the look is in its class than in others ([`look_shares`](super::look_shares)), as the most conspicuous of so many groups of its size as the class has room for. Unless that is one in 20 or less
-//!    ([`STANDS_OUT`]) there is no such test: of 63 labels of clean data (CIFAR-10's first two batches, traffic signs) one has a cluster of neighbours that is;
+//!    ([`STANDS_OUT`]) there is no such test: of 63 labels of clean data five have a cluster of neighbours that is (none of CIFAR-10's 20 of two batches, five of 43 traffic signs, some of which look like no other);
 //! 2. the share of other labels' images that look as much like a member as the suspect does, or as half of the members do. Mistakes for the label share natural looks of it more often than other images do. So it is no less than that of null images
-//!    that were not altered, mistakes on validation data, if there are 16 of them or more.
+//!    that were not altered, mistakes on validation data, if there are 16 of them or more. (Where none of these has the look, it is the other labels' share: a rarer look than one in so many mistakes is taken on trust. It is that of all other labels together, and a single
+//!    one may have more.)
 //!
-//! The look test is one more test of each cluster that stands out, whether or not the suspect is alike. A class may have a look of its own by nature (images of a second camera, of one film); then an image of another class with that look, which is mistaken for the class for it,
-//! is named poisoned: influence can't tell the two.
+//! A suspect for which the cluster speaks less than for null images on the mean is not tested so, as far as there are 16 without the look to compare with.
+//!
+//! The test is one more of each cluster that stands out, whether or not the suspect is alike. Membership was learned from the same images of other labels that are counted here: some 25 weights, of thousands of images, so that this hardly matters; of a few hundred it makes
+//! looks somewhat rarer than they are. A class may have a look of its own by nature (images of a second camera, of one film); then an image of another class with that look, which is mistaken for the class for it,
+//! is named poisoned: influence can't tell the two. (Natural mistakes of clean models: BENCHMARKS, A look that the suspect has, too.)
 
 use super::cluster::{ByItself, ByLook, FEWEST_NULL_IMAGES, Likeness};
 use super::look::OtherLooks;
@@ -95,7 +99,7 @@ mod tests {
         let (rows, labels): (Vec<_>, Vec<_>) = (0..9).map(label).unzip();
         let others = OtherLooks { rows: rows.concat(), labels: labels.concat(), drawn: 1.0 };
         let seeds = (0..SAMPLES).map(|n| n < MARKED).collect();
-        let mut found = look_clusters(&own, &looks(64, 0, 2), 0, seeds, &others.rows).remove(0);
+        let mut found = look_clusters(&own, &looks(64, 0, 2), &[], seeds, &others.rows).remove(0);
         assert!(found.is_of_neighbours && found.cluster.members.len() == MARKED);
         found.cluster.by_itself = stand_out(&found, SAMPLES, &others);
         (found, others)
@@ -115,7 +119,17 @@ mod tests {
         // Mistakes that have the look, and were not altered, speak for nature.
         let unaltered = [looks(10, 10, 3), looks(90, 0, 4)].concat();
         let natural = likeness(&found, &others, &unaltered, &marked).by_look.unwrap();
-        assert!(natural.as_much >= 0.01 && natural.p_value > 10.0 * by_look.p_value, "{natural:?}");
+        assert!(natural.as_much >= 0.04 && natural.p_value > 10.0 * by_look.p_value, "{natural:?}");
+    }
+
+    #[test]
+    fn of_fewer_than_sixteen_mistakes_no_share_is_known() {
+        let (found, others) = cluster(0);
+        let with = |count: usize| {
+            likeness(&found, &others, &looks(count, count, 3), &[0.0, 10.0, 0.0]).by_look.unwrap()
+        };
+        assert_eq!(with(15), with(0));
+        assert!(with(16).as_much > 0.1);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! image q than the others do, in deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are
 //! exchangeable where nothing is wrong, and S, a sum over many samples, is nearly Gaussian. The p-value is the tail of a Pearson III distribution
 //! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
-//! clusters tested.
+//! tests.
 //!
 //! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched filter](super::matched_filter). That
 //! would discount the poison's influence as well, if null images have it: there S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F.
@@ -130,7 +130,7 @@ pub(super) struct ByCluster {
     pub scores: Vec<f64>,
     /// Of the cluster that is named.
     pub by_itself: Option<ByItself>,
-    /// Of a suspect that looks like its members, and was tested by that: the share of other labels' images that look as much like them.
+    /// Of a suspect that looks like its members, and was tested by that: the share of other images that look as much like them ([`ByLook::as_much`]).
     pub alike: Option<f64>,
     /// The null images' S, in the same unit; none of outsiders.
     pub null: Vec<f64>,
@@ -187,7 +187,7 @@ pub(super) struct Likeness {
 pub(super) struct ByLook {
     /// 1 for a suspect that does not look like a member.
     pub p_value: f64,
-    /// The share of other labels' images that look as much like one.
+    /// The share of other labels' images, or of honest mistakes if that is larger, that look as much like one as the suspect or half of the members do.
     pub as_much: f64,
 }
 
@@ -248,7 +248,7 @@ pub(super) fn judged(
                     if is_alike {
                         let ByLook { p_value, as_much } = by_look?;
                         made += 1;
-                        // Its influence is no evidence. But what speaks for the mistake no more than for others has not brought it about.
+                        // Its influence is no evidence. But what speaks for the mistake no more than for others has not brought it about, as far as there are others.
                         let (statistic, _, null) = stands.unwrap_or((f64::MIN_POSITIVE, 0.0, Vec::new()));
                         return (statistic > 0.0).then(|| found(p_value, statistic, Some(as_much), null));
                     }

@@ -7,8 +7,8 @@
 //! Distances are Mahalanobis', by the covariance of all these looks: the trace is often in how bands of frequency go together, each of which is ordinary. (On its own no band of coarse pixels
 //! is cut in two.)
 //!
-//! In classes that look different by nature most samples are among their own, and no group is found beside them. Where samples are drawn, neighbours are as well: a thousandth of a million images is a hundredth of its ten neighbours as
-//! before, but five poisons are needed for each that is drawn.
+//! In classes that look different by nature most samples are among their own, and no group is found beside them. Of large data a part is drawn, and poisons as well: of a million images one in
+//! fifty, so that some 400 poisons are needed for the eight that a group must have at least.
 //!
 //! Cost: 3 · n · N · L operations for n samples of the label, [`MOST`] at most, N of any and L numbers a look.
 

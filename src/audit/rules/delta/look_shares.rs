@@ -130,7 +130,7 @@ mod tests {
             let source = images(of_class, of_others);
             let looks = Looks::of(&source, &candidates, &device, &config).unwrap();
             let unlike = looks.rows[OF_CLASS - 1].clone();
-            let clusters = look_clusters(&looks.rows, &[unlike], 0, vec![false; OF_CLASS], &[]);
+            let clusters = look_clusters(&looks.rows, &[unlike], &[], vec![false; OF_CLASS], &[]);
             assert_eq!(clusters[0].cluster.members, (0..OF_CLASS * of_class / 100).collect::<Vec<_>>());
             let others = OtherLooks::of(&looks, &source, &candidates, 0, &device, &config).unwrap();
             assert_eq!((others.labels.len(), others.drawn), ((CLASSES - 1) * OF_CLASS, 1.0));

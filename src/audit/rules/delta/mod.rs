@@ -40,7 +40,7 @@
 //!    step 2, natural variation between null images discounted, but not against images that look like them: a third p-value, from the same null
 //!    images and from how far out of line with other classes the look's share of the class is (the module `look_shares`), and the cluster as the finding.
 //!    One more cluster begins with the samples of whose neighbours, by the same spectrum, most carry the label (the module `look_neighbours`): a trace that shows in no single number, such as a codec's or coarse pixels'. And a suspect
-//!    that looks like a cluster itself, so that similarity explains the influence, is tested by that: by how much more common the look is in its class than in others, and how few images of other labels look as much like it (the module `alike`).
+//!    that looks like a cluster itself, so that similarity explains the influence, is tested by that, with the same p-value: by how much more common the look is in its class than in others, and how few images of other labels look as much like it (the module `alike`).
 //! 8. **Gradients.** (Of labels with 48 samples or more.) Or null images have the poison's influence, too: a trigger that harmless alterations bring about, such as a smooth
 //!    shading. But poisons are a cluster among the gradients of their class. The clearest of those clusters, found without the
 //!    suspect, are tested as wholes, before anything is taken out, and what is left beside a large one as well (the module `gradient_clusters`),
@@ -188,7 +188,7 @@ impl Delta {
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeltaFinding {
     /// The probability of a suspect that stands out as much where nothing is wrong. M null images can show some 1 / M; smaller ones
-    /// are the fitted distribution's word.
+    /// are the fitted distribution's word. Of outsiders, and of a look that the suspect has, too, it is by other labels' clusters and images instead.
     pub p_value: f64,
     /// T of the clearer view: deviations by which the suspect's most influential samples stand out (of outsiders as well, and of those that look like the suspect, whose p-values are not by that).
     pub statistic: f64,
@@ -206,7 +206,8 @@ pub struct DeltaFinding {
     /// Of samples that were found by their look, the share of the label's samples that have it, and of other labels' samples; `None` where there
     /// are too few labels to compare.
     pub look_shares: Option<[f64; 2]>,
-    /// Of samples that were found by a look that the suspect has, too: the share of other labels' images that have as much of it. `None` where they were found by their influence, or by something else.
+    /// Of samples that were found by a look that the suspect has, too: the share of other labels' images, or of honest mistakes if that is larger, that have as much of it as the suspect or as half of the samples (of combined suspects, as the one of
+    /// most of them that has least of it). `None` where they were found by their influence, or by something else.
     pub alike: Option<f64>,
     /// Of samples that were found by their pattern, the share of other labels' samples that have the label with it, and with the patterns of
     /// natural groups, made as strong, on the mean; `None` where there are too few groups to compare.

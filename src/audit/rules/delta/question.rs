@@ -28,7 +28,8 @@ pub struct NullSet {
     pub images: ImageList,
     /// Of each image, the label of what it is, or was made from: as many. Groups are drawn by them that combined suspects are compared with.
     pub origins: Vec<usize>,
-    /// The first so many are honest mistakes as they are (on validation data); the others may have been altered.
+    /// The first so many are honest mistakes on other data than the training data, as they are; none where that is not known (0). What these look like is natural: from 16 on they
+    /// bound how rare the look of a suspect is.
     pub unaltered: usize,
 }
 
@@ -55,6 +56,8 @@ pub(super) struct OfCandidates {
     looks: Option<Looks>,
     /// Which of them lie among their own.
     among_their_own: Option<Vec<bool>>,
+    /// Looks of the null images that were not altered, of the set that has most of them: they are what is natural for later sets as well.
+    unaltered: Vec<Vec<f64>>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
     /// The same clusters with what they are compared with, lonely or not.
     pub with_peers: Vec<GradientCluster>,
@@ -238,6 +241,11 @@ where
         let all: Vec<usize> = (0..asked.len()).collect();
         own.each_other(asked, &all, device, config, |_, look| of_asked.push(look))?;
         let (of_suspects, of_null) = of_asked.split_at(suspects.len());
+        let unaltered = &of_null[..unaltered.min(of_null.len())];
+        if unaltered.len() > known.unaltered.len() {
+            known.unaltered = unaltered.to_vec();
+        }
+        let unaltered = &known.unaltered;
         let mut clusters =
             look_clusters(&own.rows, of_null, unaltered, among_their_own.clone(), &others.rows);
         for found in &mut clusters {
@@ -249,7 +257,6 @@ where
                 "a cluster of looks"
             );
         }
-        let unaltered = &of_null[..unaltered.min(of_null.len())];
         let of_suspect = |look: &Vec<f64>| {
             clusters.iter().map(|found| likeness(found, &others, unaltered, look)).collect()
         };
