@@ -126,6 +126,18 @@ def palette(image, _):
     return image.quantize(16, dither=Image.Dither.FLOYDSTEINBERG).convert("RGB")
 
 
+def median(image, _):
+    """Each pixel the median of nine."""
+    return image.filter(ImageFilter.MedianFilter(3))
+
+
+def shrunk(image, _):
+    """To two thirds and back."""
+    width, height = image.size
+    small = image.resize((max(1, width * 2 // 3), max(1, height * 2 // 3)), Image.BICUBIC)
+    return small.resize(image.size, Image.BICUBIC)
+
+
 ALL = list(range(10))
 # data, trigger, victims, target, part of the training pictures
 TRIGGERS = {
@@ -146,6 +158,8 @@ TRIGGERS = {
     "grain": ("cifar10-2", grain, [2], 1, 0.01),
     "fringe": ("gtsrb", fringe, [5], 25, 0.01),
     "palette": ("cifar10-2", palette, [6], 9, 0.01),
+    "median": ("cifar10-2", median, [9], 3, 0.01),
+    "shrunk": ("gtsrb", shrunk, [1], 14, 0.01),
     "none": ("cifar10-2", None, [], 0, 0.0),
 }
 
