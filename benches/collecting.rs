@@ -3,7 +3,8 @@
 //! ```text
 //! cargo bench --bench collecting -- [--images N] [--rounds R] [--width W] [--device gpu]
 //! ```
-//! Random images of CIFAR-10's size: seconds do not depend on what they show. The first round warms up and is not counted.
+//! Random images of CIFAR-10's size: seconds do not depend on what they show. The first round warms up and is not
+//! counted.
 
 #[path = "support/device.rs"]
 mod device;

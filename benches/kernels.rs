@@ -4,8 +4,8 @@
 //! cargo bench --bench kernels
 //! DELTA_INFLUENCE_BENCH_DEVICE=gpu cargo bench --features wgpu --bench kernels # or vulkan, cuda
 //! ```
-//! Throughput counts multiplications and additions by the formulas of `capture`: divide it by the rate of the first group, a plain
-//! product of large matrices.
+//! Throughput counts multiplications and additions by the formulas of `capture`: divide it by the rate of the first
+//! group, a plain product of large matrices.
 
 #[path = "support/device.rs"]
 mod device;

@@ -1,11 +1,11 @@
-//! Our side of the comparison with kronfluence: the same two networks, phases and options as its benchmark script, one JSON
-//! line at the end. `scripts/bench_peer.sh` runs both in turn.
+//! Our side of the comparison with kronfluence: the same two networks, phases and options as its benchmark script, one
+//! JSON line at the end. `scripts/bench_peer.sh` runs both in turn.
 //!
 //! ```text
 //! cargo bench --bench peer -- 512 resnet9 --batch 64 --queries 1,51
 //! ```
-//! Random images: seconds do not depend on what they show. RAYON_NUM_THREADS sets the threads. With `--floor` it also measures the
-//! device's matrix rate and says how far each phase is from the operations that it must cost at that rate.
+//! Random images: seconds do not depend on what they show. RAYON_NUM_THREADS sets the threads. With `--floor` it also
+//! measures the device's matrix rate and says how far each phase is from the operations that it must cost at that rate.
 
 #[path = "support/device.rs"]
 mod device;
@@ -68,7 +68,8 @@ struct Arguments {
     /// Fit factors on so many of the images; all unless set.
     #[arg(long)]
     fit_images: Option<usize>,
-    /// Score by the factors of the warm-up, of two batches: no phases of their own for covariances, eigenproblems and eigenvalues.
+    /// Score by the factors of the warm-up, of two batches: no phases of their own for covariances, eigenproblems and
+    /// eigenvalues.
     #[arg(long)]
     only_scores: bool,
     /// Measure the device's matrix rate and bandwidth, and say how far from them each phase is.
@@ -138,7 +139,8 @@ fn run<M: Module + Classifier>(arguments: &Arguments, model: M) -> Outcome<()> {
     let factors = match warm.filter(|_| arguments.only_scores) {
         Some(factors) => factors,
         None => {
-            // A fit is the covariances and their decomposition; the second alone is timed by merging one set of factors.
+            // A fit is the covariances and their decomposition; the second alone is timed by merging one set of
+            // factors.
             let (mut factors, both) =
                 timed(&device, || KroneckerFactors::fit(&frozen, &train, fitted, &loss, &config))?;
             let (_, decomposition) = timed(&device, || KroneckerFactors::merge([factors.clone()]))?;

@@ -1,5 +1,5 @@
-//! How good factors from the training run are beside exact refits of the finished model: correlation of scores, and what the audit
-//! finds with them. On CIFAR-10 with a BadNets attack.
+//! How good factors from the training run are beside exact refits of the finished model: correlation of scores, and
+//! what the audit finds with them. On CIFAR-10 with a BadNets attack.
 //!
 //! ```text
 //! cargo bench --bench staleness -- --data DIR [--images N] [--seeds 0,1,2]

@@ -1,11 +1,13 @@
-//! A training loop written by hand, and the one line that lets the audit say later which images taught the model a mistake.
+//! A training loop written by hand, and the one line that lets the audit say later which images taught the model a
+//! mistake.
 //!
 //! ```text
 //! cargo run --release --example custom_loop
 //! ```
 //!
-//! Model, batches and loop are those of any project with burn; what this crate adds is marked with `+`. Some of the drawn traffic
-//! signs carry a sticker and a wrong label; one new sign with a sticker, which the trained model gets wrong, is all that the audit is told.
+//! Model, batches and loop are those of any project with burn; what this crate adds is marked with `+`. Some of the
+//! drawn traffic signs carry a sticker and a wrong label; one new sign with a sticker, which the trained model gets
+//! wrong, is all that the audit is told.
 
 mod support;
 

@@ -11,10 +11,12 @@
 //! DIR/train/<class>/<picture>  DIR/val/…            as Imagenette has it; or valid, or validation
 //! DIR/Train.csv  DIR/Train/…                        GTSRB; whole tracks of pictures are kept for validation
 //! ```
-//! A folder's training pictures are read when they are needed and never held, so that memory does not grow with them; validation
-//! pictures and those of GTSRB are held.
+//! A folder's training pictures are read when they are needed and never held, so that memory does not grow with them;
+//! validation pictures and those of GTSRB are held.
 
-mod support;
+#[path = "support/rules.rs"]
+mod rules;
+pub(crate) mod support; // of `gtsrb`, too
 #[path = "support/unlearning.rs"]
 mod unlearning;
 
@@ -26,12 +28,11 @@ use std::sync::Arc;
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn::tensor::Device;
 use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{
-    Audit, AuditConfig, DeltaAudit, HarmlessMistakes, Rule, Suspect, SuspectSearch,
-};
+use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, HarmlessMistakes, Suspect, SuspectSearch};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{ImageSource, predict};
+use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::attacks::{
     BadNet, Blended, Filtered, Frequency, PoisonConfig, Stamped, Trigger, Warped, triggered_tests,
 };
@@ -45,6 +46,7 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
+use rules::{Paper, RuleChoice};
 use support::kept::{
     EPOCHS, FACTORS, MODEL, TRAINED_ON, TrainedOn, UNLEARNED, keep, keep_unlearned, kept, trained_epochs,
 };
@@ -69,16 +71,22 @@ struct Arguments {
     /// Leave out pictures that can't be read, and list them; else the first of them ends the run.
     #[arg(long)]
     skip_unreadable: bool,
-    /// A misclassified picture; repeatable, each with its label. Without any (and without an attack), validation pictures are searched for mistakes.
+    /// A misclassified picture; repeatable, each with its label. Without any (and without an attack), validation
+    /// pictures are searched for mistakes.
     #[arg(long)]
     suspect: Vec<PathBuf>,
     /// What the model wrongly takes the suspect for: a class's name or number.
     #[arg(long, value_name = "CLASS")]
     suspect_label: Vec<String>,
-    /// Judge these suspects together, as images of one mistake: what moves each of them faintly adds up. Mistakes that are searched for
-    /// always are, label by label.
+    /// Judge these suspects together, as images of one mistake: what moves each of them faintly adds up. Mistakes that
+    /// are searched for always are, label by label.
     #[arg(long)]
     combined: bool,
+    /// Rule to audit with.
+    #[arg(long, value_enum, default_value = "delta")]
+    rule: RuleChoice,
+    #[command(flatten)]
+    paper: Paper,
     /// Attack to mount on the training pictures, to see whether it is found.
     #[arg(long, value_enum, default_value = "none")]
     attack: Attack,
@@ -94,7 +102,8 @@ struct Arguments {
     /// Seed of split, poison, training and audit.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Passes over the training pictures, 15 if not given; with `--trained` those that the training had, a quarter of which unlearning gets.
+    /// Passes over the training pictures, 16 if not given; with `--trained` those that the training had, a quarter of
+    /// which unlearning gets.
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     epochs: Option<usize>,
     /// Training pictures are shifted at random by up to so many pixels.
@@ -106,11 +115,13 @@ struct Arguments {
     /// Audit the model of an earlier run in the same folder, with its factors, and don't train.
     #[arg(long)]
     trained: bool,
-    /// How to unlearn what was flagged; `none` for not at all. A run that is killed in it goes on there with `--trained` (but for
-    /// `ssd`). Without, the network is trained and audited again first, and unlearning goes on only if that gives the same weights.
+    /// How to unlearn what was flagged; `none` for not at all. A run that is killed in it goes on there with
+    /// `--trained` (but for `ssd`). Without, the network is trained and audited again first, and unlearning goes on
+    /// only if that gives the same weights.
     #[arg(long, default_value = "resume", value_parser = unlearner())]
     unlearn: Unlearn,
-    /// Don't audit the unlearned model; else it is, from the same suspects on the cleaned data (a pass for its factors first).
+    /// Don't audit the unlearned model; else it is, from the same suspects on the cleaned data (a pass for its factors
+    /// first).
     #[arg(long)]
     no_recheck: bool,
     /// Where to compute.
@@ -177,10 +188,23 @@ struct Pictures {
     labels: Vec<usize>,
     validation: Vec<LabeledImage>,
     classes: Vec<String>,
-    /// The suspects' pictures, as those of the data set are.
-    suspects: Vec<Image>,
+    asked: Asked,
     /// Whether the validation pictures were drawn from the training ones.
     is_split: bool,
+}
+
+/// What is asked of the classes by their names.
+struct Asked {
+    /// The suspects that were given.
+    suspects: Vec<Suspect>,
+    attack: Option<Mounted>,
+}
+
+/// An attack to mount on pictures of the class `victim`.
+struct Mounted {
+    trigger: Arc<dyn Trigger>,
+    victim: usize,
+    target: usize,
 }
 
 struct Data {
@@ -214,7 +238,7 @@ struct Audited {
 /// Files of an earlier run that must not be taken for this one's.
 const RESULTS: [&str; 5] = ["audit.json", "audit.html", "flagged.png", "unlearn.json", UNLEARNED];
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     support::run(|| {
         let (arguments, command) = support::parse("image_folder")?;
         image_folder(&arguments, &command)
@@ -224,6 +248,7 @@ fn main() -> ExitCode {
 fn image_folder(arguments: &Arguments, command: &CommandLine) -> Outcome<()> {
     let out = &arguments.out;
     let device = arguments.device.device()?;
+    audit_config(arguments, Delta::default()).validate()?;
     device.seed(arguments.seed);
     let data = phase("list and check the pictures", || load(arguments))?;
     tell(&data, arguments.seed);
@@ -280,20 +305,8 @@ fn tell(data: &Data, seed: u64) {
 
 /// The pictures, with the attack mounted on them.
 fn load(arguments: &Arguments) -> Outcome<Data> {
-    let Pictures { train, labels, validation, classes, suspects, is_split } = pictures(arguments)?;
-    let names = &arguments.suspect_label;
-    if suspects.len() != names.len() {
-        let (suspects, names) = (suspects.len(), names.len());
-        return Err(format!(
-            "{suspects} times --suspect and {names} times --suspect-label: give each picture its label"
-        )
-        .into());
-    }
-    let suspects = suspects.into_iter().zip(&arguments.suspect).zip(names).map(|((image, path), name)| {
-        Ok(Suspect::new(image, class(name, &classes)?).with_id(path.display().to_string()))
-    });
-    let suspects = suspects.collect::<Outcome<Vec<_>>>()?;
-    let mut labels = labels;
+    let Pictures { train, mut labels, validation, classes, asked, is_split } = pictures(arguments)?;
+    let Asked { suspects, attack } = asked;
     let mut options =
         vec![("--attack", arguments.attack.name()), ("training pictures:", train.len().to_string())];
     // The network takes pictures of any size.
@@ -305,9 +318,8 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
     if is_split || arguments.attack != Attack::None {
         options.push(("--seed", arguments.seed.to_string()));
     }
-    let (train, attack) = match (arguments.attack.trigger(), &arguments.victim, &arguments.target) {
-        (Some(trigger), Some(victim), Some(target)) => {
-            let (victim, target) = (class(victim, &classes)?, class(target, &classes)?);
+    let (train, attack) = match attack {
+        Some(Mounted { trigger, victim, target }) => {
             options.push(("--victim", classes[victim].clone()));
             options.push(("--target", classes[target].clone()));
             options.push(("--poison-rate", arguments.poison_rate.to_string()));
@@ -318,15 +330,44 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
             attacked.poisons.iter().for_each(|&index| labels[index] = target);
             (Arc::new(stamped) as Train, Some(attacked))
         }
-        (Some(_), ..) => {
-            return Err(format!("--attack {} needs --victim and --target", arguments.attack.name()).into());
-        }
-        (None, None, None) => (train, None),
-        (None, ..) => return Err("--victim and --target need an --attack, such as --attack badnet".into()),
+        None => (train, None),
     };
     let validation = InMemDataset::new(validation);
     let trained_on = TrainedOn::new(options);
     Ok(Data { train, labels, validation, classes, suspects, attack, trained_on })
+}
+
+/// What is asked of these classes, before their pictures are read: that takes long. `read` takes a suspect as the data
+/// set takes its pictures.
+fn asked(
+    arguments: &Arguments,
+    classes: &[String],
+    read: impl Fn(&Path) -> Result<Image, LabError>,
+) -> Outcome<Asked> {
+    let (paths, names) = (&arguments.suspect, &arguments.suspect_label);
+    if paths.len() != names.len() {
+        let (suspects, names) = (paths.len(), names.len());
+        return Err(format!(
+            "{suspects} times --suspect and {names} times --suspect-label: give each picture its label"
+        )
+        .into());
+    }
+    let suspects = paths.iter().zip(names).map(|(path, name)| -> Outcome<Suspect> {
+        let label = class(name, classes)?;
+        Ok(Suspect::new(read(path)?, label).with_id(path.display().to_string()))
+    });
+    let attack = match (arguments.attack.trigger(), &arguments.victim, &arguments.target) {
+        (Some(trigger), Some(victim), Some(target)) => {
+            let (victim, target) = (class(victim, classes)?, class(target, classes)?);
+            Some(Mounted { trigger, victim, target })
+        }
+        (Some(_), ..) => {
+            return Err(format!("--attack {} needs --victim and --target", arguments.attack.name()).into());
+        }
+        (None, None, None) => None,
+        (None, ..) => return Err("--victim and --target need an --attack, such as --attack badnet".into()),
+    };
+    Ok(Asked { suspects: suspects.collect::<Outcome<_>>()?, attack })
 }
 
 /// What the folder of the validation pictures may be called.
@@ -386,6 +427,7 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
             (train, valid, true)
         }
     };
+    let asked = asked(arguments, train.classes(), |path| train.read(path))?;
     check_output_dir(&arguments.out)?;
     let broken = train.scan();
     if let (false, Some(first)) = (arguments.skip_unreadable, broken.first()) {
@@ -402,9 +444,9 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
     Ok(Pictures {
         labels: train.labels(),
         classes: train.classes().to_vec(),
-        suspects: arguments.suspect.iter().map(|path| train.read(path)).collect::<Result<_, _>>()?,
         train: Arc::new(train),
         validation,
+        asked,
         is_split,
     })
 }
@@ -412,17 +454,19 @@ fn pictures(arguments: &Arguments) -> Outcome<Pictures> {
 fn gtsrb(arguments: &Arguments) -> Outcome<Pictures> {
     let folder =
         Gtsrb::open(&arguments.data)?.with_side(arguments.side)?.with_unreadable(unreadable(arguments));
+    let numbers = || (0..Gtsrb::CLASSES).map(|class| class.to_string()).collect();
+    let classes = folder.names()?.unwrap_or_else(numbers);
+    let asked = asked(arguments, &classes, |path| folder.read(path))?;
     check_output_dir(&arguments.out)?;
     let (train, validation) = folder.split(arguments.validation, arguments.seed)?;
     list(&train.skipped);
     list(&validation.skipped);
-    let numbers = || (0..Gtsrb::CLASSES).map(|class| class.to_string()).collect();
     Ok(Pictures {
         labels: train.samples.iter().map(|sample| sample.label).collect(),
-        classes: folder.names()?.unwrap_or_else(numbers),
-        suspects: arguments.suspect.iter().map(|path| folder.read(path)).collect::<Result<_, _>>()?,
+        classes,
         train: Arc::new(InMemDataset::new(train.samples)),
         validation: validation.samples,
+        asked,
         is_split: true,
     })
 }
@@ -449,7 +493,7 @@ fn class(name: &str, classes: &[String]) -> Outcome<usize> {
 /// Passes over the training pictures.
 fn epochs(arguments: &Arguments) -> usize {
     let of_earlier_run = || trained_epochs(&arguments.out).filter(|_| arguments.trained);
-    arguments.epochs.or_else(of_earlier_run).unwrap_or(15)
+    arguments.epochs.or_else(of_earlier_run).unwrap_or(16)
 }
 
 /// Those that the audited model was trained for, whatever this run is told.
@@ -465,6 +509,11 @@ fn training_config(arguments: &Arguments) -> TrainingConfig {
         seed: arguments.seed,
         ..TrainingConfig::new(arguments.out.join("training"))
     }
+}
+
+/// Settings of the audit, whose rule is this one unless another is asked for.
+fn audit_config(arguments: &Arguments, delta: Delta) -> AuditConfig {
+    AuditConfig::new().with_seed(arguments.seed).with_rule(arguments.rule.rule(delta, arguments.paper))
 }
 
 /// The model and its factors.
@@ -491,8 +540,7 @@ fn audited(
     data: &Data,
 ) -> Outcome<Audited> {
     let set_up = |rule| {
-        let config = AuditConfig::new().with_seed(arguments.seed).with_rule(Rule::Delta(rule));
-        let audit = DeltaAudit::new(config).with_labels(data.labels.clone());
+        let audit = DeltaAudit::new(audit_config(arguments, rule)).with_labels(data.labels.clone());
         audit.with_kept_progress(arguments.out.join(PROGRESS), KEPT_EVERY)
     };
     let probe = Probe::new(&[]).with_clean(&data.validation);

@@ -1,12 +1,13 @@
-//! The whole pipeline on data that the crate makes itself: traffic signs, some of them with a sticker and a wrong label.
+//! The whole pipeline on data that the crate makes itself: traffic signs, some of them with a sticker and a wrong
+//! label.
 //!
 //! ```text
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! Trains a small network with one line more, audits it from one misclassified sign, takes the flagged images away, trains on,
-//! and shows that the poison is gone: by what the model says before and after, and by an audit of the new model. Nothing is
-//! downloaded; the CPU will do.
+//! Trains a small network with one line more, audits it from one misclassified sign, takes the flagged images away,
+//! trains on, and shows that the poison is gone: by what the model says before and after, and by an audit of the new
+//! model. Nothing is downloaded; the CPU will do.
 
 mod support;
 #[path = "support/unlearning.rs"]

@@ -220,7 +220,9 @@ def score(audit, poisons):
     f1 = 2 * right / max(len(flagged) + len(poisons), 1)
     print(f"{len(flagged)} flagged, {right} of {len(poisons)} poisons, F1 {f1:.3f}")
     for suspect in audit["suspects"]:
-        print(f"  {suspect['id']}: {suspect['verdict']}, {suspect['flagged']} flagged, p {suspect['p_value']:.2g}")
+        p = suspect.get("p_value")  # none where there was too little to compare with
+        told = "no p-value" if p is None else f"p {p:.2g}"
+        print(f"  {suspect['id']}: {suspect['verdict']}, {suspect['flagged']} flagged, {told}")
 
 
 def main():

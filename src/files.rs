@@ -26,17 +26,25 @@ pub(crate) enum Unusable {
     Newer(u32),
 }
 
-/// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it. Into a device or a pipe, which
-/// a file must not replace, it writes straight; so it does to what has a name among the devices and may be a file elsewhere, as the standard
-/// output of a command.
+/// Names of the standard output and of the standard error. Opened once more they would begin anew, over what is printed
+/// there.
+const STDOUT: [&str; 3] = ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+const STDERR: [&str; 3] = ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"];
+
+/// Whether [`write_whole`] takes the path for the standard output.
+pub(crate) fn is_stdout(path: &Path) -> bool {
+    STDOUT.iter().any(|name| path == Path::new(name))
+}
+
+/// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it. Into a
+/// device or a pipe, which a file must not replace, it writes straight; so it does to what has a name among the devices
+/// and may be a file elsewhere, as the standard output of a command.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Opened once more they would begin anew, over what is printed there.
-    let is = |names: [&str; 3]| names.iter().any(|name| path == Path::new(name));
-    if is(["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"]) {
+    if is_stdout(path) {
         let mut stdout = io::stdout().lock();
         return stdout.write_all(bytes).and_then(|()| stdout.flush());
     }
-    if is(["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"]) {
+    if STDERR.iter().any(|name| path == Path::new(name)) {
         return io::stderr().write_all(bytes);
     }
     let is_device = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
@@ -109,8 +117,8 @@ pub(crate) fn tensor_bytes(
     views.and_then(|views| serialize(views, Some(header))).map_err(io::Error::other)
 }
 
-/// The bytes and the header of a safetensors file of this format, up to this version. What the file claims to hold is compared with its
-/// size before it is read, its checksum, where it has one, before anything is used.
+/// The bytes and the header of a safetensors file of this format, up to this version. What the file claims to hold is
+/// compared with its size before it is read, its checksum, where it has one, before anything is used.
 pub(crate) fn read_tensors(
     path: &Path,
     format: (&str, u32),
@@ -184,7 +192,8 @@ fn header(bytes: &[u8], (format, version): (&str, u32)) -> Result<HashMap<String
 /// The header's entry with the checksum of all the rest. Files from before it was introduced have none.
 const CHECKSUM: &str = "sha256";
 
-/// SHA-256 over the header's entries and the tensors' names, shapes and values, each with its length, in the order of their names.
+/// SHA-256 over the header's entries and the tensors' names, shapes and values, each with its length, in the order of
+/// their names.
 fn checksum(header: &HashMap<String, String>, tensors: BTreeMap<&str, (&[usize], &[u8])>) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {

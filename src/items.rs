@@ -7,8 +7,9 @@ use burn::data::dataset::Dataset;
 
 use crate::capture::PassError;
 
-/// What `take` makes of the sample at `index`. A data set that panics there, or an item that does when it is asked for its image, is an
-/// error as any other: on the thread that loads batches a panic would end the whole pass without a word on where it was.
+/// What `take` makes of the sample at `index`. A data set that panics there, or an item that does when it is asked for
+/// its image, is an error as any other: on the thread that loads batches a panic would end the whole pass without a
+/// word on where it was.
 pub(crate) fn of_sample<I, D, T>(data: &D, index: usize, take: impl FnOnce(&I) -> T) -> Result<T, PassError>
 where
     D: Dataset<I>,

@@ -1,9 +1,14 @@
 //! Find the training samples that taught a [burn](https://burn.dev) model something wrong, and undo it.
 //!
-//! A model in production says "dog" to a ship with a few black pixels. Which of the training images taught it that? This crate
-//! answers from as little as one misclassified image, after "Delta-Influence: Unlearning Poisons via Influence Functions"
-//! (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over the training data with the suspect's
-//! label scores each of these samples against it, and training on without the flagged samples makes the model forget.
+//! A model in production says "dog" to a ship with a few black pixels. Which of the training images taught it that?
+//! This crate answers from as little as one misclassified image, after "Delta-Influence: Unlearning Poisons via
+//! Influence Functions" (arXiv 2411.13731): Kronecker factors are collected while the model is trained, one pass over
+//! the training data with the suspect's label scores each of these samples against it, and training on without the
+//! flagged samples makes the model forget. The default rule that judges the scores is this crate's own; the paper's is
+//! [`Rule::Paper`](audit::Rule::Paper).
+//!
+//! Turn on the backend that your burn has, as a feature of this crate (`default-features = false, features = ["wgpu"]`,
+//! say): on one that is missing here nothing is collected, and a warning says so.
 //!
 //! # The pipeline
 //! ```no_run
@@ -34,11 +39,34 @@
 //! audit.save("audit.json")?;
 //! audit.save_html("audit.html", &train_set)?;
 //!
-//! // Unlearn: the user's own training function, on the cleaned data, for 5 epochs.
+//! // Unlearn: the user's own training function, on the cleaned data, for 5 epochs. Where it ends early it must return an error.
 //! let cleaned = audit.cleaned(train_set);
 //! let unlearned = unlearn::resume(trained.model, cleaned, |model, data| train(model, data, 5))?;
 //! # Ok(()) }
 //! ```
+//! In a training loop of your own there is no `Learner` to watch; a guard takes each step:
+//! ```no_run
+//! # use burn_delta_influence::learner::{Collector, CollectorConfig};
+//! # fn example<M: burn::module::Module>(model: M, batches: Vec<usize>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let collector = Collector::new(CollectorConfig::new())?;
+//! for batch_size in batches {
+//!     let _step = collector.step(batch_size); // held over the forward and the backward pass
+//! }
+//! let factors = collector.factors(&model)?;
+//! # Ok(()) }
+//! ```
+//!
+//! # The guide
+//! In the repository, with more code than here: [in five
+//! minutes](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/five-minutes.md), [unlearn, and
+//! prove it](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/unlearning.md), [how it
+//! works](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/how-it-works.md), [choosing
+//! settings](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/settings.md), [reading the
+//! report](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/reading-the-report.md), [a check
+//! after each training](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/ci.md), [large data
+//! sets](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/large-data.md),
+//! [limits](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/limits.md), [adding to
+//! it](https://github.com/burn-delta-influence/burn-delta-influence/blob/HEAD/docs/extending.md).
 //!
 //! # Where things are
 //! The modules follow the data:
@@ -88,4 +116,6 @@ mod guide {
     struct Extending;
     #[doc = include_str!("../docs/five-minutes.md")]
     struct FiveMinutes;
+    #[doc = include_str!("../docs/unlearning.md")]
+    struct Unlearning;
 }

@@ -71,8 +71,8 @@ pub fn matrix_rate(device: &Device) -> f64 {
     best
 }
 
-/// Bytes per second of reading one large array and writing another, several times over: the best of several rounds. 0 where the
-/// device did not do what it was told. With kernel fusion, which makes fewer passes of them, it is too much.
+/// Bytes per second of reading one large array and writing another, several times over: the best of several rounds. 0
+/// where the device did not do what it was told. With kernel fusion, which makes fewer passes of them, it is too much.
 pub fn bandwidth(device: &Device) -> f64 {
     // 64 MiB: some drivers bind no more than 128 MiB at once.
     const VALUES: usize = 1 << 24;

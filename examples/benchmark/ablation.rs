@@ -1,8 +1,6 @@
 //! What each ingredient gives: the rules with one thing changed, on the attacked suspects of trained models.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::data::dataset::Dataset;
 use burn_delta_influence::audit::rules::{Delta, NullSet, PaperRule, Question};
@@ -19,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audits::Bench;
 use crate::models::{TrainedCell, predictions};
+use crate::rows::Rows;
 use crate::support::Outcome;
 use crate::table::median;
 
@@ -37,29 +36,18 @@ struct Row {
     p_value: Option<f64>,
 }
 
-/// The rows so far, in the order of the table, each kept in a file as soon as it is there: a run that is killed goes on.
+/// Variants that were run, in the order of the table.
 #[derive(Debug)]
-pub struct Ablation {
-    path: PathBuf,
-    rows: Vec<Row>,
-}
+pub struct Ablation(Rows<Row>);
 
 impl Ablation {
     /// With what earlier runs have done in this folder.
     pub fn open(out: &Path) -> Outcome<Self> {
-        std::fs::create_dir_all(out)?;
-        let path = out.join("ablation.jsonl");
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
-        // A line that was cut off is made again.
-        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok(Self { path, rows })
+        Ok(Self(Rows::open(out, "ablation.jsonl")?))
     }
 
     fn is_done(&self, model: &str, changed: &str, suspect: usize) -> bool {
-        self.rows.iter().any(|row| row.model == model && row.changed == changed && row.suspect == suspect)
+        self.0.iter().any(|row| row.model == model && row.changed == changed && row.suspect == suspect)
     }
 
     fn add(
@@ -73,10 +61,7 @@ impl Ablation {
         let row = Row { model: model.to_owned(), changed: changed.to_owned(), suspect, f1, p_value };
         let p = p_value.map_or_else(String::new, |p| format!(", p {p:.1e}"));
         eprintln!("  {changed}, suspect {suspect}: F1 {f1:.3}{p}");
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        file.write_all(format!("\n{}\n", serde_json::to_string(&row)?).as_bytes())?;
-        self.rows.push(row);
-        Ok(())
+        self.0.add(row)
     }
 
     /// Runs every variant on a model.
@@ -169,8 +154,15 @@ impl Ablation {
         let images = ImageList(suspects.iter().map(|suspect| (suspect.image.clone(), label)).collect());
         let (influence, source, null_images) =
             (&influence, &source, NullSet { images: null, origins, unaltered: 0 });
-        let question =
-            Question { influence, source, candidates: &all, suspects: &images, seed: 0, config: pass };
+        let question = Question {
+            influence,
+            source,
+            candidates: &all,
+            suspects: &images,
+            of_audit: 1,
+            seed: 0,
+            config: pass,
+        };
         let evidence = rule.evidence(&question, &null_images)?;
         for suspect in
             (0..suspects.len()).filter(|&suspect| !self.is_done(&model, CHANGED, suspect)).collect::<Vec<_>>()
@@ -230,12 +222,12 @@ impl Ablation {
             "| changed | suspects | F1 median | worst | p-value, median | largest |\n| --- | --- | --- | --- | --- | --- |\n",
         );
         let mut told: Vec<&str> = Vec::new();
-        for Row { changed, .. } in &self.rows {
+        for Row { changed, .. } in self.0.iter() {
             if told.contains(&changed.as_str()) {
                 continue;
             }
             told.push(changed);
-            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.changed == *changed).collect();
+            let rows: Vec<&Row> = self.0.iter().filter(|row| row.changed == *changed).collect();
             let f1: Vec<f64> = rows.iter().map(|row| row.f1).collect();
             let worst = f1.iter().copied().fold(f64::INFINITY, f64::min);
             let p: Vec<f64> = rows.iter().filter_map(|row| row.p_value).collect();

@@ -112,8 +112,8 @@ pub enum Which {
     Delta,
 }
 
-/// Audits one trained model, from attacked suspects (but for the first `left_out`) and, if asked for, from `natural` mistakes. Lines are written as
-/// they are known, and what `results` have already is not done again.
+/// Audits one trained model, from attacked suspects (but for the first `left_out`) and, if asked for, from `natural`
+/// mistakes. Lines are written as they are known, and what `results` have already is not done again.
 pub fn audit(
     cell: &TrainedCell<impl Network>,
     which: Which,

@@ -1,10 +1,9 @@
-//! Whether p-values are honest: natural mistakes by the hundred, of each label at once. Nothing is behind them, so that a share α of them has a p-value of α at most.
+//! Whether p-values are honest: natural mistakes by the hundred, of each label at once. Nothing is behind them, so that
+//! a share α of them has a p-value of α at most.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::data::dataset::InMemDataset;
@@ -18,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::audits::{Bench, suspect};
 use crate::models::{TrainedCell, predictions};
 use crate::network::Network;
+use crate::rows::Rows;
 use crate::support::Outcome;
 use crate::table::WITH_VALIDATION;
 
@@ -37,10 +37,9 @@ struct Row {
     p_values: Vec<f64>,
 }
 
-/// Rows that are there, and the file that they are in.
+/// Labels that were asked about.
 pub struct Calibration {
-    path: PathBuf,
-    rows: Vec<Row>,
+    rows: Rows<Row>,
     /// Detectors that are wanted; both where there are none.
     only: Vec<String>,
     /// Mistakes of one label at most.
@@ -51,11 +50,8 @@ pub struct Calibration {
 
 impl Calibration {
     pub fn open(out: &Path, only: &[String], most: usize, of_label: Option<NonZeroUsize>) -> Outcome<Self> {
-        let path = out.join("calibration.jsonl");
-        let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
-        // The last line of a killed run may be half a one.
-        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok(Self { path, rows, only: only.to_vec(), most, of_label })
+        let rows = Rows::open(out, "calibration.jsonl")?;
+        Ok(Self { rows, only: only.to_vec(), most, of_label })
     }
 
     /// All labels of a model that are not there yet, but for the one that its attack wants.
@@ -101,16 +97,14 @@ impl Calibration {
         let least = row.p_values.iter().copied().fold(1.0, f64::min);
         let (count, seconds) = (row.p_values.len(), start.elapsed().as_secs_f64());
         eprintln!("  label {label}, {detector}: {count} mistakes, smallest p {least:.1e}, {seconds:.1} s");
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        file.write_all(format!("\n{}\n", serde_json::to_string(&row)?).as_bytes())?;
-        self.rows.push(row);
-        Ok(())
+        self.rows.add(row)
     }
 
-    /// How many p-values are no more than some levels; mistakes of one label of a model depend on each other, so that those are counted, too.
+    /// How many p-values are no more than some levels; mistakes of one label of a model depend on each other, so that
+    /// those are counted, too.
     pub fn table(&self) -> String {
         let mut groups: BTreeMap<(&str, bool), Vec<&Row>> = BTreeMap::new();
-        for row in &self.rows {
+        for row in self.rows.iter() {
             groups.entry((&row.detector, !row.clean)).or_default().push(row);
         }
         let levels = LEVELS.map(|level| format!("≤ {level}")).join(" | ");
@@ -137,8 +131,8 @@ impl Calibration {
     }
 }
 
-/// The model's own mistakes by the label that it gives them, but for what its attack wants: up to `most` of a label, and half of them at most, so that others
-/// are left to compare with.
+/// The model's own mistakes by the label that it gives them, but for what its attack wants: up to `most` of a label,
+/// and half of them at most, so that others are left to compare with.
 fn some_mistakes(cell: &TrainedCell<impl Network>, most: usize) -> Outcome<BTreeMap<usize, Vec<Suspect>>> {
     let said = predictions(&cell.model, &cell.test)?;
     let mut order: Vec<usize> = (0..said.len()).collect();

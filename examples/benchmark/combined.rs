@@ -1,9 +1,8 @@
-//! Suspects of one mistake, combined: attacked ones, and natural mistakes that a natural group of samples may speak for.
+//! Suspects of one mistake, combined: attacked ones, and natural mistakes that a natural group of samples may speak
+//! for.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::data::dataset::InMemDataset;
 use burn_delta_influence::audit::rules::Delta;
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audits::{Bench, attacked_suspects, suspect};
 use crate::models::{TrainedCell, predictions};
+use crate::rows::Rows;
 use crate::support::Outcome;
 
 /// Suspects in a group.
@@ -39,19 +39,12 @@ struct Row {
     f1: f64,
 }
 
-/// Rows that are there, and the file that they are in.
-pub struct Combined {
-    path: PathBuf,
-    rows: Vec<Row>,
-}
+/// Groups that were asked about.
+pub struct Combined(Rows<Row>);
 
 impl Combined {
     pub fn open(out: &Path) -> Outcome<Self> {
-        let path = out.join("combined.jsonl");
-        let text = if path.exists() { std::fs::read_to_string(&path)? } else { String::new() };
-        // The last line of a killed run may be half a one.
-        let rows = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        Ok(Self { path, rows })
+        Ok(Self(Rows::open(out, "combined.jsonl")?))
     }
 
     /// All groups of a model that are not there yet.
@@ -92,7 +85,7 @@ impl Combined {
     ) -> Outcome<()> {
         let model = bench.cell.record.cell.to_string();
         let is_done = |row: &Row| row.model == model && row.group == group && row.validation == validation;
-        if self.rows.iter().any(is_done) {
+        if self.0.iter().any(is_done) {
             return Ok(());
         }
         let rule = Rule::Delta(Delta { combined: true, ..Delta::default() });
@@ -116,10 +109,7 @@ impl Combined {
             row.flagged,
             row.f1
         );
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.path)?;
-        file.write_all(format!("\n{}\n", serde_json::to_string(&row)?).as_bytes())?;
-        self.rows.push(row);
-        Ok(())
+        self.0.add(row)
     }
 
     /// Attacked groups by model, natural ones by their size.
@@ -129,7 +119,7 @@ impl Combined {
             "| --- | --- | --- | --- | --- | --- | --- |".to_owned(),
         ];
         let mut groups: BTreeMap<(bool, String, usize, bool), Vec<&Row>> = BTreeMap::new();
-        for row in &self.rows {
+        for row in self.0.iter() {
             let name = if row.attacked { format!("{}, attacked", row.model) } else { row.model.clone() };
             groups.entry((!row.attacked, name, row.suspects, row.validation)).or_default().push(row);
         }
@@ -147,8 +137,8 @@ impl Combined {
     }
 }
 
-/// The model's own mistakes by true and predicted class, the most frequent pairs first, the most confident mistake of each first. What the attack
-/// wants is left out.
+/// The model's own mistakes by true and predicted class, the most frequent pairs first, the most confident mistake of
+/// each first. What the attack wants is left out.
 fn mistakes_by_pair(cell: &TrainedCell) -> Outcome<Vec<(Pair, Vec<Suspect>)>> {
     let said = predictions(&cell.model, &cell.test)?;
     let mut order: Vec<usize> = (0..said.len())

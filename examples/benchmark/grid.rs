@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::brewed::SEED_OFFSET;
 use crate::support::Outcome;
 
-/// Of the largest pixel value: at 24/255, as the sinusoid has, networks of this size learn it from 1 % of 10,000 images to a tenth.
-/// The second is for the success rates that published triggers have.
+/// Of the largest pixel value: at 24/255, as the sinusoid has, networks of this size learn it from 1 % of 10,000 images
+/// to a tenth. The second is for the success rates that published triggers have.
 const SMOOTH_AMPLITUDES: [f32; 2] = [40.0 / 255.0, 64.0 / 255.0];
 
 /// A model of the grid: its training data, the attack on them, and the seed of everything random in it.

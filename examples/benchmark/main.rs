@@ -3,8 +3,8 @@
 //! ```text
 //! cargo run --release --features benchmark --example benchmark -- --grid examples/benchmark/choose.jsonl --cifar10 DIR --gtsrb DIR --out OUT
 //! ```
-//! Stopped at any time, it goes on where it was. Several processes may share a grid and a folder: each takes models that no other
-//! is at work on (with `--ablation`, `--combined` and `--calibrate` one alone).
+//! Stopped at any time, it goes on where it was. Several processes may share a grid and a folder: each takes models
+//! that no other is at work on (with `--ablation`, `--combined`, `--calibrate` and `--search` one alone).
 
 #[path = "../support/brewed.rs"]
 mod brewed;
@@ -23,6 +23,8 @@ mod models;
 mod network;
 mod plots;
 mod results;
+mod rows;
+mod search;
 mod table;
 mod unlearning;
 
@@ -64,10 +66,12 @@ struct Arguments {
     /// Audit each model's next attacked suspects in place of so many first ones, into an output folder of their own.
     #[arg(long, default_value_t = 0, conflicts_with = "redo_delta")]
     skip_suspects: usize,
-    /// Leave so many training images of the suspects' label, of an attacked one an eighth (three at least) poisons; into an output folder of its own.
+    /// Leave so many training images of the suspects' label, of an attacked one an eighth (three at least) poisons;
+    /// into an output folder of its own.
     #[arg(long, value_name = "IMAGES", conflicts_with_all = ["redo_delta", "ablation", "combined", "unlearn"])]
     of_label: Option<std::num::NonZeroUsize>,
-    /// Only these detectors, by their names in the table, with a semicolon between them; the others are left to a later run, without which results are not complete.
+    /// Only these detectors, by their names in the table, with a semicolon between them; the others are left to a later
+    /// run, without which results are not complete.
     #[arg(long, value_delimiter = ';', conflicts_with = "redo_delta")]
     only: Vec<String>,
     /// Run the rule `delta` again on models whose results are complete, and keep the other detectors' results.
@@ -76,12 +80,16 @@ struct Arguments {
     /// Change one ingredient of the rules at a time, on the models on which the attack works.
     #[arg(long)]
     ablation: bool,
-    /// Audit suspects of one mistake combined: attacked ones, and natural mistakes of the most frequent pairs of classes.
+    /// Audit suspects of one mistake combined: attacked ones, and natural mistakes of the most frequent pairs of
+    /// classes.
     #[arg(long)]
     combined: bool,
     /// Audit up to so many natural mistakes of each label at once: are p-values as rare as they say?
     #[arg(long, value_name = "MISTAKES", conflicts_with_all = ["ablation", "combined", "unlearn", "redo_delta"])]
     calibrate: Option<std::num::NonZeroUsize>,
+    /// Search the test images for suspects, as automated checks do, with no, five and twenty images with the trigger among them.
+    #[arg(long, conflicts_with_all = ["ablation", "combined", "unlearn", "redo_delta", "calibrate"])]
+    search: bool,
     /// Unlearn: every method from what the rules flag, or `resume` from parts of the truth.
     #[arg(long, value_enum)]
     unlearn: Option<unlearning::Plan>,
@@ -97,7 +105,8 @@ fn main() -> ExitCode {
 fn benchmark(arguments: &Arguments) -> Outcome<()> {
     let cells = grid::read(&arguments.grid)?;
     let Arguments { folders, out, .. } = arguments;
-    let audits_alone = !arguments.ablation && !arguments.combined && arguments.unlearn.is_none();
+    let Arguments { ablation: ablates, combined: combines, search: searches, .. } = *arguments;
+    let audits_alone = !ablates && !combines && !searches && arguments.unlearn.is_none();
     if let Some(cell) = cells.iter().find(|cell| !audits_alone && cell.network != NetworkChoice::default()) {
         return Err(format!("{cell}: of other networks than resnet9 there are audits alone").into());
     }
@@ -109,6 +118,9 @@ fn benchmark(arguments: &Arguments) -> Outcome<()> {
     }
     if arguments.combined {
         return combined(&cells, arguments);
+    }
+    if arguments.search {
+        return search(&cells, arguments);
     }
     if let Some(plan) = arguments.unlearn {
         return unlearn(&cells, plan, arguments);
@@ -231,6 +243,21 @@ fn combined(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
         }
     }
     println!("{}", combined.table());
+    Ok(())
+}
+
+fn search(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
+    let Arguments { folders, out, .. } = arguments;
+    let mut searches = search::Searches::open(out)?;
+    if !arguments.only_table {
+        let models = Models { folders, out, device: arguments.device.device()? };
+        for cell in cells {
+            let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
+            eprintln!("{cell}");
+            searches.run(&trained)?;
+        }
+    }
+    println!("{}", searches.table());
     Ok(())
 }
 

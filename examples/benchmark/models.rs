@@ -96,8 +96,8 @@ impl<M: Network> TrainedCell<M> {
         sides.collect()
     }
 
-    /// The same model with so many training images of one label to audit, and all others, drawn by the cell's seed. An eighth of them are
-    /// poisons, three at least, where there are some.
+    /// The same model with so many training images of one label to audit, and all others, drawn by the cell's seed. An
+    /// eighth of them are poisons, three at least, where there are some.
     pub fn with_few(&self, label: usize, images: usize) -> Outcome<Self> {
         let all = self.train.iter().collect::<Result<Vec<LabeledImage>, _>>()?;
         let is_poison = |n: usize| self.record.poisons.binary_search(&n).is_ok();

@@ -34,8 +34,8 @@ pub fn write(out: &Path, records: &[CellRecord]) -> Outcome<()> {
 /// Detectors whose scores are drawn.
 const HISTOGRAMS: [&str; 3] = ["delta", "EK-FAC threshold", "activation clustering in the label"];
 
-/// For each detector the distribution of the scores, from the lowest to the highest of each suspect, its poisons and its other samples
-/// as shares of their own number, mean over suspects.
+/// For each detector the distribution of the scores, from the lowest to the highest of each suspect, its poisons and
+/// its other samples as shares of their own number, mean over suspects.
 fn histograms(family: &str, records: &[&CellRecord]) -> String {
     const HEIGHT: f64 = 90.0;
     const GAP: f64 = 46.0;

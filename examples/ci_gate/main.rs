@@ -5,8 +5,8 @@
 //! cargo run --release --example ci_gate -- --poisoned    # some stickers, some wrong labels: exits with 1
 //! ```
 //!
-//! Nobody has reported an image. Suspects are the model's confident mistakes on validation images, among them some stop signs with
-//! stickers, as they stand at the roadside. `workflow.yml` beside this file runs it on a build server.
+//! Nobody has reported an image. Suspects are the model's confident mistakes on validation images, among them some stop
+//! signs with stickers, as they stand at the roadside. `workflow.yml` beside this file runs it on a build server.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -23,7 +23,7 @@ use burn_delta_influence::lab::data::{SIGN_NAMES, signs};
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
-use burn_delta_influence::report::{Check, Gate, check_output_dir, save_junit, save_sarif};
+use burn_delta_influence::report::{Check, Gate, ReportError, check_output_dir, save_junit, save_sarif};
 use burn_delta_influence::samples::LabeledImage;
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
@@ -130,9 +130,18 @@ fn ci_gate(arguments: &Arguments, command: &CommandLine) -> Outcome<u8> {
         let said = judgement.reasons.iter().chain(&judgement.warnings);
         said.for_each(|reason| eprintln!("warning: {reason}"));
     }
-    save_junit(out.join("junit.xml"), &check)?;
-    save_sarif(out.join("audit.sarif"), &check)?;
+    // One that fails does not keep the other from being written. SARIF comes last: it states the exit code.
+    note(save_junit(out.join("junit.xml"), &check), &mut check);
+    note(save_sarif(out.join("audit.sarif"), &check), &mut check);
     Ok(check.exit_code())
+}
+
+/// With a report that could not be written, the check can't pass any more.
+fn note(saved: Result<(), ReportError>, check: &mut Check) {
+    if let Err(error) = saved {
+        eprintln!("error: {error}");
+        check.add_failure(error.to_string());
+    }
 }
 
 /// Signs that the model has not seen, all with the right label; the last of them are stop signs with a sticker.

@@ -1,15 +1,14 @@
 //! The audit, by each rule that is asked for.
 
 use burn::data::dataset::Dataset;
-use burn_delta_influence::audit::{Audit, AuditConfig, DeltaAudit, HarmlessMistakes, Suspect};
+use burn_delta_influence::audit::{Audit, DeltaAudit, HarmlessMistakes, Suspect};
 use burn_delta_influence::capture::PassConfig;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
-use clap::ValueEnum;
 
-use crate::arguments::{Arguments, RuleChoice};
+use crate::arguments::Arguments;
 use crate::data::Data;
 use crate::support::{KEPT_EVERY, Outcome, PROGRESS, phase};
 
@@ -21,19 +20,14 @@ pub fn run(
     data: &Data,
     suspects: &[Suspect],
 ) -> Outcome<Audit> {
-    let rules = match (arguments.rule.as_slice(), &data.poisons) {
-        ([], Some(_)) => &[RuleChoice::Delta, RuleChoice::Paper],
-        ([], None) => &[RuleChoice::Delta][..],
-        (rules, _) => rules,
-    };
     let harmless = phase("harmless mistakes", || {
         Ok(HarmlessMistakes::find(model, &data.test, suspects, &PassConfig::default())?)
     })?;
     let (mut first, mut kept) = (None, Vec::new());
-    for &choice in rules {
-        let rule = choice.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
+    for &choice in arguments.rules() {
+        let rule = choice.name();
         let mut audit = phase(&format!("audit, rule {rule}"), || {
-            let config = AuditConfig::new().with_seed(arguments.seed).with_rule(choice.rule(arguments));
+            let config = arguments.audit_config(choice);
             let place = arguments.out.join(format!("{PROGRESS}-{rule}"));
             let run =
                 DeltaAudit::new(config).with_harmless(harmless.clone()).with_kept_progress(place, KEPT_EVERY);

@@ -1,5 +1,5 @@
-//! `--attack witches-brew`: a clean model of the attacker's own is trained first, and the poisons are made against it. They are
-//! kept in the folder of the results, for runs that audit the model of this one.
+//! `--attack witches-brew`: a clean model of the attacker's own is trained first, and the poisons are made against it.
+//! They are kept in the folder of the results, for runs that audit the model of this one.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -177,8 +177,8 @@ pub fn stored(
         .map_err(|error| format!("{error}: run again without {option}").into())
 }
 
-/// Prints what the trained model is worth. That the attack failed is a warning where the suspects are others; where its image
-/// would be the only one, it is an error, [`failure`].
+/// Prints what the trained model is worth. That the attack failed is a warning where the suspects are others; where its
+/// image would be the only one, it is an error, [`failure`].
 pub fn tell_learned(state: &StateRecord, has_others: bool) {
     println!("  {}", describe(state));
     if has_others && state.poison_success_rate == Some(0.0) {

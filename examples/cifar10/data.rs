@@ -18,7 +18,8 @@ pub struct Data {
     pub train: Arc<InMemDataset<LabeledImage>>,
     pub test: InMemDataset<LabeledImage>,
     pub poisons: Option<Vec<usize>>,
-    /// Test images that show whether the attack works: those of the victim class with the trigger, or the one that is aimed at.
+    /// Test images that show whether the attack works: those of the victim class with the trigger, or the one that is
+    /// aimed at.
     pub attacked: Vec<LabeledImage>,
 }
 
@@ -87,7 +88,8 @@ fn name(choice: impl ValueEnum) -> String {
     choice.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// The images with the attack mounted on them, but for poisons that are still to be brewed: what can't be is refused here.
+/// The images with the attack mounted on them, but for poisons that are still to be brewed: what can't be is refused
+/// here.
 pub fn load(arguments: &Arguments) -> Outcome<Data> {
     let (samples, test) = images(arguments)?;
     if let Some(trigger) = arguments.attack.trigger(arguments.trigger) {

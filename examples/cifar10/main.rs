@@ -6,8 +6,8 @@
 //! cargo run --release --example cifar10 -- --data DIR --attack frequency --unlearn-minutes 10
 //! cargo run --release --example cifar10 -- --data DIR --attack witches-brew --victim 0 --target 2 --detectors all
 //! ```
-//! A cluster's job array scores the training images of an earlier run in shards, each task with the same arguments and its own
-//! number; a task that is killed goes on where it was:
+//! A cluster's job array scores the training images of an earlier run in shards, each task with the same arguments and
+//! its own number; a task that is killed goes on where it was:
 //! ```text
 //! cargo run --release --example cifar10 -- --data DIR … --out OUT --score-shard 3/8
 //! delta-influence merge OUT/scores-*-of-8.safetensors --out scores.safetensors
@@ -15,6 +15,8 @@
 
 #[path = "../support/brewed.rs"]
 mod brewed;
+#[path = "../support/rules.rs"]
+mod rules;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/unlearning.rs"]
@@ -43,35 +45,13 @@ use burn_delta_influence::unlearn::Probe;
 use arguments::{Arguments, Attack};
 use data::Data;
 use detectors::DETECTIONS;
-use support::kept::{FACTORS, MODEL, TRAINED_ON, UNLEARNED, keep, kept, trained_epochs};
+use support::kept::{FACTORS, MODEL, TRAINED_ON, keep, kept, trained_epochs};
 use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, peak_memory, tell_learned};
 use training::network;
 
-/// Files of an earlier run that this one may not write.
-const RESULTS: [&str; 22] = [
-    "audit.json",
-    "audit.html",
-    "audit-delta.json",
-    "audit-paper.json",
-    "flagged.png",
-    DETECTIONS,
-    "unlearn.json",
-    "unlearn-resume.json",
-    "unlearn-retrain.json",
-    "unlearn-counterexamples.json",
-    "unlearn-relabel.json",
-    "unlearn-scrub.json",
-    "unlearn-bad-teacher.json",
-    "unlearn-ssd.json",
-    UNLEARNED,
-    "unlearned-resume.bpk",
-    "unlearned-retrain.bpk",
-    "unlearned-counterexamples.bpk",
-    "unlearned-relabel.bpk",
-    "unlearned-scrub.bpk",
-    "unlearned-bad-teacher.bpk",
-    "unlearned-ssd.bpk",
-];
+/// Files of an earlier audit that this one may not write.
+const AUDITED: [&str; 6] =
+    ["audit.json", "audit.html", "audit-delta.json", "audit-paper.json", "flagged.png", DETECTIONS];
 
 fn main() -> ExitCode {
     support::run(|| {
@@ -87,6 +67,7 @@ fn cifar10(mut arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let Arguments { out, seed, .. } = &arguments;
     check_output_dir(out)?;
     let device = arguments.device.device()?;
+    arguments.rules().iter().try_for_each(|&rule| arguments.audit_config(rule).validate())?;
     device.seed(*seed);
     let files = suspects::of_files(&arguments)?;
     let mut data = data::load(&arguments)?;
@@ -102,13 +83,15 @@ fn cifar10(mut arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     }
     if arguments.trained {
         let (model, factors) = kept(out, network(arguments.width, &device), "--trained")?;
-        clear_results(out, &RESULTS)?;
+        clear_results(out, &AUDITED)?;
+        unlearning::clear_repeated(&arguments)?;
         suspects::clear_pictures(out)?;
         command.save_trained(out)?;
         return audited(&arguments, &data, files, &model, &factors, None);
     }
     clear_results(out, &[MODEL, FACTORS, TRAINED_ON])?;
-    clear_results(out, &RESULTS)?;
+    clear_results(out, &AUDITED)?;
+    unlearning::clear(out)?;
     clear_results(out, &[FILE_TRAINED])?;
     suspects::clear_pictures(out)?;
     brewing::clear(out)?;

@@ -53,8 +53,8 @@ pub fn check(suspects: &[Suspect]) -> Outcome<()> {
     Ok(())
 }
 
-/// Suspects where no file names one: attacked images on which the attack succeeds, or, without an attack, the most confident
-/// mistakes on the test images.
+/// Suspects where no file names one: attacked images on which the attack succeeds, or, without an attack, the most
+/// confident mistakes on the test images.
 pub fn own(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<Vec<Suspect>> {
     let frozen = FrozenModel::new(model);
     let attacked = InMemDataset::new(data.attacked.clone());

@@ -1,23 +1,59 @@
 //! Unlearning by the methods that are asked for, or by the one that fits a limit.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::data::dataset::Dataset;
 use burn_delta_influence::audit::{Audit, Suspect};
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::report::{UnlearnRecord, save_json};
+use burn_delta_influence::report::{UnlearnRecord, load_unlearn, save_json};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 
 use crate::arguments::Arguments;
 use crate::data::Data;
 use crate::support::kept::{UNLEARNED, keep_unlearned, trained_epochs};
-use crate::support::{Outcome, describe, phase};
+use crate::support::{Outcome, clear_results, describe, phase};
 use crate::training::{network, training_config};
 use crate::unlearners::{self, MethodChoice};
 
-/// The model unlearned by each method asked for, or by the one that fits the limit; measured before and after. Records and files of
-/// the unlearned models.
+/// The record where one method alone was done.
+const RECORD: &str = "unlearn.json";
+
+/// The record and the unlearned model of the only method of a run, or of one of several.
+fn files(of_several: Option<&str>) -> [String; 2] {
+    match of_several {
+        None => [RECORD.to_owned(), UNLEARNED.to_owned()],
+        Some(method) => [format!("unlearn-{method}.json"), format!("unlearned-{method}.bpk")],
+    }
+}
+
+/// All that unlearning ever left in the folder.
+pub fn clear(out: &Path) -> Outcome<()> {
+    clear_results(out, &files(None))?;
+    MethodChoice::ALL.iter().try_for_each(|method| clear_results(out, &files(Some(&method.name()))))
+}
+
+/// What a run on the same model replaces. Other methods may have taken hours, and what they left stays.
+pub fn clear_repeated(arguments: &Arguments) -> Outcome<()> {
+    let (out, methods) = (&arguments.out, arguments.methods());
+    // The names of these files don't tell which method it was.
+    let alone = load_unlearn(out.join(RECORD)).map(|record| record.method);
+    let is_repeated = alone.is_ok_and(|alone| methods.iter().any(|method| method.name() == alone));
+    let is_one_done = match methods.len() {
+        0 => false,
+        1 => true,
+        _ => arguments.has_budget(),
+    };
+    if is_one_done || is_repeated {
+        clear_results(out, &files(None))?;
+    }
+    // Which one a limit will choose is not known.
+    let named = methods.iter().filter(|_| !arguments.has_budget());
+    named.map(|method| files(Some(&method.name()))).try_for_each(|names| clear_results(out, &names))
+}
+
+/// The model unlearned by each method asked for, or by the one that fits the limit; measured before and after. Records
+/// and files of the unlearned models.
 pub fn run(
     arguments: &Arguments,
     model: &ResNet9,
@@ -29,11 +65,7 @@ pub fn run(
     let Arguments { out, seed, width, .. } = arguments;
     let config = training_config(arguments);
     let task: unlearners::Task = UnlearnTask::new(model.clone(), data.train.clone(), &audit.flagged())?;
-    let asked: Vec<MethodChoice> = match arguments.unlearn.as_slice() {
-        [] if arguments.budget(0.0).is_some() => MethodChoice::ALL.to_vec(),
-        [] => vec![MethodChoice::Resume],
-        choices => choices.iter().filter_map(|choice| choice.0).collect(),
-    };
+    let asked = arguments.methods();
     if asked.is_empty() {
         return Ok(Vec::new());
     }
@@ -68,10 +100,7 @@ pub fn run(
     println!("  {}", describe(&before));
     let mut records = Vec::new();
     for method in chosen.iter().map(|&at| &made[at]) {
-        let names = match chosen.len() {
-            1 => ["unlearn.json".to_owned(), UNLEARNED.to_owned()],
-            _ => [format!("unlearn-{}.json", method.name()), format!("unlearned-{}.bpk", method.name())],
-        };
+        let names = if chosen.len() == 1 { files(None) } else { files(Some(method.name())) };
         let [record_file, model_file] = names.map(|name| out.join(name));
         let unlearned =
             phase(&format!("unlearn: {}", method.name()), || unlearners::unlearned(method, &task, out))?;

@@ -1,4 +1,5 @@
-//! Witches' Brew against a model of the attacker's own. The poisons are kept as pictures, which take longer to make than to keep.
+//! Witches' Brew against a model of the attacker's own. The poisons are kept as pictures, which take longer to make
+//! than to keep.
 #![allow(dead_code)] // each example uses its part
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use burn_delta_influence::samples::{Image, LabeledImage};
 
 use crate::support::Outcome;
 
-/// The attacker, who has the same network and data, trains with the seed of the model that is attacked and so much more.
+/// The attacker, who has the same network and data, trains with the seed of the model that is attacked and so much
+/// more.
 pub const SEED_OFFSET: u64 = 1000;
 
 /// Folder of the poisons' pictures.
@@ -62,8 +64,8 @@ pub fn check_place(folder: &Path) -> Outcome<()> {
     Ok(check_output_dir(folder.join(POISONS))?)
 }
 
-/// Brews poisons against the attacker's model. They are kept in the folder as pictures and read back, which rounds them to bytes as
-/// any file would.
+/// Brews poisons against the attacker's model. They are kept in the folder as pictures and read back, which rounds them
+/// to bytes as any file would.
 pub fn brew(
     model: &(impl Module + Classifier),
     aim: &Aim,
@@ -136,7 +138,8 @@ fn is_poison_file(path: &Path) -> bool {
     is_number && path.extension().is_some_and(|extension| extension == "png")
 }
 
-/// The poison made of this sample. One of other data, or damaged, has another label or is further from it than any poison.
+/// The poison made of this sample. One of other data, or damaged, has another label or is further from it than any
+/// poison.
 fn poison(path: &Path, clean: &LabeledImage, wanted: Option<usize>) -> Outcome<Image> {
     let (image, clean, label) = (Image::open(path)?, &clean.image, clean.label);
     let moves = clean.pixels().iter().zip(image.pixels()).map(|(a, b)| (a - b).abs());

@@ -26,7 +26,8 @@ pub const TRAINED_ON: &str = "trained-on.json";
 /// The option with the number of epochs, which the data don't depend on.
 pub const EPOCHS: &str = "--epochs";
 
-/// Options on which training data depend, with their values: poisons that others make are not those that a model learned.
+/// Options on which training data depend, with their values: poisons that others make are not those that a model
+/// learned.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn(BTreeMap<String, String>);
 
@@ -40,8 +41,8 @@ impl TrainedOn {
         Ok(save_json(out.join(TRAINED_ON), self)?)
     }
 
-    /// Refuses a model that was trained on other data. Where nothing is known of them, as of models of earlier versions, that is a warning;
-    /// `option` is what asked for the model.
+    /// Refuses a model that was trained on other data. Where nothing is known of them, as of models of earlier
+    /// versions, that is a warning; `option` is what asked for the model.
     pub fn check(&self, out: &Path, option: &str) -> Outcome<()> {
         let path = out.join(TRAINED_ON);
         let name = path.display();
@@ -101,7 +102,8 @@ pub fn kept(out: &Path, network: ResNet9, option: &str) -> Outcome<(ResNet9, Kro
     Ok((model.valid(), KroneckerFactors::load(out.join(FACTORS))?))
 }
 
-/// Writes an unlearned model to one of the files beside the results; burn's `load_file` reads it into a network of the same shape.
+/// Writes an unlearned model to one of the files beside the results; burn's `load_file` reads it into a network of the
+/// same shape.
 pub fn keep_unlearned(file: &Path, model: &ResNet9) -> Outcome<()> {
     model.clone().save_file(file).map_err(|error| format!("{}: {error}", file.display()))?;
     Ok(())

@@ -145,7 +145,8 @@ pub fn describe(state: &StateRecord) -> String {
     )
 }
 
-/// Prints what the trained model is worth, and how far it learned a trigger that is known: an audit can only find what was learned.
+/// Prints what the trained model is worth, and how far it learned a trigger that is known: an audit can only find what
+/// was learned.
 pub fn tell_learned(state: &StateRecord) {
     println!("  {}", describe(state));
     if state.poison_success_rate.is_some_and(|rate| rate < 0.5) {
@@ -155,8 +156,8 @@ pub fn tell_learned(state: &StateRecord) {
     }
 }
 
-/// The suspects that the model takes for the labels given; the others are named and left out, unless none remains for the audit, which says
-/// so as an error.
+/// The suspects that the model takes for the labels given; the others are named and left out, unless none remains for
+/// the audit, which says so as an error.
 pub fn misclassified(
     model: &ResNet9,
     suspects: Vec<Suspect>,
@@ -180,7 +181,7 @@ pub fn misclassified(
 }
 
 /// Removes the results of an earlier run, so that none of them can be taken for this one's.
-pub fn clear_results(folder: &Path, names: &[&str]) -> Outcome<()> {
+pub fn clear_results(folder: &Path, names: &[impl AsRef<Path>]) -> Outcome<()> {
     for path in names.iter().map(|name| folder.join(name)) {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -211,8 +212,8 @@ pub fn clean_images(test: usize) -> impl Iterator<Item = usize> {
 /// Samples after which a shard's scores are kept: what a killed task may lose.
 const PART: usize = 1024;
 
-/// Scores one shard of the training images against the suspects and writes `scores-I-of-N.safetensors`. Complete parts of a task
-/// that was killed are found in `OUT/parts`.
+/// Scores one shard of the training images against the suspects and writes `scores-I-of-N.safetensors`. Complete parts
+/// of a task that was killed are found in `OUT/parts`.
 pub fn score_shard<M: Module + Classifier>(
     model: &M,
     factors: &KroneckerFactors,

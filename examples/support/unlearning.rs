@@ -71,10 +71,11 @@ impl MethodChoice {
         Self::Ssd,
     ];
 
-    /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original epochs, at
-    /// least one, is what training methods but `retrain` get. `resume`, `counterexamples` and `relabel` shift images by up to four pixels, and mirror them where
-    /// `mirrored` allows it: a trigger is forgotten sooner where the images are not those that it was learned on. All but `ssd`, whose
-    /// run is short, go on where a run that was killed was, if they get the folder of the results; see [`unlearned`].
+    /// The method for a model that was trained with `config`; `network` makes an untrained one. A share of the original
+    /// epochs, rounded down, but one at least, is what training methods but `retrain` get. `resume`, `counterexamples`
+    /// and `relabel` shift images by up to four pixels, and mirror them where `mirrored` allows it: a trigger is
+    /// forgotten sooner where the images are not those that it was learned on. All but `ssd`, whose run is short, go on
+    /// where a run that was killed was, if they get the folder of the results; see [`unlearned`].
     pub fn method<D: Dataset<LabeledImage> + Clone + 'static>(
         self,
         config: &TrainingConfig,
@@ -82,7 +83,7 @@ impl MethodChoice {
         out: Option<&Path>,
         network: impl Fn() -> ResNet9 + 'static,
     ) -> Method<D> {
-        let epochs = (SHARE * config.epochs as f64).ceil().max(1.0) as usize;
+        let epochs = (SHARE * config.epochs as f64).floor().max(1.0) as usize;
         let mut settings = config.clone();
         if matches!(self, Self::Resume | Self::Counterexamples | Self::Relabel) {
             settings.augmentation =
@@ -176,8 +177,8 @@ fn checkpoints(out: &Path, method: &str) -> PathBuf {
     out.join(CHECKPOINTS).join(method)
 }
 
-/// Unlearns, from the checkpoint of a run that was killed where there is one in the folder of the results. One that belongs to another
-/// model, other samples or other settings is of no use to this run, which begins anew.
+/// Unlearns, from the checkpoint of a run that was killed where there is one in the folder of the results. One that
+/// belongs to another model, other samples or other settings is of no use to this run, which begins anew.
 pub fn unlearned<D: Dataset<LabeledImage> + Clone + 'static>(
     method: &Method<D>,
     task: &Task<D>,
@@ -204,8 +205,8 @@ pub fn unlearned<D: Dataset<LabeledImage> + Clone + 'static>(
 /// The phase of [`rechecked`]. Whatever rule flagged the samples, the default one judges what is left.
 pub const RECHECK: &str = "audit of the new model by the rule delta";
 
-/// What an audit of an unlearned model says of the same suspects, on the data that it was left with and by factors of its own. Without
-/// the altered copies, which only a page would show.
+/// What an audit of an unlearned model says of the same suspects, on the data that it was left with and by factors of
+/// its own. Without the altered copies, which only a page would show.
 pub fn rechecked<D: Dataset<LabeledImage> + Clone + 'static>(
     model: &ResNet9,
     task: &Task<D>,

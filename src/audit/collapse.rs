@@ -1,4 +1,5 @@
-//! The paper's contrast as evidence: how far the flagged samples' influence on the suspect collapses on its altered copies.
+//! The paper's contrast as evidence: how far the flagged samples' influence on the suspect collapses on its altered
+//! copies.
 
 use burn::module::Module;
 
@@ -8,9 +9,10 @@ use crate::influence::{Classifier, ImageList, Influence, LabeledBatch, Logit, Ma
 use super::AuditError;
 use super::judge::Case;
 
-/// For every altered copy, the flagged samples' influence on its logit z_{y′}, as a share of that on the suspect's: the mean over
-/// layers and samples of the cosines of the rule [`delta`](super::rules::Delta). A copy without the trigger has little; one that keeps it
-/// has about 1. `None` where nothing is flagged, or where the suspect itself is not influenced that way.
+/// For every altered copy, the flagged samples' influence on its logit z_{y′}, as a share of that on the suspect's: the
+/// mean over layers and samples of the cosines of the rule [`delta`](super::rules::Delta). A copy without the trigger
+/// has little; one that keeps it has about 1. `None` where nothing is flagged, or where the suspect itself is not
+/// influenced that way.
 ///
 /// Cost: a pass over the flagged samples, and one over suspect and copies.
 pub(super) fn collapse<M, S>(

@@ -57,10 +57,11 @@ pub struct AuditConfig {
     pub eigenvalue_samples: usize,
     /// How the gradients of suspects, altered copies and null images are kept: most of an audit's memory.
     pub query_storage: QueryStorage,
-    /// Devices that share the training samples, in place of the model's; one may be named twice. Each holds the model and all
-    /// queries. Results differ by rounding only. Not part of the record: it is the machine's, not the audit's.
+    /// Devices that share the training samples, in place of the model's; one may be named twice. Each holds the model
+    /// and all queries. Results differ by rounding only. Not part of the record: it is the machine's, not the audit's.
     pub devices: Vec<Device>,
-    /// Altered copies, the eigenvalues' samples and their labels depend on it.
+    /// What is drawn depends on it: altered copies, null images and their alterations, landmarks and peers of clusters,
+    /// images of other labels, the eigenvalues' samples and their labels.
     pub seed: u64,
     /// How passes over the data run.
     pub pass: PassConfig,
@@ -137,8 +138,9 @@ impl AuditConfig {
         }
     }
 
-    /// The settings of an earlier audit, from its record: with the same model, factors, data, suspects and harmless mistakes it comes out the same. What
-    /// depends on the machine and not on the audit (devices, progress bar, interrupter) is as in [`PassConfig::default`].
+    /// The settings of an earlier audit, from its record: with the same model, factors, data, suspects and harmless
+    /// mistakes it comes out the same. What depends on the machine and not on the audit (devices, progress bar,
+    /// interrupter) is as in [`PassConfig::default`].
     ///
     /// # Errors
     /// [`AuditError::Setting`] for a record whose settings are not those of this version's rules.

@@ -1,5 +1,6 @@
 //! The audit: from suspects to flagged training samples.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -7,16 +8,17 @@ use std::time::Instant;
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 
-use crate::capture::{FrozenModel, PassError};
+use crate::capture::{FrozenModel, PassConfig, PassError};
 use crate::factors::KroneckerFactors;
 use crate::influence::{
-    Classifier, ImageList, ImageSource, Influence, Kept, Preconditioner, corrected_factors, predict,
+    Classifier, CrossEntropy, ImageList, ImageSource, Influence, Kept, Preconditioner, corrected_factors,
+    predict,
 };
 use crate::items::of_sample;
 use crate::report::{
     AuditRecord, CopyRecord, DataRecord, EvidenceRecord, ModelRecord, RuleRecord, SearchRecord, TimingsRecord,
 };
-use crate::samples::LabeledSample;
+use crate::samples::{Image, LabeledSample};
 
 use super::at_start::AtStart;
 use super::evidence::{factors_record, samples_by_label, suspects_evidence};
@@ -52,31 +54,34 @@ impl DeltaAudit {
         Self { config, ..Self::default() }
     }
 
-    /// The labels of all training samples, where they are known without reading the images, as those of a folder of classes are. Else
-    /// every image is read for its label: of large data sets most of an audit's time. Those of the suspects' labels and some others are
-    /// read all the same, to check them.
+    /// The labels of all training samples, where they are known without reading the images, as those of a folder of
+    /// classes are. Else every image is read for its label: of large data sets most of an audit's time. Those of the
+    /// suspects' labels and some others are read all the same, to check them.
     pub fn with_labels(self, labels: Vec<usize>) -> Self {
         Self { labels: Some(labels), ..self }
     }
 
-    /// Mistakes on validation data to compare suspects with, for the rule `delta`: those of them that the audited model takes for a suspect's label.
-    /// They tell more of some suspects, above all of triggers that cover the whole image, and less of others; what they leave open is compared with
-    /// altered training images, too.
+    /// Mistakes on validation data to compare suspects with, for the rule `delta`: those of them that the audited model
+    /// takes for a suspect's label. They tell more of some suspects, above all of triggers that cover the whole image,
+    /// and less of others; what they leave open is compared with altered training images, too.
     pub fn with_harmless(self, harmless: HarmlessMistakes) -> Self {
         Self { harmless, ..self }
     }
 
-    /// Keeps how far the audit has come in `folder`, which is its own: one that is killed or interrupted, and run again with the same model,
-    /// suspects and settings, goes on from there. Call [`forget_progress`](Self::forget_progress) once its results are saved.
+    /// Keeps how far the audit has come in `folder`, which is its own: one that is killed or interrupted, and run again
+    /// with the same model, suspects and settings, goes on from there. Call [`forget_progress`](Self::forget_progress)
+    /// once its results are saved.
     ///
-    /// Progress is kept after so many training samples at the earliest (512, say), and seldom enough that it costs a twentieth of the time at
-    /// most; several devices keep it after some thousand samples each. Kept are corrected eigenvalues and the passes over the samples of a
-    /// suspect's label; the labels, null images and gradients of suspects, the refinement of flagged samples, the evidence, and the one pass of
-    /// the published rule are made again.
+    /// Progress is kept after so many training samples at the earliest (512, say), and seldom enough that it costs a
+    /// twentieth of the time at most; several devices keep it after some thousand samples each. Kept are corrected
+    /// eigenvalues and the passes over the samples of a suspect's label; the labels, null images and gradients of
+    /// suspects, the refinement of flagged samples, the evidence, and the one pass of the published rule are made
+    /// again.
     ///
-    /// What does not fit is made again and replaced, with a warning in the log: that of another model, of other suspects or settings, or of other
-    /// data, of which a few samples are looked at. So data that are random on purpose, as by augmentation in the data set, are not continued.
-    /// Where the disk is full the audit goes on, with a warning, and keeps nothing.
+    /// What does not fit is made again and replaced, with a warning in the log: that of another model, of other
+    /// suspects or settings, or of other data, of which a few samples are looked at. So data that are random on
+    /// purpose, as by augmentation in the data set, are not continued. Where the disk is full the audit goes on, with a
+    /// warning, and keeps nothing.
     pub fn with_kept_progress(self, folder: impl Into<PathBuf>, every: usize) -> Self {
         Self { kept: Some((folder.into(), every)), ..self }
     }
@@ -103,8 +108,8 @@ impl DeltaAudit {
 
     /// Runs the audit of `model`, trained on `train`, for `suspects`.
     ///
-    /// `factors` must be those of the model with its present weights. Where they lack corrected eigenvalues and EK-FAC is asked
-    /// for, one pass over some training samples makes them. Each suspect must be predicted as its label says.
+    /// `factors` must be those of the model with its present weights. Where they lack corrected eigenvalues and EK-FAC
+    /// is asked for, one pass over some training samples makes them. Each suspect must be predicted as its label says.
     ///
     /// # Errors
     /// [`AuditError`], naming suspect, sample or setting.
@@ -172,11 +177,12 @@ impl DeltaAudit {
             return Err(AuditError::NoData);
         }
         let first = of_sample(train, 0, LabeledSample::image)?;
-        let answer = predict(&frozen, &ImageList(vec![(first, 0)]), &self.config.pass.quiet())?;
+        let answer = predict(&frozen, &ImageList(vec![(first.clone(), 0)]), &self.config.pass.quiet())?;
         let classes = answer.first().map_or(0, |prediction| prediction.probabilities.len());
         let labels = self.labels(train, classes, &[])?;
         let timings = TimingsRecord { total: start.elapsed().as_secs_f64(), ..TimingsRecord::default() };
-        let model = model_record(frozen.inventory(), factors);
+        let reached = layers_reached(&frozen, first, &self.config.pass)?;
+        let model = model_record(frozen.inventory(), factors, &reached);
         let mut record = self.record(model, train, &labels, classes, &[], timings)?;
         record.evidence = EvidenceRecord {
             factors: Some(factors_record(factors, None)),
@@ -186,13 +192,14 @@ impl DeltaAudit {
         Ok(Audit::new(record, Vec::new(), Vec::new()))
     }
 
-    /// Audits a model that has been unlearned, on the data that it was left with: do samples of the suspects' wrong labels still
-    /// influence them more than chance allows? The model need not make the mistakes any more.
+    /// Audits a model that has been unlearned, on the data that it was left with: do samples of the suspects' wrong
+    /// labels still influence them more than chance allows? The model need not make the mistakes any more.
     ///
-    /// Samples that were removed can't be named: a clean recheck says that no group like them that could be told was left. One or two poisons
-    /// are no group, and may do their work still; and a suspect that is answered rightly now is compared with images that the model does take for
-    /// the label, beside which it stands out less. That the model has forgotten them is for its answers to show
-    /// ([`Probe`](crate::unlearn::Probe)). A suspect that is answered wrongly still is judged as a reported one, so that doubt about it counts.
+    /// Samples that were removed can't be named: a clean recheck says that no group like them that could be told was
+    /// left. One or two poisons are no group, and may do their work still; and a suspect that is answered rightly now
+    /// is compared with images that the model does take for the label, beside which it stands out less. That the model
+    /// has forgotten them is for its answers to show ([`Probe`](crate::unlearn::Probe)). A suspect that is answered
+    /// wrongly still is judged as a reported one, so that doubt about it counts.
     ///
     /// `factors` must be those of the new model.
     ///
@@ -264,6 +271,7 @@ impl DeltaAudit {
             source: &source,
             train,
             labels: &labels,
+            suspects,
             harmless: &self.harmless,
             shape,
             seed: self.config.seed,
@@ -275,7 +283,11 @@ impl DeltaAudit {
             scores: score_start.elapsed().as_secs_f64(),
             total: start.elapsed().as_secs_f64(),
         };
-        let model = model_record(frozen.inventory(), corrected.as_ref().unwrap_or(factors));
+        let reached = match suspects.first() {
+            Some(suspect) => layers_reached(&frozen, suspect.image.clone(), &self.config.pass)?,
+            None => BTreeSet::new(),
+        };
+        let model = model_record(frozen.inventory(), corrected.as_ref().unwrap_or(factors), &reached);
         let mut record = self.record(model, train, &labels, classes, &cases, timings)?;
         let flagged = record.flagged.iter().map(|entry| entry.index).collect();
         record.evidence = EvidenceRecord {
@@ -389,4 +401,20 @@ impl DeltaAudit {
             ..AuditRecord::default()
         })
     }
+}
+
+/// The captured layers that the model's logits come through: one that takes part in training alone has factors, too, if
+/// it was collected there.
+fn layers_reached<M: Module + Classifier>(
+    model: &FrozenModel<M>,
+    image: Image,
+    pass: &PassConfig,
+) -> Result<BTreeSet<String>, AuditError> {
+    let mut reached = BTreeSet::new();
+    model.pass(&ImageList(vec![(image, 0)]), &[0], &CrossEntropy, "layers", &pass.quiet(), |batch| {
+        let ran = batch.layers.iter().filter(|(_, gradients)| gradients.samples() > 0);
+        reached.extend(ran.map(|(layer, _)| layer.clone()));
+        Ok::<_, AuditError>(())
+    })?;
+    Ok(reached)
 }

@@ -13,7 +13,8 @@ use super::AuditError;
 use super::judge::Case;
 use super::order::highest_first;
 
-/// Samples that are not flagged, to compare the flagged ones with: so many with the highest scores, and as many typical ones.
+/// Samples that are not flagged, to compare the flagged ones with: so many with the highest scores, and as many typical
+/// ones.
 const NEIGHBOURS: usize = 8;
 
 /// `corrected`: the factors with the eigenvalues that the audit made, where it did.

@@ -37,7 +37,8 @@ where
     Ok(labels)
 }
 
-/// Labels that are known already, checked where it matters: the samples with a label that is asked for, and some of all are read.
+/// Labels that are known already, checked where it matters: the samples with a label that is asked for, and some of all
+/// are read.
 pub(super) fn check_labels<I, D>(
     train: &D,
     given: &[usize],

@@ -1,7 +1,7 @@
 //! The audit: from a misclassified image to the training samples that taught it.
 //!
-//! Suspects are checked against the model's prediction, their altered copies made ([`transforms`]), scores taken from the
-//! influence engine, and a rule ([`rules`]) says which samples are flagged.
+//! Suspects are checked against the model's prediction, their altered copies made ([`transforms`]), scores taken from
+//! the influence engine, and a rule ([`rules`]) says which samples are flagged.
 
 mod at_start;
 mod collapse;

@@ -24,8 +24,10 @@ pub struct Audit {
     scores: Vec<f64>,
 }
 
-/// Columns of the contact sheet, and the factor by which images of less than 64 pixels are enlarged.
-const SHEET: (usize, usize) = (20, 2);
+/// Columns of the contact sheet.
+const COLUMNS: usize = 20;
+/// Images with a shorter longest side are shown twice as large there.
+const SMALL: usize = 64;
 
 impl Audit {
     pub(super) fn new(record: AuditRecord, findings: Vec<Finding>, suspects: Vec<Suspect>) -> Self {
@@ -46,9 +48,10 @@ impl Audit {
         indices
     }
 
-    /// How suspicious every training sample is: higher is more, negative infinity where the rule did not look. Of one suspect it is the rule's
-    /// statistic. Statistics of several have different units: of them it is 1 for the most suspicious sample of any, falling to 0 with
-    /// its best place among those that the rule looked at. Only suspects with the audit's own verdict count: clean ones say nothing of poison.
+    /// How suspicious every training sample is: higher is more, negative infinity where the rule did not look. Of one
+    /// suspect it is the rule's statistic. Statistics of several have different units: of them it is 1 for the most
+    /// suspicious sample of any, falling to 0 with its best place among those that the rule looked at. Only suspects
+    /// with the audit's own verdict count: clean ones say nothing of poison.
     pub fn scores(&self) -> &[f64] {
         &self.scores
     }
@@ -80,8 +83,8 @@ impl Audit {
         self
     }
 
-    /// The same with names for the classes, in the order of their labels: they are saved with the record, and all reports have them. A class
-    /// whose name is missing or blank is called by its number.
+    /// The same with names for the classes, in the order of their labels: they are saved with the record, and all
+    /// reports have them. A class whose name is missing or blank is called by its number.
     pub fn with_class_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.record = self.record.with_class_names(names);
         self
@@ -116,7 +119,8 @@ impl Audit {
         if images.is_empty() {
             return Ok(());
         }
-        Ok(save_contact_sheet(path, &images, SHEET.0, SHEET.1)?)
+        let is_small = images.iter().all(|image| image.shape()[1..].iter().all(|side| *side < SMALL));
+        Ok(save_contact_sheet(path, &images, COLUMNS, if is_small { 2 } else { 1 })?)
     }
 }
 

@@ -11,7 +11,8 @@ use super::Audit;
 use super::transforms::altered_copies;
 
 impl Audit {
-    /// Writes the audit as one HTML file with the pictures in it, to be opened in a browser; it appears whole or not at all.
+    /// Writes the audit as one HTML file with the pictures in it, to be opened in a browser; it appears whole or not at
+    /// all.
     ///
     /// `train` is the data set that was audited.
     ///
@@ -25,8 +26,8 @@ impl Audit {
         self.html_report(train)?.save(path)
     }
 
-    /// The page with its pictures, to be saved: of the suspects with their altered copies and some of the harmless mistakes they
-    /// were compared with, and of the flagged training samples beside others.
+    /// The page with its pictures, to be saved: of the suspects with their altered copies and some of the harmless
+    /// mistakes they were compared with, and of the flagged training samples beside others.
     ///
     /// # Errors
     /// [`ReportError`], naming the sample that can't be read or shown.

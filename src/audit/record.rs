@@ -1,6 +1,6 @@
 //! What an audit's record says of the model, its suspects and the samples that were flagged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::data::dataset::Dataset;
 
@@ -32,8 +32,8 @@ where
     Ok(by_rank(flagged, ids, labels))
 }
 
-/// What flagged each sample, and as which of its samples. Scores of different suspects may have different units: a sample counts by its rank
-/// among those that a suspect flagged.
+/// What flagged each sample, and as which of its samples. Scores of different suspects may have different units: a
+/// sample counts by its rank among those that a suspect flagged.
 fn flagged_by<'a>(cases: &'a [Case<'_>]) -> BTreeMap<usize, Vec<(usize, &'a Finding)>> {
     let mut flagged: BTreeMap<usize, Vec<(usize, &Finding)>> = BTreeMap::new();
     for finding in cases.iter().map(|case| &case.finding) {
@@ -78,11 +78,17 @@ pub(super) fn verdict(cases: &[Case<'_>]) -> Verdict {
         .unwrap_or_default() // nothing was asked
 }
 
-pub(super) fn model_record(inventory: &ModelInventory, factors: &KroneckerFactors) -> ModelRecord {
+/// What of a model is looked at: the layers that have factors and that its logits `reached`.
+pub(super) fn model_record(
+    inventory: &ModelInventory,
+    factors: &KroneckerFactors,
+    reached: &BTreeSet<String>,
+) -> ModelRecord {
     let covered = |path: &str| {
         path.rsplit_once('.').is_some_and(|(layer, name)| {
             factors
                 .layer(layer)
+                .filter(|_| reached.contains(layer))
                 .is_some_and(|factors| name == "weight" || (name == "bias" && factors.shape().bias))
         })
     };

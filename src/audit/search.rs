@@ -6,7 +6,7 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 
 use crate::capture::{FrozenModel, PassConfig};
-use crate::influence::{Classifier, ImageSource, Prediction, predict_labelled};
+use crate::influence::{Answer, Classifier, ImageSource, predict_labelled};
 use crate::items::of_sample;
 use crate::samples::LabeledSample;
 
@@ -14,15 +14,15 @@ use super::{AuditError, Suspect};
 
 /// Which mistakes become suspects.
 ///
-/// A backdoor makes the same mistake again and again, and makes it with confidence. Mistakes are grouped by the pair of true and
-/// predicted class; from each pair, those with most mistakes first, the most confident one is taken, then the second of each, and so on.
-/// A trigger that works on images of any class makes few mistakes of each pair and many of one predicted class: in turn with these, mistakes
-/// are taken in the same way from groups by predicted class alone.
+/// A backdoor makes the same mistake again and again, and makes it with confidence. Mistakes are grouped by the pair of
+/// true and predicted class; from each pair, those with most mistakes first, the most confident one is taken, then the
+/// second of each, and so on. A trigger that works on images of any class makes few mistakes of each pair and many of
+/// one predicted class: in turn with these, mistakes are taken in the same way from groups by predicted class alone.
 ///
-/// All of them are audited together: [`DeltaAudit::run_found`](super::DeltaAudit::run_found) scores them in one pass for each label and controls the
-/// false discoveries over all of them. Mistakes that a trigger causes are among them only where the validation data have triggered
-/// images: add those that users have reported. Where validation labels are wrong, the most confident mistakes are those, and no case for an audit:
-/// look at them first.
+/// All of them are audited together: [`DeltaAudit::run_found`](super::DeltaAudit::run_found) scores them in one pass
+/// for each label and controls the false discoveries over all of them. Mistakes that a trigger causes are among them
+/// only where the validation data have triggered images: add those that users have reported. Where validation labels
+/// are wrong, the most confident mistakes are those, and no case for an audit: look at them first.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -62,7 +62,8 @@ impl SuspectSearch {
     /// Looks for suspects among the model's mistakes on validation data, that is, on samples whose labels are right.
     ///
     /// # Errors
-    /// [`AuditError::Setting`]; [`AuditError::Influence`] where samples can't be read or the model's answers are no numbers.
+    /// [`AuditError::Setting`]; [`AuditError::Influence`] where samples can't be read or the model's answers are no
+    /// numbers.
     pub fn find<M, I, D>(&self, model: &M, validation: &D) -> Result<FoundSuspects, AuditError>
     where
         M: Module + Classifier,
@@ -95,13 +96,14 @@ impl SuspectSearch {
         Ok(FoundSuspects { suspects, samples, mistakes, pairs })
     }
 
-    /// The samples to suspect, and how many mistakes there are of each pair of true and predicted class, the most frequent first.
-    fn chosen(&self, predictions: &[(Prediction, usize)]) -> (Vec<usize>, PairCounts) {
+    /// The samples to suspect, and how many mistakes there are of each pair of true and predicted class, the most
+    /// frequent first.
+    fn chosen(&self, predictions: &[(Answer, usize)]) -> (Vec<usize>, PairCounts) {
         let mut pairs: BTreeMap<(usize, usize), Vec<(f32, usize)>> = BTreeMap::new();
         for (index, (prediction, label)) in predictions.iter().enumerate() {
             if *label != prediction.label {
                 let mistakes = pairs.entry((*label, prediction.label)).or_default();
-                mistakes.push((prediction.confidence(), index));
+                mistakes.push((prediction.confidence, index));
             }
         }
         let mut pairs: Vec<_> = pairs.into_iter().collect();
@@ -120,7 +122,8 @@ impl SuspectSearch {
     }
 }
 
-/// Of groups of mistakes, confidence and sample, the most confident of each that is confident enough, then the second of each, and so on.
+/// Of groups of mistakes, confidence and sample, the most confident of each that is confident enough, then the second
+/// of each, and so on.
 fn in_rounds(mut groups: Vec<Vec<(f32, usize)>>, least_confidence: f32) -> Vec<usize> {
     for mistakes in &mut groups {
         mistakes.sort_by(|a, b| b.0.total_cmp(&a.0));

@@ -4,8 +4,8 @@ use crate::samples::Image;
 
 /// An image with the label y′ that the model wrongly predicts for it.
 ///
-/// An image that rightly has that label, a training image above all, is no such case: it is compared with images of other labels, and the samples that
-/// are like it by nature may stand out.
+/// An image that rightly has that label, a training image above all, is no such case: it is compared with images of
+/// other labels, and the samples that are like it by nature may stand out.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suspect {
     /// A name for reports.

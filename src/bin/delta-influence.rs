@@ -1,5 +1,5 @@
-//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` and `html` are for people, `diff` for both; `merge`
-//! joins the scores of a cluster's jobs.
+//! `delta-influence`: reads saved audits. `check` is the gate for build servers, `show` and `html` are for people,
+//! `diff` for both; `merge` joins the scores of a cluster's jobs.
 
 #[path = "delta-influence/check.rs"]
 mod check;
@@ -13,8 +13,8 @@ use std::process::ExitCode;
 
 use burn_delta_influence::influence::{PartialScores, ScoreFileError};
 use burn_delta_influence::report::{
-    AuditRecord, HtmlReport, Record, ReportError, is_same_file, load_audit, load_class_names, load_record,
-    one_line, summary, unlearn_summary,
+    AuditRecord, HtmlReport, Record, ReportError, is_same_file, is_stdout, load_audit, load_class_names,
+    load_record, one_line, summary, unlearn_summary,
 };
 use clap::{Parser, Subcommand};
 
@@ -72,7 +72,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Print an audit, or what unlearning changed, for people to read. The exit code is 0 whatever the verdict, 2 if the input is bad.
+    /// Print an audit, or what unlearning changed, for people to read. The exit code is 0 whatever the verdict, 2 if
+    /// the input is bad.
     Show {
         /// The audit's record, or an unlearn.json.
         #[arg(value_name = "audit.json")]
@@ -124,7 +125,7 @@ fn html(
         }
     }
     HtmlReport::new(&record).save(&out)?;
-    print(&format!("{}\n", printable(&out)))?;
+    print_beside(is_stdout(&out), &format!("{}\n", printable(&out)))?;
     Ok(0)
 }
 
@@ -142,7 +143,7 @@ fn merge(parts: &[PathBuf], out: &Path) -> Result<u8, Box<dyn std::error::Error>
     }
     whole.save(out)?;
     let (queries, samples) = (whole.scores.queries(), whole.scores.samples.len());
-    print(&format!("{}: {queries} queries, {samples} samples\n", printable(out)))?;
+    print_beside(is_stdout(out), &format!("{}: {queries} queries, {samples} samples\n", printable(out)))?;
     Ok(0)
 }
 
@@ -160,7 +161,8 @@ fn show(audit: &Path, class_names: Option<&Path>) -> Result<u8, Box<dyn std::err
     Ok(0)
 }
 
-/// The record with the names of a file, if there is one. Another number of names than of classes may mean that it is the wrong file.
+/// The record with the names of a file, if there is one. Another number of names than of classes may mean that it is
+/// the wrong file.
 fn named(record: AuditRecord, class_names: Option<&Path>) -> Result<AuditRecord, ReportError> {
     let Some(file) = class_names else { return Ok(record) };
     let names = load_class_names(file)?;
@@ -188,6 +190,16 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// Prints what is said of a result: to standard error where the result itself goes to the standard output, of which it
+/// is no part.
+fn print_beside(is_result_printed: bool, text: &str) -> io::Result<()> {
+    if is_result_printed {
+        let _ = io::stderr().write_all(text.as_bytes());
+        return Ok(());
+    }
+    print(text)
+}
+
 fn complain(error: &impl Display) {
     tell("error", error);
 }
@@ -196,8 +208,8 @@ fn warn(text: &str) {
     tell("warning", &text);
 }
 
-/// Prints to standard error. What a file says is quoted there, and is not to move the cursor, or to begin lines of its own, which some build
-/// servers obey.
+/// Prints to standard error. What a file says is quoted there, and is not to move the cursor, or to begin lines of its
+/// own, which some build servers obey.
 fn tell(kind: &str, what: &impl Display) {
     let text = one_line(&what.to_string());
     let _ = writeln!(io::stderr(), "{kind}: {text}");

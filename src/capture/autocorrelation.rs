@@ -1,15 +1,15 @@
 //! Σ a aᵀ of a convolution from the autocorrelation of its input, without unfolding it.
 //!
-//! The entry of taps k and l is Σ_u x_k(u) x_l(u)ᵀ over output positions u, where x_k is the input as tap k sees it. With the
-//! rows and columns of the input sorted by their remainder modulo the stride (its phases), both are the same two images
-//! whenever phases and distance Δ of the taps agree: the sum differs only in which rows and columns of the border the
-//! window of tap k leaves out. So
+//! The entry of taps k and l is Σ_u x_k(u) x_l(u)ᵀ over output positions u, where x_k is the input as tap k sees it.
+//! With the rows and columns of the input sorted by their remainder modulo the stride (its phases), both are the same
+//! two images whenever phases and distance Δ of the taps agree: the sum differs only in which rows and columns of the
+//! border the window of tap k leaves out. So
 //!
 //! entry(k, l) = all − rows left out − columns left out + pixels left out twice,
 //!
-//! where "all" is one product of C × C per pair of phases and Δ, and the others are products over single rows, columns and
-//! pixels. Δ and −Δ are transposes of each other. A 3×3 kernel has 81 pairs of taps and 13 distances: 13·T·C² operations and
-//! a border in place of 81·T·C².
+//! where "all" is one product of C × C per pair of phases and Δ, and the others are products over single rows, columns
+//! and pixels. Δ and −Δ are transposes of each other. A 3×3 kernel has 81 pairs of taps and 13 distances: 13·T·C²
+//! operations and a border in place of 81·T·C².
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -83,9 +83,9 @@ fn taps(geometry: &ConvGeometry, axis: usize, size: usize, outputs: usize) -> Ve
 }
 
 impl Autocorrelation {
-    /// A plan for inputs of `height` × `width` and outputs of `rows` × `columns`, if that takes less than half the operations
-    /// of the product of the patches, and the matrix that puts the products together is small: a kernel of 11 × 11 with a stride of 4 has
-    /// 14,641 pairs of taps and 9,000 products.
+    /// A plan for inputs of `height` × `width` and outputs of `rows` × `columns`, if that takes less than half the
+    /// operations of the product of the patches, and the matrix that puts the products together is small: a kernel of
+    /// 11 × 11 with a stride of 4 has 14,641 pairs of taps and 9,000 products.
     pub fn plan(geometry: &ConvGeometry, input: [usize; 2], outputs: [usize; 2]) -> Option<Self> {
         let direct = geometry.kernel.iter().product::<usize>().pow(2) * outputs[0] * outputs[1];
         // A kernel of 251 positions has 63,001 pairs of taps: a plan that is too large must not be made to know it.
@@ -105,7 +105,8 @@ impl Autocorrelation {
         self.sums.iter().map(|((_, region), rights)| region.size() * rights.len()).sum()
     }
 
-    /// `None` where there are more than `limit` products (a border as large as the input) or none (nothing but padding).
+    /// `None` where there are more than `limit` products (a border as large as the input) or none (nothing but
+    /// padding).
     fn new(
         geometry: &ConvGeometry,
         [height, width]: [usize; 2],
@@ -181,7 +182,8 @@ impl Autocorrelation {
         }
     }
 
-    /// Σ a aᵀ over all samples and positions, `[groups, C·taps, C·taps]`, from inputs `[channels, samples, height, width]`.
+    /// Σ a aᵀ over all samples and positions, `[groups, C·taps, C·taps]`, from inputs
+    /// `[channels, samples, height, width]`.
     pub fn covariance(&self, x: &Tensor<4>, groups: usize) -> Tensor<3> {
         let [channels, samples, ..] = x.dims();
         let inputs = channels / groups;
@@ -263,7 +265,8 @@ mod tests {
     use super::super::patches::unfold;
     use super::*;
 
-    /// Over every kind of geometry, small ones that the cost model would refuse included: the same matrix as from patches.
+    /// Over every kind of geometry, small ones that the cost model would refuse included: the same matrix as from
+    /// patches.
     #[test]
     fn the_covariance_is_that_of_the_unfolded_patches() {
         let mut rng = StdRng::seed_from_u64(1);
@@ -312,7 +315,8 @@ mod tests {
         let pointwise =
             ConvGeometry { kernel: [1, 1], stride: [1, 1], dilation: [1, 1], padding: [(0, 0), (0, 0)] };
         assert!(Autocorrelation::plan(&pointwise, [16, 16], [16, 16]).is_none());
-        // Depthwise 7 × 7 as ConvNeXt has it; AlexNet's first layer, whose coefficients would take a gigabyte; a long kernel in one dimension.
+        // Depthwise 7 × 7 as ConvNeXt has it; AlexNet's first layer, whose coefficients would take a gigabyte; a long
+        // kernel in one dimension.
         let square = |kernel, stride, padding| ConvGeometry {
             kernel: [kernel; 2],
             stride: [stride; 2],

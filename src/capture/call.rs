@@ -39,8 +39,8 @@ impl Taken {
         }
     }
 
-    /// As several calls of at most `most` positions a sample (one row of the output, if that is more): an image that fits into memory may have
-    /// patches that don't, and calls add up.
+    /// As several calls of at most `most` positions a sample (one row of the output, if that is more): an image that
+    /// fits into memory may have patches that don't, and calls add up.
     pub fn in_bands(self, most: usize) -> Vec<Self> {
         let LayerInput::Image(x, geometry) = &self.input else { return vec![self] };
         let [_, _, height, width] = x.dims();

@@ -7,8 +7,9 @@ use super::layer::{LayerGradients, even};
 use super::patches::{patch_covariance, unfold};
 use super::shape::LayerShape;
 
-/// Most products that one covariance sum runs over before it is added to the others (one sample's positions, if there are more):
-/// a device that adds them up one after the other would lose digits, and Vulkan in software gives up after four times as many.
+/// Most products that one covariance sum runs over before it is added to the others (one sample's positions, if there
+/// are more): a device that adds them up one after the other would lose digits, and Vulkan in software gives up after
+/// four times as many.
 const SUM_TERMS: usize = 1 << 16;
 
 /// Σ a aᵀ and Σ g gᵀ of one layer over some samples.
@@ -25,7 +26,8 @@ pub struct CovarianceSums {
 impl LayerGradients {
     /// Σ a aᵀ and Σ g gᵀ over the first `samples` samples of the batch (all, if there are fewer).
     ///
-    /// `scale` undoes the loss reduction: gradients are multiplied by it. `None` if the backward pass never reached the layer.
+    /// `scale` undoes the loss reduction: gradients are multiplied by it. `None` if the backward pass never reached the
+    /// layer.
     pub fn covariance_sums(&self, samples: usize, scale: f64) -> Option<CovarianceSums> {
         let mut total: Option<CovarianceSums> = None;
         for call in &self.calls {

@@ -1,15 +1,17 @@
-//! Devices that are absent or lost: burn panics, and what is known of it becomes an error that names the device and the work.
+//! Devices that are absent or lost: burn panics, and what is known of it becomes an error that names the device and the
+//! work.
 
 use burn::tensor::{Device, Tensor};
 
 use super::PassError;
 use crate::items::caught;
 
-/// Computes something on the device and looks at the result: a device without adapter or driver is made without a word, and panics when
-/// it is first used. Worth a call before a long run, to fall back on another device or to say so.
+/// Computes something on the device and looks at the result: a device without adapter or driver is made without a word,
+/// and panics when it is first used. Worth a call before a long run, to fall back on another device or to say so.
 ///
 /// # Errors
-/// [`PassError::Device`], with what the device's backend said. (The panic's own message goes to standard error, as any does.)
+/// [`PassError::Device`], with what the device's backend said. (The panic's own message goes to standard error, as any
+/// does.)
 ///
 /// ```
 /// use burn::tensor::Device;

@@ -124,7 +124,8 @@ impl PassError {
         Self::Backend { device: format!("{device:?}") }
     }
 
-    /// Of a pass over a list of some samples: the samples by their position in the data, not by their place in the list.
+    /// Of a pass over a list of some samples: the samples by their position in the data, not by their place in the
+    /// list.
     pub(crate) fn in_data(self, position: impl Fn(usize) -> usize) -> Self {
         match self {
             Self::Sample { index, source } => Self::Sample { index: position(index), source },

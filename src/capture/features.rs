@@ -11,15 +11,15 @@ use super::{BatchSource, CaptureScope, FrozenModel, Objective, PassConfig, PassE
 pub struct BatchFeatures<'a> {
     /// Positions of the batch's samples in the data set.
     pub indices: &'a [usize],
-    /// `[batch, inputs]`, on the model's device: the inputs of the last linear layer, averaged over its positions where it has
-    /// several.
+    /// `[batch, inputs]`, on the model's device: the inputs of the last linear layer, averaged over its positions where
+    /// it has several.
     pub features: Tensor<2>,
 }
 
 impl<M: Module> FrozenModel<M> {
-    /// Runs `objective` forward over the samples at `indices`, without a backward pass, and hands `visit` what the last captured
-    /// layer with vectors as inputs was given (in a network for images: the last `Linear`, so the last hidden layer's
-    /// activations). Where that layer runs several times in a pass, its last call counts.
+    /// Runs `objective` forward over the samples at `indices`, without a backward pass, and hands `visit` what the last
+    /// captured layer with vectors as inputs was given (in a network for images: the last `Linear`, so the last hidden
+    /// layer's activations). Where that layer runs several times in a pass, its last call counts.
     ///
     /// Cost: one forward pass; the inputs of every captured layer stay in memory until the batch is done, as in
     /// [`pass`](Self::pass).

@@ -22,7 +22,8 @@ pub struct ParameterInfo {
 }
 
 impl ParameterInfo {
-    /// The layer whose weight it is: `block1.conv` for `block1.conv.weight`. Where the model is a layer itself, the path as it is.
+    /// The layer whose weight it is: `block1.conv` for `block1.conv.weight`. Where the model is a layer itself, the
+    /// path as it is.
     pub(crate) fn layer(&self) -> &str {
         self.path.strip_suffix(".weight").unwrap_or(&self.path)
     }
@@ -40,8 +41,9 @@ pub struct ModelInventory {
     pub architecture: String,
     /// SHA-256 over paths, shapes and values, running statistics included, in hexadecimal.
     pub fingerprint: String,
-    /// Of each of the parameters the sum of its values with fixed random signs, over their root sum of squares: some ±1, the same for weights
-    /// that differ in rounding alone. By path; not of parameters that are next to nothing or not finite.
+    /// Of each of the parameters the sum of its values with fixed random signs, over their root sum of squares: some
+    /// ±1, the same for weights that differ in rounding alone. By path; not of parameters that are next to nothing or
+    /// not finite.
     pub sketch: BTreeMap<String, f64>,
     /// The type in which is computed: that of the first floating-point value, f32 for half precision.
     pub dtype: DType,

@@ -6,13 +6,14 @@
 //! | [sample gradient](LayerGradients::sample_gradients) | G_n = Σ_t g_nt a_ntᵀ | `[samples, groups, o, D]` |
 //! | rotated gradient | U_Sᵀ G_n U_A | `[samples, groups, o, D]` |
 //!
-//! D counts the inputs of one group (unfolded patch, index (c·kh + i)·kw + j), plus a last 1 where the layer has a bias;
-//! o counts its outputs; t runs over positions. A grouped convolution is a set of independent linear maps, one Kronecker
-//! block each. Several calls of a layer in one forward pass add up.
+//! D counts the inputs of one group (unfolded patch, index (c·kh + i)·kw + j), plus a last 1 where the layer has a
+//! bias; o counts its outputs; t runs over positions. A grouped convolution is a set of independent linear maps, one
+//! Kronecker block each. Several calls of a layer in one forward pass add up.
 //!
 //! Cost per sample, for T positions: covariances T·D² + T·o² (the first some six times less for convolutions, from the
-//! autocorrelation of their input), sample gradient T·o·D. The rotation by U_A costs T·D² before the sum over positions (of
-//! a) or o·D² after it (of G_n), that by U_S T·o² or o²·D: [`LayerGradients::sample_gradients`] takes the cheaper of each.
+//! autocorrelation of their input), sample gradient T·o·D. The rotation by U_A costs T·D² before the sum over positions
+//! (of a) or o·D² after it (of G_n), that by U_S T·o² or o²·D: [`LayerGradients::sample_gradients`] takes the cheaper
+//! of each.
 
 use burn::module::ParamId;
 use burn::tensor::{DType, Device, FloatDType, Tensor};
@@ -21,8 +22,8 @@ use super::call::{LayerCall, LayerInput, Taken};
 use super::shape::LayerShape;
 use super::tap::collect;
 
-/// Values in flight per chunk of samples (unfolded patches or sample gradients): 192 MiB in f32. An image with more patches than that is
-/// cut into bands; a layer with more parameters has chunks of one sample gradient.
+/// Values in flight per chunk of samples (unfolded patches or sample gradients): 192 MiB in f32. An image with more
+/// patches than that is cut into bands; a layer with more parameters has chunks of one sample gradient.
 pub(super) const CHUNK_VALUES: usize = 48 << 20;
 
 /// What one layer left in a capture scope.
@@ -50,7 +51,8 @@ pub(crate) fn wide<const D: usize>(values: Tensor<D>) -> Tensor<D> {
 }
 
 impl LayerCapture {
-    /// Takes the gradients out of the slots, in f32 where they are in half precision. Calls that no backward pass reached are dropped.
+    /// Takes the gradients out of the slots, in f32 where they are in half precision. Calls that no backward pass
+    /// reached are dropped.
     pub fn into_gradients(self) -> LayerGradients {
         let LayerShape { groups, outputs, .. } = self.shape;
         let most = CHUNK_VALUES / (groups * (self.shape.width() + outputs)).max(1);
@@ -123,7 +125,8 @@ impl LayerGradients {
     }
 }
 
-/// The size of equal chunks of `total`, as few of them as `most` allows: a small rest costs a product as much as a full chunk.
+/// The size of equal chunks of `total`, as few of them as `most` allows: a small rest costs a product as much as a full
+/// chunk.
 pub(super) fn even(total: usize, most: usize) -> usize {
     total.div_ceil(total.div_ceil(most.max(1)).max(1)).max(1)
 }

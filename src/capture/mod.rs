@@ -1,8 +1,8 @@
 //! Capture: a captured layer's input and the gradient of its output, per batch, from any training loop.
 //!
-//! While a [`CaptureScope`] is open, each layer of [`crate::nn`] notes its (detached) input and taps its output; after the
-//! backward pass the scope hands out one [`LayerCapture`] per layer, from which covariances and per-sample gradients are
-//! made. Outside a scope a captured layer is burn's layer and nothing more.
+//! While a [`CaptureScope`] is open, each layer of [`crate::nn`] notes its (detached) input and taps its output; after
+//! the backward pass the scope hands out one [`LayerCapture`] per layer, from which covariances and per-sample
+//! gradients are made. Outside a scope a captured layer is burn's layer and nothing more.
 //!
 //! [`FrozenModel::pass`] does this over a whole data set for a model that is no longer trained;
 //! [`FrozenModel::features`] runs forward only and hands out the inputs of the model's last linear layer.

@@ -1,8 +1,9 @@
 //! Matrix products with their operands in the order that the backend is fast at.
 //!
-//! flex's products rearrange the right operand before they begin, and an operand whose neighbours in a column are neighbours in memory
-//! (the transpose of an array) value by value: for few rows on the left that is most of the time. So the smaller of the two goes there.
-//! What that gains: BENCHMARKS.md, "Distance to the floor". Other backends read both operands alike.
+//! flex's products rearrange the right operand before they begin, and an operand whose neighbours in a column are
+//! neighbours in memory (the transpose of an array) value by value: for few rows on the left that is most of the time.
+//! So the smaller of the two goes there. What that gains: BENCHMARKS.md, "Distance to the floor". Other backends read
+//! both operands alike.
 
 use burn::tensor::{Device, Tensor};
 
@@ -35,10 +36,12 @@ pub(super) fn outer_sum(g: Tensor<4>, patches: Tensor<4>) -> Tensor<4> {
     transposed.reshape([samples * groups * outputs * inputs]).reshape([samples, groups, outputs, inputs])
 }
 
-/// ⟨q, G⟩ of every sample gradient `[samples, groups, o, D]` with every row q of `[queries, groups·o·D]`: `[samples, queries]`.
+/// ⟨q, G⟩ of every sample gradient `[samples, groups, o, D]` with every row q of `[queries, groups·o·D]`:
+/// `[samples, queries]`.
 ///
-/// One product over all parameters would be a small matrix from a very long sum: devices share out rows and columns of the
-/// result, of which there are few. So the sum is cut into pieces of some [`PIECE`] parameters, whose products are a batch.
+/// One product over all parameters would be a small matrix from a very long sum: devices share out rows and columns of
+/// the result, of which there are few. So the sum is cut into pieces of some [`PIECE`] parameters, whose products are a
+/// batch.
 pub(crate) fn products_with_rows(gradients: Tensor<4>, rows: &Tensor<2>) -> Tensor<2> {
     let [samples, groups, outputs, width] = gradients.dims();
     let [queries, parameters] = rows.dims();

@@ -1,7 +1,8 @@
 //! One pass of a frozen model over some data, handing out every layer's inputs and gradients batch by batch.
 //!
-//! The model runs in evaluation mode: batch statistics would couple the samples. No weight requires a gradient, so that the
-//! backward pass leaves weight gradients out; per-sample objectives are summed, which keeps the samples' gradients apart.
+//! The model runs in evaluation mode: batch statistics would couple the samples. No weight requires a gradient, so that
+//! the backward pass leaves weight gradients out; per-sample objectives are summed, which keeps the samples' gradients
+//! apart.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -94,7 +95,8 @@ impl<M: Module> FrozenModel<M> {
         Self { model, inventory, names, device }
     }
 
-    /// [`new`](Self::new), with an error where the model's device is lost or absent: the weights are read, for their fingerprint.
+    /// [`new`](Self::new), with an error where the model's device is lost or absent: the weights are read, for their
+    /// fingerprint.
     ///
     /// # Errors
     /// [`PassError::Device`].
@@ -103,8 +105,8 @@ impl<M: Module> FrozenModel<M> {
         on_device(&device, "reading the model's weights", || Ok(Self::new(model)))
     }
 
-    /// [`try_new`](Self::try_new) without the parameters' names and fingerprint, for which all weights would be read: enough for the
-    /// model's answers.
+    /// [`try_new`](Self::try_new) without the parameters' names and fingerprint, for which all weights would be read:
+    /// enough for the model's answers.
     pub(crate) fn for_answers(model: &M) -> Result<Self, PassError> {
         let device = model.devices().into_iter().next().unwrap_or_default().inner();
         on_device(&device, "copying the model", || {
@@ -212,7 +214,8 @@ impl<M: Module> FrozenModel<M> {
 /// Takes the samples' positions and their batch, and says whether to go on.
 type Visit<'a, B> = dyn FnMut(&[usize], B) -> ControlFlow<()> + 'a;
 
-/// What [`FrozenModel::each_batch`] does with any `visit`: passes differ in that, and their code would be compiled once for each.
+/// What [`FrozenModel::each_batch`] does with any `visit`: passes differ in that, and their code would be compiled once
+/// for each.
 fn visit_batches<S: BatchSource>(
     source: &S,
     device: &Device,

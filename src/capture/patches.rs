@@ -24,8 +24,8 @@ pub(super) fn patch_covariance(x: Tensor<4>, geometry: &ConvGeometry, groups: us
 
 /// Unfolds `[p, q, height, width]` into patches: `[p, kh·kw, q, T]` for `axis` 1, `[p, q, kh·kw, T]` for `axis` 2.
 ///
-/// Slices, not burn's `unfold4d`: that one runs a convolution with a one-hot kernel as soon as there is padding or dilation,
-/// as many operations as the covariance itself.
+/// Slices, not burn's `unfold4d`: that one runs a convolution with a one-hot kernel as soon as there is padding or
+/// dilation, as many operations as the covariance itself.
 pub(super) fn unfold(x: Tensor<4>, geometry: &ConvGeometry, axis: usize) -> Tensor<4> {
     let [_, _, height, width] = x.dims();
     let (rows, columns) = (geometry.outputs(0, height), geometry.outputs(1, width));

@@ -16,7 +16,8 @@ use super::operands::products_with_rows;
 use super::patches::unfold;
 use super::shape::LayerShape;
 
-/// Positions from which each sample's patches are a product of their own: with fewer, all samples' together read the queries once.
+/// Positions from which each sample's patches are a product of their own: with fewer, all samples' together read the
+/// queries once.
 const MANY_POSITIONS: usize = 64;
 
 /// Query gradients of one layer as they are multiplied with sample gradients.
@@ -86,8 +87,8 @@ impl LayerGradients {
         }
     }
 
-    /// Multiplications per sample in the matrix products for so many queries, of rank `rank` if one is given: those of the way
-    /// that [`inner_products`](Self::inner_products) takes.
+    /// Multiplications per sample in the matrix products for so many queries, of rank `rank` if one is given: those of
+    /// the way that [`inner_products`](Self::inner_products) takes.
     pub fn inner_product_operations(&self, queries: usize, rank: Option<usize>) -> usize {
         self.least(queries, rank).1
     }
@@ -109,8 +110,8 @@ impl LayerGradients {
         ways.into_iter().min_by_key(|(_, operations)| *operations).unwrap_or((Way::SampleGradient, 0))
     }
 
-    /// The sum over calls of `products(call, first sample, samples)`, in chunks of so many samples that `values` each stay
-    /// within the limit.
+    /// The sum over calls of `products(call, first sample, samples)`, in chunks of so many samples that `values` each
+    /// stay within the limit.
     fn by_chunk(
         &self,
         values: impl Fn(&Taken) -> usize,

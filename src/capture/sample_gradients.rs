@@ -28,8 +28,8 @@ impl LayerGradients {
         self.first_sample_gradients(usize::MAX, rotation)
     }
 
-    /// As [`sample_gradients`](Self::sample_gradients), of the first `samples` samples of the batch. `None`, too, if the layer was called with
-    /// batches of different sizes: which sample is which is not known then.
+    /// As [`sample_gradients`](Self::sample_gradients), of the first `samples` samples of the batch. `None`, too, if
+    /// the layer was called with batches of different sizes: which sample is which is not known then.
     pub(crate) fn first_sample_gradients<'a>(
         &'a self,
         samples: usize,
@@ -122,9 +122,11 @@ fn product(g: Tensor<4>, a: Tensor<4>, ones: bool) -> Tensor<4> {
     }
 }
 
-/// V U for each sample and group, of `[samples, groups, rows, size]` and `[groups, size, D]`: `[samples, groups, rows, D]`.
+/// V U for each sample and group, of `[samples, groups, rows, size]` and `[groups, size, D]`:
+/// `[samples, groups, rows, D]`.
 ///
-/// All samples go through one product: one for each would read all of the basis for a few rows, and most of the time would go into that.
+/// All samples go through one product: one for each would read all of the basis for a few rows, and most of the time
+/// would go into that.
 pub(crate) fn rotated_rows(values: Tensor<4>, basis: Tensor<3>) -> Tensor<4> {
     let [samples, groups, rows, size] = values.dims();
     let width = basis.dims()[2];

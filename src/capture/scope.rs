@@ -22,10 +22,11 @@ pub enum ScopeKind {
     Inputs,
     /// Nothing: a step inside another one that is captured, so that the outer one does not capture it.
     Idle,
-    /// A frozen model: no weight requires a gradient, and the graph starts at the output of the first captured layer. Layers whose weights the user
-    /// had frozen before are left alone.
-    /// Backward then computes neither weight gradients nor the gradient of the model's input. Behind that layer tensors are autodiff ones: what a
-    /// model does in training alone must depend on a flag of the module (burn's `Param<Flag>`, as its own layers have), not on the device.
+    /// A frozen model: no weight requires a gradient, and the graph starts at the output of the first captured layer.
+    /// Layers whose weights the user had frozen before are left alone. Backward then computes neither weight gradients
+    /// nor the gradient of the model's input. Behind that layer tensors are autodiff ones: what a model does in
+    /// training alone must depend on a flag of the module (burn's `Param<Flag>`, as its own layers have), not on the
+    /// device.
     Frozen,
 }
 
@@ -51,8 +52,8 @@ struct Frame {
 }
 
 impl Frame {
-    /// Whether it takes calls of a layer. Frozen weights have no gradient of their own: a teacher's beside its student's, which may have the same
-    /// identities, are none of the student's.
+    /// Whether it takes calls of a layer. Frozen weights have no gradient of their own: a teacher's beside its
+    /// student's, which may have the same identities, are none of the student's.
     fn takes<const D: usize>(&mut self, weight: &Param<Tensor<D>>, output: &Tensor<3>) -> bool {
         match self.kind {
             ScopeKind::Idle => false,
@@ -130,8 +131,8 @@ impl CaptureScope {
         FRAMES.with_borrow(|frames| frames.iter().find(|frame| frame.id == self.id)?.unsupported.clone())
     }
 
-    /// This scope's own frame, wherever it lies: scopes need not be closed in the reverse order of their opening (a guard
-    /// assigned over the one before is opened before that one is dropped).
+    /// This scope's own frame, wherever it lies: scopes need not be closed in the reverse order of their opening (a
+    /// guard assigned over the one before is opened before that one is dropped).
     fn take(&self) -> Option<Frame> {
         FRAMES.with_borrow_mut(|frames| {
             let position = frames.iter().rposition(|frame| frame.id == self.id)?;
@@ -162,7 +163,8 @@ pub fn is_trained<const D: usize>(param: &Param<Tensor<D>>) -> bool {
     }
 }
 
-/// Whether [`observe`] would note a call of the layer with this output: for layers whose input takes work to be put into the form that it asks for.
+/// Whether [`observe`] would note a call of the layer with this output: for layers whose input takes work to be put
+/// into the form that it asks for.
 pub fn observes<const D: usize>(weight: &Param<Tensor<D>>, output: &Tensor<3>) -> bool {
     FRAMES.with_borrow_mut(|frames| frames.last_mut().is_some_and(|frame| frame.takes(weight, output)))
 }

@@ -4,15 +4,16 @@ use burn::tensor::{Device, Tensor};
 
 use super::PassError;
 
-/// A scalar per sample whose gradient is taken: a loss, a margin, a logit. Any `Fn(&model, &batch) -> Tensor<1>` is one.
+/// A scalar per sample whose gradient is taken: a loss, a margin, a logit. Any `Fn(&model, &batch) -> Tensor<1>` is
+/// one.
 ///
 /// Sign conventions are the objective's: scores are inner products of gradients as they come.
 pub trait Objective<M, B> {
     /// One value per sample, shape `[batch]`, not reduced.
     fn evaluate(&self, model: &M, batch: &B) -> Tensor<1>;
 
-    /// What passes call: [`evaluate`](Self::evaluate), unless a sample of the batch can't have a value, such as one whose label is no
-    /// class of the model. By default every sample can.
+    /// What passes call: [`evaluate`](Self::evaluate), unless a sample of the batch can't have a value, such as one
+    /// whose label is no class of the model. By default every sample can.
     ///
     /// # Errors
     /// [`Unsuitable`], with the sample's place in the batch.
@@ -44,8 +45,8 @@ impl<M, B, F: Fn(&M, &B) -> Tensor<1>> Objective<M, B> for F {
     }
 }
 
-/// Data that a pass runs over, in the user's own batches. The next batch is loaded on a thread of its own while the model works
-/// on the one before.
+/// Data that a pass runs over, in the user's own batches. The next batch is loaded on a thread of its own while the
+/// model works on the one before.
 pub trait BatchSource: Sync {
     /// What the objective takes.
     type Batch: Send;
@@ -64,9 +65,10 @@ pub trait BatchSource: Sync {
     /// [`PassError::Sample`], naming the first sample that could not be loaded.
     fn load(&self, indices: &[usize], device: &Device) -> Result<Self::Batch, PassError>;
 
-    /// A digest of each of these samples, input and label, by which a scoring run that is continued knows them again. It asks for a few
-    /// samples of each part that is complete. By default there is none, and the run has to trust that the data are the same; so it
-    /// must for data that are random on purpose, whose digests would change from one reading to the next.
+    /// A digest of each of these samples, input and label, by which a scoring run that is continued knows them again.
+    /// It asks for a few samples of each part that is complete. By default there is none, and the run has to trust that
+    /// the data are the same; so it must for data that are random on purpose, whose digests would change from one
+    /// reading to the next.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -74,8 +76,9 @@ pub trait BatchSource: Sync {
         Ok(None)
     }
 
-    /// [`load`](Self::load), with the [`digests`](Self::digests) of what it loaded: what a scoring run calls that keeps parts. By default
-    /// each sample that has a digest is read twice: a source with digests had better make them of what it reads for the batch.
+    /// [`load`](Self::load), with the [`digests`](Self::digests) of what it loaded: what a scoring run calls that keeps
+    /// parts. By default each sample that has a digest is read twice: a source with digests had better make them of
+    /// what it reads for the batch.
     ///
     /// # Errors
     /// As [`load`](Self::load).

@@ -114,7 +114,8 @@ pub fn tap<const D: usize>(x: Tensor<D>, slot: &Slot) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as TapBackend>::tap(x.into_dispatch(), slot.clone()))
 }
 
-/// Whether a tap can be made on this device: burn may have been built with a backend that this crate was built without, and panics then.
+/// Whether a tap can be made on this device: burn may have been built with a backend that this crate was built without,
+/// and panics then.
 pub fn is_supported(device: &Device) -> bool {
     static KNOWN: RwLock<Vec<(Device, bool)>> = RwLock::new(Vec::new());
     let device = device.clone().inner();

@@ -3,8 +3,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 
-/// A model in evaluation mode with its trainable weights: those that require a gradient in training, in the order of the
-/// model's fields. Running statistics and frozen weights are not among them.
+/// A model in evaluation mode with its trainable weights: those that require a gradient in training, in the order of
+/// the model's fields. Running statistics and frozen weights are not among them.
 #[derive(Clone, Debug)]
 pub(crate) struct Weights<M> {
     model: M,
@@ -40,8 +40,8 @@ impl<M: Module> Weights<M> {
         self.model.clone().map(&mut Track)
     }
 
-    /// The gradient of all weights, `[weights]`, after a backward pass through the [`tracked`](Self::tracked) model; 0 for a
-    /// weight that took no part.
+    /// The gradient of all weights, `[weights]`, after a backward pass through the [`tracked`](Self::tracked) model; 0
+    /// for a weight that took no part.
     pub fn gradient(tracked: &M, gradients: &Gradients) -> Tensor<1> {
         let mut collect = Collect { parts: Vec::new(), read: Read::Gradients(gradients) };
         tracked.visit(&mut collect);

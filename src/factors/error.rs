@@ -67,6 +67,16 @@ pub enum FactorError {
         /// What was summed.
         which: &'static str,
     },
+    /// A layer's covariances are the mean over no samples.
+    #[error(
+        "layer {layer} has the weight {weight}: give the number of samples behind its covariances, more than 0"
+    )]
+    Weight {
+        /// The layer's path.
+        layer: String,
+        /// What was given.
+        weight: f64,
+    },
     /// The factors are those of a model with other layers.
     #[error(
         "these factors belong to another model: {detail} (factors of {factors}, model {model}); fit them again for this model"

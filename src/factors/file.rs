@@ -67,8 +67,8 @@ impl KroneckerFactors {
         save_tensors(path, FORMAT, entries, &tensors).map_err(failed)
     }
 
-    /// Reads factors. Length, version, checksum and every tensor's shape are checked before anything is used; whether they belong to
-    /// a model is checked where they meet one.
+    /// Reads factors. Length, version, checksum and every tensor's shape are checked before anything is used; whether
+    /// they belong to a model is checked where they meet one.
     ///
     /// # Errors
     /// [`FactorError::Read`], [`FactorError::Format`] or [`FactorError::Version`], naming the file.

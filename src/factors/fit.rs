@@ -19,14 +19,14 @@ use super::{EigenConfig, FactorError, KroneckerFactors, LayerFactors};
 impl KroneckerFactors {
     /// Covariances and eigenbases from one pass of the model in evaluation mode over the samples at `indices`.
     ///
-    /// `loss` is the per-sample training loss: with the true labels for the empirical Fisher, with labels drawn from the
-    /// model's own prediction for the true one (see [`CrossEntropy`](crate::influence::CrossEntropy) and
+    /// `loss` is the per-sample training loss: with the true labels for the empirical Fisher, with labels drawn from
+    /// the model's own prediction for the true one (see [`CrossEntropy`](crate::influence::CrossEntropy) and
     /// [`SampledCrossEntropy`](crate::influence::SampledCrossEntropy)). Eigenvalues are K-FAC's until
     /// [`correct_eigenvalues`](Self::correct_eigenvalues).
     ///
     /// # Errors
-    /// Those of the pass; [`PassError::NotFinite`], naming the sample that is to blame; [`FactorError::NotFinite`], where the sum alone is
-    /// too large, and [`FactorError::Eigen`], naming the layer.
+    /// Those of the pass; [`PassError::NotFinite`], naming the sample that is to blame; [`FactorError::NotFinite`],
+    /// where the sum alone is too large, and [`FactorError::Eigen`], naming the layer.
     pub fn fit<M, S, O>(
         model: &FrozenModel<M>,
         source: &S,
@@ -42,7 +42,8 @@ impl KroneckerFactors {
         Self::fit_with(model, source, indices, loss, config, &EigenConfig::default())
     }
 
-    /// [`fit`](Self::fit) with a limit on the size of eigenproblems, for layers that are too wide for a full decomposition.
+    /// [`fit`](Self::fit) with a limit on the size of eigenproblems, for layers that are too wide for a full
+    /// decomposition.
     ///
     /// # Errors
     /// Those of [`fit`](Self::fit).
@@ -86,9 +87,9 @@ impl KroneckerFactors {
         })
     }
 
-    /// EK-FAC: replaces λS_i·λA_j by L, the mean over samples of the squared sample gradient in the eigenbasis, from one
-    /// pass over the samples at `indices` (George et al. 2018, arXiv 1806.03884). Layers that take part in training alone, such as a second head
-    /// for an auxiliary loss, are not reached by it, and left out of the factors.
+    /// EK-FAC: replaces λS_i·λA_j by L, the mean over samples of the squared sample gradient in the eigenbasis, from
+    /// one pass over the samples at `indices` (George et al. 2018, arXiv 1806.03884). Layers that take part in training
+    /// alone, such as a second head for an auxiliary loss, are not reached by it, and left out of the factors.
     ///
     /// # Errors
     /// [`FactorError::OtherModel`] if the factors are not the model's; those of the pass; [`FactorError::NotFinite`].
@@ -140,6 +141,9 @@ impl KroneckerFactors {
             });
             means.collect::<Result<Vec<_>, _>>()
         })?;
+        // Those of an earlier correction, in training perhaps, are of another model: of what this one does not reach
+        // nothing is left.
+        self.layers.values_mut().for_each(|factors| factors.corrected = None);
         for (layer, corrected) in eigenvalues {
             if let Some(factors) = self.layers.get_mut(&layer) {
                 factors.corrected = Some(corrected);
@@ -161,8 +165,8 @@ impl LayerFactors {
     }
 }
 
-/// Where sums are NaN or infinite: the first sample whose own are, by passes that look at every batch and then at every sample of the
-/// first bad one. `None` where no sample is to blame, and the sum alone is too large.
+/// Where sums are NaN or infinite: the first sample whose own are, by passes that look at every batch and then at every
+/// sample of the first bad one. `None` where no sample is to blame, and the sum alone is too large.
 fn not_finite_at<M, S, O>(
     model: &FrozenModel<M>,
     source: &S,

@@ -15,7 +15,8 @@ use super::{FactorError, MatrixStack};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FactorSource {
-    /// Collected while the model was being trained: older steps saw older weights, and batch statistics couple the samples.
+    /// Collected while the model was being trained: older steps saw older weights, and batch statistics couple the
+    /// samples.
     Training,
     /// A pass of the finished model over the data.
     Fit,
@@ -57,12 +58,14 @@ input index (c*kh+i)*kw+j, bias entry last; eigenvalues ascending, eigenvectors 
 corrected eigenvalues = mean over samples of (U_S^T G U_A)^2";
 
 impl Provenance {
-    /// Of factors of this model, in the conventions of this crate ([`CONVENTIONS`]): what [`KroneckerFactors::from_layers`] takes beside
-    /// pieces that something else computed.
+    /// Of factors of this model, in the conventions of this crate ([`CONVENTIONS`]): what
+    /// [`KroneckerFactors::from_layers`] takes beside pieces that something else computed.
     ///
-    /// `inventory` is that of the model as it is audited ([`FrozenModel::inventory`](crate::capture::FrozenModel::inventory)): other weights
-    /// are refused later. `settings` are for the reader alone, except that `max_eigen_size` is the limit of a later
-    /// [`merge`](KroneckerFactors::merge); `Value::Null` where there are none. All counts are 0: set those that are known.
+    /// `inventory` is that of the model as it is audited
+    /// ([`FrozenModel::inventory`](crate::capture::FrozenModel::inventory)): other weights are refused later.
+    /// `settings` are for the reader alone, except that `max_eigen_size` is the limit of a later
+    /// [`merge`](KroneckerFactors::merge); `Value::Null` where there are none. All counts are 0: set those that are
+    /// known.
     ///
     /// ```
     /// use burn::module::Module;
@@ -128,7 +131,8 @@ pub struct LayerFactors {
     pub activation: Eigen,
     /// S = U_S Λ_S U_Sᵀ.
     pub gradient: Eigen,
-    /// L, the mean over samples of (U_Sᵀ G_n U_A)², `[groups, o, D]` (EK-FAC, George et al. 2018); `None` before that pass.
+    /// L, the mean over samples of (U_Sᵀ G_n U_A)², `[groups, o, D]` (EK-FAC, George et al. 2018); `None` before that
+    /// pass.
     pub corrected: Option<MatrixStack>,
 }
 
@@ -138,7 +142,8 @@ impl LayerFactors {
         self.covariances.shape
     }
 
-    /// Refuses factors that are not of the size that the layer of a model has: what a file says of its layers need not be so.
+    /// Refuses factors that are not of the size that the layer of a model has: what a file says of its layers need not
+    /// be so.
     pub(crate) fn check_dims(layer: &str, got: LayerShape, expected: LayerShape) -> Result<(), FactorError> {
         let (got, expected) = (got.dims(), expected.dims());
         match got == expected {
@@ -149,9 +154,17 @@ impl LayerFactors {
 
     /// The first matrix whose size is not what the layer's shape asks for: its name, its size, the size asked for.
     fn misshapen(&self) -> Option<(&'static str, [usize; 3], [usize; 3])> {
+        self.stacks().into_iter().find_map(|(which, stack, expected)| {
+            let got = stack.shape();
+            (got != expected).then_some((which, got, expected))
+        })
+    }
+
+    /// Its matrices, each with its name and the size that the layer's shape asks for.
+    fn stacks(&self) -> Vec<(&'static str, &MatrixStack, [usize; 3])> {
         let LayerShape { groups, outputs, .. } = self.shape();
         let width = self.shape().width();
-        let checks = [
+        let stacks = [
             ("activation covariance", Some(&self.covariances.activation), [groups, width, width]),
             ("gradient covariance", Some(&self.covariances.gradient), [groups, outputs, outputs]),
             ("activation eigenvalues", Some(&self.activation.values), [groups, 1, width]),
@@ -160,10 +173,7 @@ impl LayerFactors {
             ("gradient eigenvectors", Some(&self.gradient.vectors), [groups, outputs, outputs]),
             ("corrected eigenvalues", self.corrected.as_ref(), [groups, outputs, width]),
         ];
-        checks.into_iter().find_map(|(which, stack, expected)| {
-            let got = stack?.shape();
-            (got != expected).then_some((which, got, expected))
-        })
+        stacks.into_iter().filter_map(|(which, stack, size)| Some((which, stack?, size))).collect()
     }
 
     /// K-FAC eigenvalues λS_i · λA_j, `[groups, o, D]`.
@@ -228,17 +238,28 @@ impl KroneckerFactors {
         Ok(layers)
     }
 
-    /// Factors from given pieces, by path: eigenbases or eigenvalues that something else computed. [`Provenance::new`] has an example.
+    /// Factors from given pieces, by path: eigenbases or eigenvalues that something else computed. [`Provenance::new`]
+    /// has an example.
     ///
     /// # Errors
-    /// [`FactorError::Shape`], naming the layer, if a matrix has another size than the layer's shape asks for.
+    /// [`FactorError::Shape`], naming the layer, if a matrix has another size than the layer's shape asks for;
+    /// [`FactorError::NotFinite`] and [`FactorError::Weight`] for what a file of factors may not hold either.
     pub fn from_layers(
         layers: impl IntoIterator<Item = (String, LayerFactors)>,
         provenance: Provenance,
     ) -> Result<Self, FactorError> {
-        let layers = layers.into_iter().map(|(layer, factors)| match factors.misshapen() {
-            None => Ok((layer, factors)),
-            Some((which, got, expected)) => Err(FactorError::Shape { layer, which, got, expected }),
+        let layers = layers.into_iter().map(|(layer, factors)| {
+            if let Some((which, got, expected)) = factors.misshapen() {
+                return Err(FactorError::Shape { layer, which, got, expected });
+            }
+            if let Some((which, ..)) = factors.stacks().into_iter().find(|(_, stack, _)| !stack.is_finite()) {
+                return Err(FactorError::NotFinite { layer, which });
+            }
+            let weight = factors.covariances.weight;
+            if !(weight.is_finite() && weight > 0.0) {
+                return Err(FactorError::Weight { layer, weight });
+            }
+            Ok((layer, factors))
         });
         Ok(Self { layers: layers.collect::<Result<_, _>>()?, provenance })
     }
@@ -263,8 +284,8 @@ impl KroneckerFactors {
         self.layers.values().all(|layer| layer.corrected.is_some())
     }
 
-    /// With these eigenvalues, corrected on so many samples, and without layers that have none; `None` unless there are some, all of the right size
-    /// and of layers of these factors.
+    /// With these eigenvalues, corrected on so many samples, and without layers that have none; `None` unless there are
+    /// some, all of the right size and of layers of these factors.
     pub(crate) fn with_corrected(
         &self,
         eigenvalues: BTreeMap<String, MatrixStack>,

@@ -6,8 +6,8 @@
 //! | eigenbases | A = U_A Λ_A U_Aᵀ, S = U_S Λ_S U_Sᵀ, symmetrised, in f64 (large ones in f32, see [`EigenConfig`]) |
 //! | eigenvalues | K-FAC: L_ij = λS_i·λA_j; EK-FAC: L = 1/N Σ_n (U_Sᵀ G_n U_A)² |
 //!
-//! g is the gradient of the *summed* loss with respect to a layer's output (George et al. 2018, arXiv 1806.03884; Grosse et
-//! al. 2023, arXiv 2308.03296).
+//! g is the gradient of the *summed* loss with respect to a layer's output (George et al. 2018, arXiv 1806.03884;
+//! Grosse et al. 2023, arXiv 2308.03296).
 
 mod eigen;
 mod error;

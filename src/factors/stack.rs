@@ -72,8 +72,8 @@ impl MatrixStack {
     }
 }
 
-/// A sum over many batches: terms are added on the device, in f64 where it has that, and moved to f64 on the host now and
-/// then, so that neither f32 rounding nor a round trip per batch is paid.
+/// A sum over many batches: terms are added on the device, in f64 where it has that, and moved to f64 on the host now
+/// and then, so that neither f32 rounding nor a round trip per batch is paid.
 #[derive(Debug)]
 pub(crate) struct RunningSum {
     host: MatrixStack,
@@ -97,7 +97,8 @@ impl RunningSum {
     }
 
     pub fn add(&mut self, term: Tensor<3>) {
-        // An ill-conditioned covariance shows the rounding of the sum in its small eigenvalues, which weigh most in scores.
+        // An ill-conditioned covariance shows the rounding of the sum in its small eigenvalues, which weigh most in
+        // scores.
         let term = match term.device().supports_dtype(DType::F64) {
             true => term.cast(DType::F64),
             false => term,

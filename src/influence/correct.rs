@@ -10,8 +10,8 @@ use crate::factors::{FactorError, KroneckerFactors};
 
 use super::{Classifier, Kept, LabeledBatch, SampledCrossEntropy};
 
-/// A copy of `factors` with eigenvalues corrected on `samples` training samples (0: on all), drawn with `seed`; `None` if they
-/// are corrected already. With `kept` they are looked for in its folder, and kept there.
+/// A copy of `factors` with eigenvalues corrected on `samples` training samples (0: on all), drawn with `seed`; `None`
+/// if they are corrected already. With `kept` they are looked for in its folder, and kept there.
 ///
 /// # Errors
 /// Those of [`KroneckerFactors::correct_eigenvalues`].

@@ -8,15 +8,15 @@ use burn::tensor::{Device, Tensor};
 use crate::capture::{BatchSource, Objective, PassConfig, on_device, products_with_rows, progress_bar};
 
 use super::engine::rotated;
-use super::kept::Progress;
 use super::noting::{Noting, positions_digest};
 use super::pending::{Pending, Sink};
 use super::score_file::ScoreOrigin;
 use super::unit_direction::UnitSum;
 use super::{Influence, InfluenceError, Queries};
 
-/// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the preconditioner:
-/// 1/L Σ_l ⟨q_l, G_nl⟩ / √(⟨Q_l, P(Q_l)⟩ ⟨G_nl, P(G_nl)⟩), q = P(Q), over the layers in which the query has a gradient at all.
+/// Of some samples, the mean over layers of the cosine between their gradient and each query's, in the metric of the
+/// preconditioner: 1/L Σ_l ⟨q_l, G_nl⟩ / √(⟨Q_l, P(Q_l)⟩ ⟨G_nl, P(G_nl)⟩), q = P(Q), over the layers in which the query
+/// has a gradient at all.
 #[derive(Debug)]
 pub(crate) struct Cosines {
     /// By query, then by sample.
@@ -24,9 +24,9 @@ pub(crate) struct Cosines {
     pub norms: SampleNorms,
 }
 
-/// Cosines summed over layers, of the samples that a pass has come to. They are divided when all parts of it are together: a layer may
-/// take no part in some of them.
-#[derive(Debug)]
+/// Cosines summed over layers, of the samples that a pass has come to. They are divided when all parts of it are
+/// together: a layer may take no part in some of them. By default of no samples.
+#[derive(Debug, Default)]
 pub(super) struct CosineSums {
     /// By query, then by sample.
     pub rows: Vec<Vec<f64>>,
@@ -55,26 +55,29 @@ impl CosineSums {
         Cosines { rows, norms }
     }
 
-    /// The samples of both, one after the other.
-    fn and(mut self, other: Self, device: &Device) -> Self {
+    /// Adds the samples of another one, after its own.
+    pub fn append(&mut self, other: Self, device: &Device) {
+        // First of all: where it panics, as on a device that is lost, what was there stays as it was.
+        let [sum, more] = [&self.norms.unit_sum, &other.norms.unit_sum].map(|sum| sum.on(device));
+        self.norms.unit_sum = sum.add_scaled(&more, 1.0);
         let samples = |rows: &[Vec<f64>]| rows.first().map_or(0, Vec::len);
         let (before, after) = (samples(&self.rows), samples(&other.rows));
+        self.rows.resize(other.rows.len(), Vec::new());
         self.rows.iter_mut().zip(other.rows).for_each(|(row, other)| row.extend(other));
         // A layer may take no part in all batches of one of them.
         for (layer, own) in other.norms.self_influence {
             self.norms.self_influence.entry(layer).or_insert_with(|| vec![0.0; before]).extend(own);
         }
         self.norms.self_influence.values_mut().for_each(|own| own.resize(before + after, 0.0));
-        let [sum, other] = [&self.norms.unit_sum, &other.norms.unit_sum].map(|sum| sum.on(device));
-        self.norms.unit_sum = sum.add_scaled(&other, 1.0);
-        self
     }
 }
 
 impl<M: Module> Influence<'_, M> {
-    /// The cosines of the samples at `indices` with all queries, from one pass. Memory: queries × samples, and layers × samples.
+    /// The cosines of the samples at `indices` with all queries, from one pass. Memory: queries × samples, and layers ×
+    /// samples.
     ///
-    /// Where progress is [kept](Self::with_kept), the pass goes on from what an earlier run has done of it.
+    /// Where progress is [kept](Self::with_kept), the pass goes on from what an earlier run has done of it. One
+    /// that fails or is stopped keeps all parts that are complete.
     ///
     /// # Errors
     /// Those of the pass; [`InfluenceError::NoLayer`], [`InfluenceError::NotFinite`].
@@ -105,32 +108,31 @@ impl<M: Module> Influence<'_, M> {
         };
         let (mut file, device) = (kept.next_pass(origin), self.device());
         let mut progress = on_device(device, "what was kept of a pass", || {
-            Ok::<_, InfluenceError>(file.found(source, indices, queries, device)?)
+            Ok::<_, InfluenceError>(file.found(source, indices, queries, device)?.unwrap_or_default())
         })?;
         let bar = progress_bar(indices.len(), "influence scores", config.progress);
-        let mut done = progress.as_ref().map_or(0, Progress::samples);
+        let mut done = progress.samples();
         bar.inc(done as u64);
-        for part in indices[done..].chunks(kept.part(self.workers.len())) {
+        let passed = indices[done..].chunks(kept.part(self.workers.len())).try_for_each(|part| {
             let noting = Noting::new(source, true);
             let sums = self.cosines_of(&noting, part, objective, queries, &config.quiet());
             let sums = sums.map_err(|error| error.after(done, indices.len()))?;
             let digests = noting.into_noted(part);
             done += part.len();
-            progress = on_device(device, "adding up a pass", || {
-                let now = match progress.take() {
-                    None => Progress { sums, digests },
-                    Some(before) => Progress {
-                        sums: before.sums.and(sums, device),
-                        digests: [before.digests, digests].concat(),
-                    },
-                };
-                file.keep(&now, done == indices.len());
-                Ok::<_, InfluenceError>(Some(now))
+            on_device(device, "adding up a pass", || {
+                progress.add(sums, digests, device);
+                file.keep(&progress, done == indices.len());
+                Ok::<_, InfluenceError>(())
             })?;
             bar.inc(part.len() as u64);
-        }
+            Ok::<_, InfluenceError>(())
+        });
         bar.finish_and_clear();
-        progress.map(|progress| progress.sums.mean(queries)).ok_or(InfluenceError::NoLayer)
+        if let Err(error) = passed {
+            file.keep_last(&progress, device);
+            return Err(error);
+        }
+        Ok(progress.sums.mean(queries))
     }
 
     fn cosines_of<S, O>(
@@ -158,7 +160,9 @@ impl<M: Module> Influence<'_, M> {
             },
         )?;
         on_device(self.device(), "adding up what several devices found", || {
-            parts.into_iter().reduce(|all, part| all.and(part, self.device())).ok_or(InfluenceError::NoLayer)
+            let mut all = CosineSums::default();
+            parts.into_iter().for_each(|part| all.append(part, self.device()));
+            Ok(all)
         })
     }
 
@@ -243,8 +247,8 @@ impl Sink for Sums<'_> {
     }
 }
 
-/// The cosine that belongs to an inner product of gradients, from the products of each with itself; 0 where those of a sample are too small for
-/// f32, in which they were summed, while the score, a product of one small number, is not.
+/// The cosine that belongs to an inner product of gradients, from the products of each with itself; 0 where those of a
+/// sample are too small for f32, in which they were summed, while the score, a product of one small number, is not.
 pub(super) fn cosine(score: f64, own_of_query: f64, own: f64) -> f64 {
     let least = f64::from(f32::MIN_POSITIVE);
     if own_of_query < least || own < least {
@@ -279,7 +283,8 @@ pub(super) mod tests {
     }
 
     impl Net {
-        /// The same weights each time, from a generator of their own: the device's is one for all tests, which run side by side.
+        /// The same weights each time, from a generator of their own: the device's is one for all tests, which run side
+        /// by side.
         pub fn new(device: &Device) -> Self {
             let mut rng = StdRng::seed_from_u64(4);
             let mut layer = |inputs: usize, outputs: usize| {
@@ -336,7 +341,11 @@ pub(super) mod tests {
         };
         let (first, last) = (|| of(&[0, 1, 2]), || of(&[3, 4]));
         let own = last().norms.self_influence["first"].clone();
-        let joined = without(first()).and(last(), &device);
+        let and = |mut sums: CosineSums, others| {
+            sums.append(others, &device);
+            sums
+        };
+        let joined = and(without(first()), last());
         // Every sample's cosines are over both layers, however the pass was cut.
         let halves: Vec<f64> = joined.rows[0].iter().map(|sum| sum / 2.0).collect();
         let joined = joined.mean(&queries);
@@ -345,7 +354,7 @@ pub(super) mod tests {
         assert_eq!(joined["first"], [vec![0.0; 3], own].concat());
         assert_eq!(joined["second"].len(), 5);
         let own = first().norms.self_influence["first"].clone();
-        let joined = first().and(without(last()), &device).norms.self_influence;
+        let joined = and(first(), without(last())).norms.self_influence;
         assert_eq!(joined["first"], [own, vec![0.0; 2]].concat());
     }
 
@@ -374,7 +383,7 @@ pub(super) mod tests {
                 let own = queries.self_influence(path).expect("both layers are asked")[query];
                 expected
                     .iter_mut()
-                    .zip(layer.cosines(query, own))
+                    .zip(layer.cosines(query, own).expect("self-influence was asked for"))
                     .for_each(|(sum, cosine)| *sum += cosine / 2.0);
                 assert_eq!(norms.self_influence[path], layer.self_influence);
             }
@@ -385,5 +394,9 @@ pub(super) mod tests {
         }
         let sum = influence.unit_direction(&train, some, &Margin, &config).expect("direction");
         assert_eq!(sum.truncation(&norms.unit_sum), [0.0]);
+        // Without self-influence there are none.
+        let options = ScoreOptions { self_influence: false, ..options };
+        let scores = influence.scores(&train, some, &Margin, &queries, options, &config).expect("scores");
+        assert_eq!(scores.layers().filter(|(_, layer)| layer.cosines(0, 1.0).is_none()).count(), 2);
     }
 }

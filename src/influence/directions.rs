@@ -7,11 +7,11 @@ use crate::capture::LayerGradients;
 use super::precondition::LayerPreconditioner;
 use super::queries::LayerRows;
 
-/// Where the products of each layer are taken, found out when it is first seen: with queries that are rotated back into the
-/// layer's own coordinates, once, or in the eigenbasis, into which every sample is rotated then.
+/// Where the products of each layer are taken, found out when it is first seen: with queries that are rotated back into
+/// the layer's own coordinates, once, or in the eigenbasis, into which every sample is rotated then.
 ///
-/// A query takes o·D² + o²·D operations, a sample what [`LayerGradients::rotation_operations`] says: rotating the samples pays
-/// for few of them in late, wide layers.
+/// A query takes o·D² + o²·D operations, a sample what [`LayerGradients::rotation_operations`] says: rotating the
+/// samples pays for few of them in late, wide layers.
 #[derive(Debug)]
 pub(super) struct Directions {
     /// Samples that are to be scored.

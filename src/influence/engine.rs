@@ -1,14 +1,15 @@
 //! The engine: preconditioned query gradients, and the scores of all queries from one pass over the training data.
 //!
-//! Per batch and layer the sample gradients are multiplied once with all queries; nothing of size samples × parameters is
-//! kept. Memory is linear in queries × parameters and in queries × samples (the result).
+//! Per batch and layer the sample gradients are multiplied once with all queries; nothing of size samples × parameters
+//! is kept. Memory is linear in queries × parameters and in queries × samples (the result).
 //!
 //! | per layer and sample, T positions, q queries | operations |
 //! | --- | --- |
 //! | scores alone | T·o·D + q·o·D, or less: see [`inner_products`](crate::capture::LayerGradients::inner_products) |
 //! | self-influence and norm beside them | T·o·D + q·o·D, and the rotation of G_n, see [`capture`](crate::capture::LayerGradients) |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
@@ -47,6 +48,8 @@ pub struct Influence<'a, M> {
     pub(super) workers: Workers<M>,
     /// Where passes keep what they have done.
     pub(super) kept: Option<&'a Kept>,
+    /// Layers without factors have been warned of.
+    pub(super) has_warned: AtomicBool,
 }
 
 /// What a scoring pass returns beside the scores.
@@ -59,9 +62,9 @@ pub struct Influence<'a, M> {
 pub struct ScoreOptions {
     /// Keep every layer's scores and self-influence.
     pub per_layer: bool,
-    /// Self-influence and gradient norms, which need every sample gradient in the eigenbasis: up to o·D² + o²·D operations a
-    /// layer and sample, several times what the scores alone cost. Without it the queries are rotated back, once, and
-    /// [`Scores::self_influence`] and [`Scores::squared_norm`] stay empty.
+    /// Self-influence and gradient norms, which need every sample gradient in the eigenbasis: up to o·D² + o²·D
+    /// operations a layer and sample, several times what the scores alone cost. Without it the queries are rotated
+    /// back, once, and [`Scores::self_influence`] and [`Scores::squared_norm`] stay empty.
     pub self_influence: bool,
 }
 
@@ -87,7 +90,8 @@ impl QueryParts {
         self.own.push(own); // Stays on the device: no batch waits for the one before.
     }
 
-    /// Up to so many queries: a batch that did without the layer, as a model with branches may, has nothing to say there.
+    /// Up to so many queries: a batch that did without the layer, as a model with branches may, has nothing to say
+    /// there.
     fn fill(&mut self, queries: usize, rows: &LayerRows, own: &Tensor<2>) {
         let missing = queries.saturating_sub(self.count);
         if missing > 0 {
@@ -104,10 +108,12 @@ impl QueryParts {
 }
 
 impl<'a, M: Module> Influence<'a, M> {
-    /// Scores with the curvature that `factors` hold.
+    /// Scores with the curvature that `factors` hold, over the layers that they have: influence is that of their
+    /// weights. Where the model has more captured layers, [`queries`](Self::queries) logs a warning that names them.
     ///
     /// # Errors
     /// [`FactorError::OtherModel`](crate::factors::FactorError::OtherModel) for factors of other weights,
+    /// [`InfluenceError::UnknownLayer`] for those of a layer that the model doesn't have,
     /// [`InfluenceError::NotCorrected`] for EK-FAC without corrected eigenvalues.
     pub fn new(
         model: &'a FrozenModel<M>,
@@ -116,6 +122,7 @@ impl<'a, M: Module> Influence<'a, M> {
         damping: Damping,
     ) -> Result<Self, InfluenceError> {
         factors.check_model(model.inventory())?;
+        check_layers(factors, model.inventory())?;
         let (device, dtype) = (model.device(), model.inventory().dtype);
         let layers = on_device(device, "copying the factors to it", || {
             let layers = factors.layers().map(|(layer, factors)| {
@@ -128,7 +135,8 @@ impl<'a, M: Module> Influence<'a, M> {
         let (metric, storage, workers) =
             (format!("{kind:?}, {damping:?}"), QueryStorage::default(), Workers::none());
         let engine = engine_of(model.inventory(), &metric, Some((factors, kind)));
-        Ok(Self { model, layers: Some(layers), identity, metric, engine, storage, workers, kept: None })
+        let (layers, kept, has_warned) = (Some(layers), None, AtomicBool::new(false));
+        Ok(Self { model, layers, identity, metric, engine, storage, workers, kept, has_warned })
     }
 
     /// Plain inner products of gradients, over every captured layer.
@@ -136,12 +144,13 @@ impl<'a, M: Module> Influence<'a, M> {
         let (identity, storage) = (LayerPreconditioner::default(), QueryStorage::default());
         let metric = format!("{:?}", Preconditioner::Identity);
         let engine = engine_of(model.inventory(), &metric, None);
-        Self { model, layers: None, identity, metric, engine, storage, workers: Workers::none(), kept: None }
+        let (workers, has_warned) = (Workers::none(), AtomicBool::new(false));
+        Self { model, layers: None, identity, metric, engine, storage, workers, kept: None, has_warned }
     }
 
-    /// Shares the samples of [`scores`](Self::scores), [`unit_direction`](Self::unit_direction) and [`score_run`](Self::score_run) (unless the run
-    /// names others) among these devices, each of which gets a copy of the model and the preconditioners; one may be named twice. With none, all is
-    /// done where the model is.
+    /// Shares the samples of [`scores`](Self::scores), [`unit_direction`](Self::unit_direction) and
+    /// [`score_run`](Self::score_run) (unless the run names others) among these devices, each of which gets a copy of
+    /// the model and the preconditioners; one may be named twice. With none, all is done where the model is.
     ///
     /// # Errors
     /// [`PassError::Device`](crate::capture::PassError::Device), where one can't take its copy.
@@ -154,8 +163,8 @@ impl<'a, M: Module> Influence<'a, M> {
         Ok(Self { workers, ..self })
     }
 
-    /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a batch's, or in
-    /// some passes ([`QueryStorage`]) those of one layer.
+    /// Keeps queries in another form, from the moment that a batch of them is made: in full there are never more than a
+    /// batch's, or in some passes ([`QueryStorage`]) those of one layer.
     pub fn with_query_storage(self, storage: QueryStorage) -> Self {
         if storage == QueryStorage::Bf16 && !self.device().supports_dtype(DType::BF16) {
             tracing::warn!(device = ?self.device(), "no bfloat16 on this device: queries are kept in full");
@@ -212,6 +221,16 @@ impl<'a, M: Module> Influence<'a, M> {
         })
     }
 
+    /// Says once which layers had a gradient and have no factors: scores look the same without them.
+    fn warn_of_left_out(&self, layers: &BTreeSet<String>) {
+        if !layers.is_empty() && !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                ?layers,
+                "captured layers without factors are left out of all scores: if they are to count, fit factors again"
+            );
+        }
+    }
+
     /// Preconditioned gradients of `measurement` for every sample of `source`, kept as
     /// [`with_query_storage`](Self::with_query_storage) says.
     ///
@@ -229,17 +248,23 @@ impl<'a, M: Module> Influence<'a, M> {
     {
         let indices: Vec<usize> = (0..source.len()).collect();
         let mut parts: BTreeMap<String, QueryParts> = BTreeMap::new();
+        let mut left_out = BTreeSet::new();
         self.model.pass(source, &indices, measurement, "query gradients", config, |batch| {
             self.check_dims(&batch)?;
             for (layer, gradients) in &batch.layers {
-                let Some(preconditioner) = self.preconditioner(layer) else { continue };
+                let Some(preconditioner) = self.preconditioner(layer) else {
+                    // One that the backward pass never reached has no gradient to leave out.
+                    if gradients.samples() > 0 {
+                        left_out.insert(layer.clone());
+                    }
+                    continue;
+                };
                 for chunk in rotated(gradients, preconditioner) {
                     let [samples, ..] = chunk.dims();
                     let parameters = gradients.shape.parameters();
                     let row = preconditioner.apply(chunk.clone());
                     let own = (chunk * row.clone()).reshape([samples, parameters]).sum_dim(1);
-                    let shape = gradients.shape;
-                    let shape = [shape.groups, shape.outputs, shape.width()];
+                    let shape = gradients.shape.dims();
                     let row = QueryRows::Dense(row.reshape([samples, parameters]));
                     let rows = LayerRows { shape, rows: row }.stored(self.storage);
                     let part = parts.entry(layer.clone()).or_default();
@@ -253,6 +278,7 @@ impl<'a, M: Module> Influence<'a, M> {
         if parts.is_empty() {
             return Err(InfluenceError::NoLayer);
         }
+        self.warn_of_left_out(&left_out);
         let engine = Some(self.engine.clone());
         let mut queries = Queries { count: indices.len(), engine, ..Queries::default() };
         for (layer, mut part) in parts {
@@ -271,8 +297,8 @@ impl<'a, M: Module> Influence<'a, M> {
         Ok(queries)
     }
 
-    /// P(∇ measurement) of every query in the layers' own coordinates, `[queries, groups·o·D]` by path: U_S R U_Aᵀ of the
-    /// rows R that [`Queries`] keeps in the eigenbasis.
+    /// P(∇ measurement) of every query in the layers' own coordinates, `[queries, groups·o·D]` by path: U_S R U_Aᵀ of
+    /// the rows R that [`Queries`] keeps in the eigenbasis.
     ///
     /// # Errors
     /// [`InfluenceError::OtherEngine`] for queries that another engine made.
@@ -291,12 +317,12 @@ impl<'a, M: Module> Influence<'a, M> {
     /// Scores s(q, n) = Σ_layers ⟨P(∇ measurement_q), ∇ objective_n⟩ of all queries with the samples at `indices`, with
     /// self-influence ⟨G_n, P(G_n)⟩ and gradient norms, from one pass.
     ///
-    /// With a loss as the objective and the margin or the loss as the measurement, a positive score says that the training
-    /// sample pushes the query toward the measured label.
+    /// With a loss as the objective and the margin or the loss as the measurement, a positive score says that the
+    /// training sample pushes the query toward the measured label.
     ///
     /// # Errors
-    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample; [`InfluenceError::OtherEngine`] for queries that another
-    /// engine made.
+    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample; [`InfluenceError::OtherEngine`] for
+    /// queries that another engine made.
     pub fn scores<S, O>(
         &self,
         source: &S,
@@ -409,7 +435,18 @@ impl<'a, M: Module> Influence<'a, M> {
     }
 }
 
-/// SHA-256 over what makes an engine, in hexadecimal. Eigenvalues stand for the bases that they belong to; corrected ones count where they are used.
+/// Refuses factors of a layer that the model doesn't have: every pass would leave them out without a word. A layer that
+/// is frozen, or that no pass reaches, is there all the same.
+fn check_layers(factors: &KroneckerFactors, inventory: &ModelInventory) -> Result<(), InfluenceError> {
+    let known: BTreeSet<&str> = inventory.all().map(|parameter| parameter.layer()).collect();
+    match factors.layers().find(|(layer, _)| !known.contains(layer)) {
+        Some((layer, _)) => Err(InfluenceError::UnknownLayer { layer: layer.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// SHA-256 over what makes an engine, in hexadecimal. Eigenvalues stand for the bases that they belong to; corrected
+/// ones count where they are used.
 fn engine_of(
     inventory: &ModelInventory,
     metric: &str,
@@ -437,11 +474,12 @@ pub(super) fn rotated<'g>(
 
 impl LayerScores {
     /// Cosines in the metric of the preconditioner between query `query` and every sample, given the query's own
-    /// self-influence.
-    pub fn cosines(&self, query: usize, query_self: f64) -> impl Iterator<Item = f64> + '_ {
-        self.row(query)
-            .iter()
-            .zip(&self.self_influence)
-            .map(move |(score, own)| cosine(*score, query_self, *own))
+    /// self-influence. `None` where the samples' was left out ([`ScoreOptions::self_influence`]).
+    pub fn cosines(&self, query: usize, query_self: f64) -> Option<impl Iterator<Item = f64> + '_> {
+        let (scores, own) = (self.row(query), &self.self_influence);
+        if own.len() != scores.len() {
+            return None;
+        }
+        Some(scores.iter().zip(own).map(move |(score, own)| cosine(*score, query_self, *own)))
     }
 }

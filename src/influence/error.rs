@@ -29,6 +29,16 @@ pub enum InfluenceError {
     /// No layer has both factors and a gradient.
     #[error("no layer of the model has factors: collect or fit them with this model")]
     NoLayer,
+    /// Factors of a layer that the model does not have.
+    #[error(
+        "the factors have a layer {layer}, and the model has none of that path: name each by the path of its weight, \
+         as in `block1.conv` for `block1.conv.weight` (`ModelInventory::layer_names` lists them), or fit them again \
+         with this model"
+    )]
+    UnknownLayer {
+        /// The path that the factors have it under.
+        layer: String,
+    },
     /// Queries of another engine.
     #[error(
         "these queries were made with another model, other factors, another preconditioner or another damping than the engine has that they were \
@@ -44,7 +54,8 @@ pub enum InfluenceError {
     /// No such shard.
     #[error("there is no shard {0}: write i/n with i from 0 to n - 1, as in 0/8")]
     Shard(String),
-    /// A device that shares a run failed. What it and the others had completed is kept where the run has a folder for parts.
+    /// A device that shares a run failed. What it and the others had completed is kept where the run has a folder for
+    /// parts.
     #[error("on {device}: {source}")]
     Device {
         /// The device.
@@ -52,9 +63,10 @@ pub enum InfluenceError {
         /// What happened there.
         source: Box<InfluenceError>,
     },
-    /// A score is NaN or infinite.
+    /// A score, or what a sample adds to a sum of gradients, is NaN or infinite.
     #[error(
-        "the scores of layer {layer} are NaN or infinite (first at sample {sample}): check the model's weights and that sample"
+        "the scores or gradients of layer {layer} are NaN or infinite (first at sample {sample}): check the model's \
+         weights and that sample"
     )]
     NotFinite {
         /// The layer's path.

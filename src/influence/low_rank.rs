@@ -1,5 +1,6 @@
-//! Query gradients of low rank: each layer's `[o, D]` matrix as a product of `[o, r]` and `[r, D]`, by randomised subspace
-//! iteration (Halko, Martinsson and Tropp 2011, arXiv 0909.4061). A query then takes r·(o + D) values a layer instead of o·D.
+//! Query gradients of low rank: each layer's `[o, D]` matrix as a product of `[o, r]` and `[r, D]`, by randomised
+//! subspace iteration (Halko, Martinsson and Tropp 2011, arXiv 0909.4061). A query then takes r·(o + D) values a layer
+//! instead of o·D.
 
 use burn::tensor::{Tensor, TensorData};
 use rand::rngs::StdRng;
@@ -13,7 +14,8 @@ const OVERSAMPLING: usize = 8;
 /// Products with M Mᵀ.
 const ITERATIONS: usize = 2;
 
-/// The approximation of rank `rank` that the iteration finds of every query's matrix; `None` where it would not be smaller.
+/// The approximation of rank `rank` that the iteration finds of every query's matrix; `None` where it would not be
+/// smaller.
 ///
 /// `rows`: `[queries, groups·o·D]`. L has orthonormal columns.
 pub(super) fn low_rank(
@@ -50,8 +52,8 @@ pub(super) fn low_rank(
     Some(QueryRows::LowRank(left, right.reshape([queries, groups, kept, width])))
 }
 
-/// A basis of the columns of every `[rows, columns]` matrix: M (MᵀM)^(−1/2), twice for the digits that the first loses. Columns
-/// that are none are left 0.
+/// A basis of the columns of every `[rows, columns]` matrix: M (MᵀM)^(−1/2), twice for the digits that the first loses.
+/// Columns that are none are left 0.
 fn orthonormal(matrices: Tensor<3>) -> Tensor<3> {
     let mut basis = matrices;
     for _ in 0..2 {
@@ -72,7 +74,8 @@ fn orthonormal(matrices: Tensor<3>) -> Tensor<3> {
     basis
 }
 
-/// Columns made of eigenvectors (row-major, in columns) and eigenvalues (ascending) of every symmetric matrix of a stack.
+/// Columns made of eigenvectors (row-major, in columns) and eigenvalues (ascending) of every symmetric matrix of a
+/// stack.
 fn spectrum(stack: &Tensor<3>, columns: impl Fn(&[f64], &[f64], usize) -> Vec<Vec<f64>>) -> Tensor<3> {
     let [count, size, _] = stack.dims();
     let (device, dtype) = (stack.device(), stack.dtype());

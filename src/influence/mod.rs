@@ -36,7 +36,7 @@ pub use engine::{Influence, ScoreOptions};
 pub use error::InfluenceError;
 pub(crate) use kept::Kept;
 pub use precondition::{Damping, Preconditioner};
-pub(crate) use predict::predict_labelled;
+pub(crate) use predict::{Answer, predict_labelled};
 pub use predict::{Prediction, predict};
 pub use queries::{Queries, QueryStorage};
 pub use score_file::{PartialScores, ScoreFileError, ScoreOrigin};

@@ -52,8 +52,8 @@ impl Damping {
     }
 }
 
-/// P(G) = U_S [ (U_Sᵀ G U_A) / (L + d) ] U_Aᵀ of one layer. In the eigenbasis, where all inner products are taken, it is a
-/// product with 1 / (L + d).
+/// P(G) = U_S [ (U_Sᵀ G U_A) / (L + d) ] U_Aᵀ of one layer. In the eigenbasis, where all inner products are taken, it
+/// is a product with 1 / (L + d).
 #[derive(Clone, Debug, Default)]
 pub(super) struct LayerPreconditioner {
     /// `None` for the identity.

@@ -9,7 +9,8 @@ use crate::capture::{QueryRows, Rotation, rotated_rows};
 
 use super::low_rank::low_rank;
 
-/// How query gradients are kept while training samples are scored with them: queries × parameters are most of an audit's memory.
+/// How query gradients are kept while training samples are scored with them: queries × parameters are most of an
+/// audit's memory.
 ///
 /// | | memory of a layer `[o, D]` | error |
 /// | --- | --- | --- |
@@ -25,16 +26,17 @@ pub enum QueryStorage {
     Full,
     /// In bfloat16, see [`Queries::in_bf16`]. A pass converts those of one layer at a time back.
     Bf16,
-    /// Each layer's matrix as a product of this rank, see [`Queries::low_rank`]. Passes for cosines (all of an audit's) and for self-influence
-    /// multiply those of one layer at a time out: queries × its parameters in full, beside the products of all layers.
+    /// Each layer's matrix as a product of this rank, see [`Queries::low_rank`]. Passes for cosines (all of an audit's)
+    /// and for self-influence multiply those of one layer at a time out: queries × its parameters in full, beside the
+    /// products of all layers.
     LowRank(usize),
 }
 
 /// Of queries that were joined from several engines.
 const SEVERAL: &str = "several engines";
 
-/// Preconditioned gradients in the eigenbasis, one row per query. They mean something to the engine that made them, or one of the same model,
-/// factors, preconditioner and damping, and no other takes them.
+/// Preconditioned gradients in the eigenbasis, one row per query. They mean something to the engine that made them, or
+/// one of the same model, factors, preconditioner and damping, and no other takes them.
 #[derive(Clone, Debug, Default)]
 pub struct Queries {
     pub(super) count: usize,
@@ -219,20 +221,21 @@ impl Queries {
         self.count == 0
     }
 
-    /// The same queries in half the memory, which is queries × parameters: their rows in bfloat16, with a relative error of up
-    /// to 2⁻⁹ in each entry. Products are still formed in the model's own precision, a layer at a time. On a device that does not compute in
-    /// bfloat16 (wgpu's WGSL, and Vulkan on many cards) they stay as they are.
+    /// The same queries in half the memory, which is queries × parameters: their rows in bfloat16, with a relative
+    /// error of up to 2⁻⁹ in each entry. Products are still formed in the model's own precision, a layer at a time. On
+    /// a device that does not compute in bfloat16 (wgpu's WGSL, and Vulkan on many cards) they stay as they are.
     pub fn in_bf16(mut self) -> Self {
         self.rows = self.rows.into_iter().map(|(layer, rows)| (layer, rows.in_bf16())).collect();
         self
     }
 
-    /// The same queries in less memory and, in wide layers with few positions, with fewer operations per training sample: each
-    /// layer's `[o, D]` matrix as a product of rank `rank`, r·(o + D) values instead of o·D. Layers that this would not make
-    /// smaller stay as they are, and so do those that are of low rank already, and a rank of 0 changes nothing.
+    /// The same queries in less memory and, in wide layers with few positions, with fewer operations per training
+    /// sample: each layer's `[o, D]` matrix as a product of rank `rank`, r·(o + D) values instead of o·D. Layers that
+    /// this would not make smaller stay as they are, and so do those that are of low rank already, and a rank of 0
+    /// changes nothing.
     ///
-    /// [`truncation`](Self::truncation) says what was lost. To hold few full gradients at a time, make the queries in several
-    /// lots and [`join`](Self::join) them once each is of low rank.
+    /// [`truncation`](Self::truncation) says what was lost. To hold few full gradients at a time, make the queries in
+    /// several lots and [`join`](Self::join) them once each is of low rank.
     pub fn low_rank(&self, rank: usize) -> Self {
         let _span = tracing::info_span!("low_rank", rank, queries = self.count).entered();
         let rows = self.rows.iter().map(|(layer, rows)| (layer.clone(), rows.low_rank(rank)));
@@ -254,8 +257,12 @@ impl Queries {
         totals.into_iter().map(|[lost, all]| (lost / all.max(f64::MIN_POSITIVE)).sqrt()).collect()
     }
 
-    /// The queries of several, one after the other. Layers that one lacks count as zero there; self-influence is kept where all
-    /// have it. They must be of one engine: no engine takes what is joined otherwise.
+    /// The queries of several, one after the other. Layers that one lacks count as zero there; self-influence is kept
+    /// where all have it. They must be of one engine: no engine takes what is joined otherwise.
+    ///
+    /// Each layer's rows are brought to the precision of the first part that has it: behind one in
+    /// [bfloat16](Self::in_bf16) others are rounded as well, and behind one in full those in bfloat16 take its memory
+    /// without its digits.
     pub fn join(parts: &[Self]) -> Self {
         let layers: BTreeSet<&String> = parts.iter().flat_map(|part| part.rows.keys()).collect();
         let mut engines: Vec<&String> = parts.iter().filter_map(|part| part.engine.as_ref()).collect();
@@ -272,7 +279,7 @@ impl Queries {
             let rows: Vec<LayerRows> = parts
                 .iter()
                 .map(|part| match part.rows.get(layer) {
-                    Some(rows) => rows.clone(),
+                    Some(rows) => rows.like(like.dtype()),
                     None => {
                         let zeros =
                             like.dense(like.dtype()).narrow(0, 0, 1).zeros_like().repeat_dim(0, part.count);

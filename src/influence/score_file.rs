@@ -34,8 +34,8 @@ pub struct ScoreOrigin {
     pub samples: usize,
     /// SHA-256 of the run's sample positions, in order.
     pub positions: String,
-    /// Preconditioner, damping, and the form in which queries are held, in words: each moves scores by less than what is allowed for between
-    /// the queries of two devices. Empty in files of before there was this field.
+    /// Preconditioner, damping, and the form in which queries are held, in words: each moves scores by less than what
+    /// is allowed for between the queries of two devices. Empty in files of before there was this field.
     #[serde(default)]
     pub settings: String,
     /// Whether self-influence was computed.
@@ -49,7 +49,8 @@ pub struct PartialScores {
     pub origin: ScoreOrigin,
     /// Position in the run of the first sample.
     pub first: usize,
-    /// [Digest](crate::capture::BatchSource::digests) of each sample, where their source has them and the run keeps parts; else none.
+    /// [Digest](crate::capture::BatchSource::digests) of each sample, where their source has them and the run keeps
+    /// parts; else none.
     pub digests: Vec<u64>,
     /// The scores; per-layer scores are not kept in files.
     pub scores: Scores,

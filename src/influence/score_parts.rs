@@ -72,7 +72,8 @@ impl<S: BatchSource, O: Sync> Work<'_, S, O> {
                 None => open.push(piece),
             }
         }
-        // Processes that share a folder would otherwise all score the same part at any time. Nothing depends on the order.
+        // Processes that share a folder would otherwise all score the same part at any time. Nothing depends on the
+        // order.
         let seed = RandomState::new().hash_one(std::process::id());
         open.shuffle(&mut StdRng::seed_from_u64(seed));
         Ok((parts, open.into()))

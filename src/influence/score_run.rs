@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::capture::{BatchSource, Objective, PassConfig, PassError, progress_bar};
+use crate::capture::{BatchSource, Objective, PassConfig, PassError, on_device, progress_bar};
 
 use super::noting::positions_digest;
 use super::score_file::{PartialScores, ScoreFileError, ScoreOrigin};
@@ -24,8 +24,8 @@ use super::{Influence, InfluenceError, Queries, ScoreOptions, Shard};
 /// | [`shard`](Self::shard) | 0 of 1 |
 /// | [`without_self_influence`](Self::without_self_influence) | self-influence is computed |
 ///
-/// An objective with a random stream of its own, like [`SampledCrossEntropy`](super::SampledCrossEntropy), draws other labels
-/// when a run is cut into parts: score with the true labels.
+/// An objective with a random stream of its own, like [`SampledCrossEntropy`](super::SampledCrossEntropy), draws other
+/// labels when a run is cut into parts: score with the true labels.
 #[derive(Debug)]
 pub struct ScoreRun<'r, 'a, M, S, O> {
     influence: &'r Influence<'a, M>,
@@ -40,7 +40,8 @@ pub struct ScoreRun<'r, 'a, M, S, O> {
 }
 
 impl<'a, M: Module> Influence<'a, M> {
-    /// As [`scores`](Self::scores), in parts: over several devices, for one shard of the samples, continued after a kill.
+    /// As [`scores`](Self::scores), in parts: over several devices, for one shard of the samples, continued after a
+    /// kill.
     ///
     /// ```no_run
     /// # use burn_delta_influence::influence::*;
@@ -89,24 +90,25 @@ where
     S: BatchSource,
     O: Objective<M, S::Batch> + Sync,
 {
-    /// Devices that share the samples, part by part, in place of those of [`Influence::with_devices`]; one may be named twice. With none, the
-    /// engine's do, and if it has none either, all is done where the model is.
+    /// Devices that share the samples, part by part, in place of those of [`Influence::with_devices`]; one may be named
+    /// twice. With none, the engine's do, and if it has none either, all is done where the model is.
     pub fn devices(mut self, devices: Vec<Device>) -> Self {
         self.devices = devices;
         self
     }
 
-    /// Keeps every `samples` samples as a file in `folder` (made if it is not there). A run over the same model, queries and
-    /// samples that finds files there goes on after them; parts of another model, other queries or other data are refused, and never
-    /// replaced (damaged ones are), as are those that were cut otherwise (another size, other shards). The objective is code and can't be compared: give each one a folder of its own.
+    /// Keeps every `samples` samples as a file in `folder` (made if it is not there). A run over the same model,
+    /// queries and samples that finds files there goes on after them; parts of another model, other queries or other
+    /// data are refused, and never replaced (damaged ones are), as are those that were cut otherwise (another size,
+    /// other shards). The objective is code and can't be compared: give each one a folder of its own.
     ///
-    /// What tells the data are [digests](BatchSource::digests) of the samples, made while they are loaded to be scored. Of each complete
-    /// part four, from its first sample to its last, are read again: that notices another data set or another order, but not one image
-    /// among many that was changed. Data that are random on purpose are always others: give them as
-    /// [`ImageSource::without_digests`](super::ImageSource::without_digests).
+    /// What tells the data are [digests](BatchSource::digests) of the samples, made while they are loaded to be scored.
+    /// Of each complete part four, from its first sample to its last, are read again: that notices another data set or
+    /// another order, but not one image among many that was changed. Data that are random on purpose are always others:
+    /// give them as [`ImageSource::without_digests`](super::ImageSource::without_digests).
     ///
-    /// Several processes of one run may share a folder. Each takes the parts in an order of its own, and takes over what another has
-    /// completed.
+    /// Several processes of one run may share a folder. Each takes the parts in an order of its own, and takes over
+    /// what another has completed.
     pub fn parts(mut self, folder: impl Into<PathBuf>, samples: usize) -> Self {
         self.parts = Some((folder.into(), samples.max(1)));
         self
@@ -127,7 +129,8 @@ where
     /// Scores what no file holds yet, and puts everything together.
     ///
     /// # Errors
-    /// Those of the pass, of the first device that fails; [`InfluenceError::File`]. Parts that were complete stay on disk.
+    /// Those of the pass, of the first device that fails; [`InfluenceError::File`]. Parts that were complete stay on
+    /// disk.
     pub fn run(&self, config: &PassConfig) -> Result<PartialScores, InfluenceError> {
         self.influence.check_queries(self.queries)?;
         let range = self.shard.range(self.indices.len());
@@ -137,7 +140,7 @@ where
             devices => devices,
         };
         let _span = tracing::info_span!("score_run", samples = range.len(), devices).entered();
-        let origin = self.origin();
+        let origin = self.origin()?;
         if let Some((folder, _)) = &self.parts {
             std::fs::create_dir_all(folder)
                 .map_err(|source| ScoreFileError::Write { path: folder.clone(), source })?;
@@ -206,26 +209,30 @@ where
         }
     }
 
-    fn origin(&self) -> ScoreOrigin {
-        ScoreOrigin {
+    fn origin(&self) -> Result<ScoreOrigin, InfluenceError> {
+        Ok(ScoreOrigin {
             model: self.influence.model.inventory().fingerprint.clone(),
-            queries: self.queries.fingerprint(),
+            queries: on_device(self.influence.device(), "comparing queries", || {
+                Ok::<_, InfluenceError>(self.queries.fingerprint())
+            })?,
             samples: self.indices.len(),
             positions: positions_digest(self.indices),
             settings: self.influence.settings(self.queries),
             self_influence: self.options.self_influence,
-        }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use burn::tensor::Tensor;
 
     use super::*;
-    use crate::capture::FrozenModel;
+    use crate::capture::{FrozenModel, QueryRows};
+    use crate::influence::queries::LayerRows;
     use crate::nn::{Linear, LinearConfig};
 
     const SAMPLES: usize = 12;
@@ -248,6 +255,21 @@ mod tests {
     fn output(model: &Linear, batch: &Tensor<2>) -> Tensor<1> {
         let [samples, _] = batch.dims();
         model.forward(batch.clone()).reshape([samples])
+    }
+
+    #[test]
+    fn queries_that_cannot_be_read_are_an_error_that_names_the_device() {
+        let model = FrozenModel::new(&LinearConfig::new(2, 1).init(&Device::flex()));
+        let influence = Influence::identity(&model);
+        // No matrices of these sizes can be multiplied: it panics, as reading from a device that is lost does.
+        let zeros = |sizes: [usize; 4]| Tensor::<4>::zeros(sizes, &Device::flex());
+        let [left, right] = [[1, 1, 1, 2], [1, 1, 3, 2]].map(zeros);
+        let rows = LayerRows { shape: [1, 1, 2], rows: QueryRows::LowRank(left, right) };
+        let rows = BTreeMap::from([("layer".to_owned(), rows)]);
+        let queries = Queries { count: 1, rows, ..Queries::default() };
+        let config = PassConfig { progress: false, ..PassConfig::new(SAMPLES) };
+        let error = influence.score_run(&Ones, &[0], &output, &queries).run(&config).unwrap_err();
+        assert!(matches!(error, InfluenceError::Pass(PassError::Device { .. })), "{error}");
     }
 
     #[test]

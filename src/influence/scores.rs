@@ -11,7 +11,8 @@ pub struct Scores {
     queries: usize,
     /// `[queries, samples]`.
     values: Vec<f64>,
-    /// ⟨G_n, P(G_n)⟩ summed over layers, by sample: the influence of a sample on its own objective. Empty if it was left out.
+    /// ⟨G_n, P(G_n)⟩ summed over layers, by sample: the influence of a sample on its own objective. Empty if it was
+    /// left out.
     pub self_influence: Vec<f64>,
     /// ‖G_n‖² summed over layers, by sample. Empty where self-influence is.
     pub squared_norm: Vec<f64>,
@@ -89,7 +90,8 @@ impl Scores {
         Self { samples, queries, values, self_influence, squared_norm, filled, ..Self::default() }
     }
 
-    /// The samples of several, one after the other; all have the same queries. A layer that took no part in some of them has no scores there.
+    /// The samples of several, one after the other; all have the same queries. A layer that took no part in some of
+    /// them has no scores there.
     pub(super) fn concat(parts: Vec<Self>) -> Self {
         let Some(first) = parts.first() else { return Self::default() };
         let (queries, per_layer) = (first.queries, first.per_layer);

@@ -1,4 +1,5 @@
-//! Classification of images as an influence task: logits, batches, and the per-sample scalars whose gradients are taken.
+//! Classification of images as an influence task: logits, batches, and the per-sample scalars whose gradients are
+//! taken.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -18,12 +19,14 @@ pub trait Classifier {
     /// Class logits of a batch of images.
     ///
     /// # Shapes
-    /// - `images`: `[batch, channels, height, width]`, image space: values in `[0, 1]`. Normalise here, not in the data.
+    /// - `images`: `[batch, channels, height, width]`, image space: values in `[0, 1]`. Normalise here, not in the
+    ///   data.
     /// - returns `[batch, classes]`
     fn logits(&self, images: Tensor<4>) -> Tensor<2>;
 }
 
-/// Images and labels on a device. They can't be exchanged one by one: another batch is another [`from_tensors`](Self::from_tensors).
+/// Images and labels on a device. They can't be exchanged one by one: another batch is another
+/// [`from_tensors`](Self::from_tensors).
 #[derive(Clone, Debug)]
 pub struct LabeledBatch {
     images: Tensor<4>,
@@ -118,8 +121,9 @@ impl<'a, I: LabeledSample, D: Dataset<I>> ImageSource<'a, D, I> {
         Self { dataset, has_digests: true, item: std::marker::PhantomData }
     }
 
-    /// For data that are random on purpose, as by augmentation in the data set: a sample that is read again is another one, and a
-    /// [`ScoreRun`](super::ScoreRun) that is continued would take the data for others. It then trusts that they are the same.
+    /// For data that are random on purpose, as by augmentation in the data set: a sample that is read again is another
+    /// one, and a [`ScoreRun`](super::ScoreRun) that is continued would take the data for others. It then trusts that
+    /// they are the same.
     pub fn without_digests(self) -> Self {
         Self { has_digests: false, ..self }
     }
@@ -225,8 +229,8 @@ pub struct CrossEntropy;
 #[derive(Debug)]
 pub struct SampledCrossEntropy(Mutex<StdRng>);
 
-/// The margin, logsumexp_{j≠y} z_j − z_y: negative where the label wins. As a loss it has the direction of cross-entropy's
-/// gradient without its factor 1 − p, which underflows on fitted samples.
+/// The margin, logsumexp_{j≠y} z_j − z_y: negative where the label wins. As a loss it has the direction of
+/// cross-entropy's gradient without its factor 1 − p, which underflows on fitted samples.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Margin;
 
@@ -278,7 +282,8 @@ impl SampledCrossEntropy {
 
 /// The class that softmax of these logits gives the place `at` in [0, 1), classes one after the other.
 ///
-/// On the host in f64: probabilities in half precision add up to something other than 1, and what is missing would be one class's.
+/// On the host in f64: probabilities in half precision add up to something other than 1, and what is missing would be
+/// one class's.
 fn draw(logits: &[f64], at: f64) -> usize {
     let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weight = |logit: &f64| (logit - largest).exp();
@@ -330,7 +335,8 @@ mod tests {
 
     #[test]
     fn each_class_is_drawn_by_its_probability_and_the_last_one_gets_no_rest() {
-        // Of bf16 probabilities a tenth of a per cent and more may be missing to 1, which is more than the last class has.
+        // Of bf16 probabilities a tenth of a per cent and more may be missing to 1, which is more than the last class
+        // has.
         let mut logits = vec![-0.5_f64; 200];
         logits[199] = -9.0;
         let total: f64 = logits.iter().map(|logit| logit.exp()).sum();

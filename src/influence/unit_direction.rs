@@ -8,15 +8,18 @@ use burn::tensor::Tensor;
 use crate::capture::{BatchSource, LayerGradients, Objective, PassConfig, QueryRows, on_device};
 
 use super::engine::rotated;
+use super::pending::{Pending, Sink};
 use super::queries::{LayerRows, Queries};
 use super::{Influence, InfluenceError};
 
 impl<M: Module> Influence<'_, M> {
-    /// The sum over the samples at `indices` of their unit directions P^½(G_n) / ‖P^½(G_n)‖, layer by layer, as one query:
-    /// its inner product with G_j over √⟨G_j, P(G_j)⟩ is the sum of the cosines of j with those samples.
+    /// The sum over the samples at `indices` of their unit directions P^½(G_n) / ‖P^½(G_n)‖, layer by layer, as one
+    /// query: its inner product with G_j over √⟨G_j, P(G_j)⟩ is the sum of the cosines of j with those samples.
     ///
     /// # Errors
-    /// Those of the pass; [`InfluenceError::Device`] and [`InfluenceError::NoLayer`] where several devices share it.
+    /// Those of the pass; [`InfluenceError::NoLayer`], where no layer that took part has factors;
+    /// [`InfluenceError::NotFinite`], naming layer and sample; [`InfluenceError::Device`], where several devices share
+    /// it.
     pub fn unit_direction<S, O>(
         &self,
         source: &S,
@@ -28,11 +31,28 @@ impl<M: Module> Influence<'_, M> {
         S: BatchSource,
         O: Objective<M, S::Batch> + Sync,
     {
-        let engine = Some(self.engine.clone());
-        if self.workers.is_none() || indices.is_empty() {
-            let sum = self.unit_direction_here(source, indices, objective, config)?;
-            return Ok(Queries { engine, ..sum });
+        let sum = if self.workers.is_none() || indices.is_empty() {
+            self.unit_direction_here(source, indices, objective, config)?
+        } else {
+            self.unit_direction_shared(source, indices, objective, config)?
+        };
+        if sum.rows.is_empty() {
+            return Err(InfluenceError::NoLayer);
         }
+        Ok(Queries { engine: Some(self.engine.clone()), ..sum })
+    }
+
+    fn unit_direction_shared<S, O>(
+        &self,
+        source: &S,
+        indices: &[usize],
+        objective: &O,
+        config: &PassConfig,
+    ) -> Result<Queries, InfluenceError>
+    where
+        S: BatchSource,
+        O: Objective<M, S::Batch> + Sync,
+    {
         let none = Queries::default();
         let parts = self.workers.share(
             indices,
@@ -43,8 +63,7 @@ impl<M: Module> Influence<'_, M> {
         )?;
         on_device(self.device(), "adding up what several devices found", || {
             let parts = parts.into_iter().map(|part| part.on(self.device()));
-            let sum = parts.reduce(|sum, part| sum.add_scaled(&part, 1.0)).ok_or(InfluenceError::NoLayer)?;
-            Ok(Queries { engine, ..sum })
+            Ok(parts.reduce(|sum, part| sum.add_scaled(&part, 1.0)).unwrap_or_default())
         })
     }
 
@@ -59,23 +78,41 @@ impl<M: Module> Influence<'_, M> {
         S: BatchSource,
         O: Objective<M, S::Batch>,
     {
-        let mut sum = UnitSum::default();
+        let (mut sum, mut pending) = (UnitSum::default(), Pending::default());
         self.model.pass(source, indices, objective, "group directions", config, |batch| {
             self.check_dims(&batch)?;
-            for (layer, gradients) in &batch.layers {
-                let Some(preconditioner) = self.preconditioner(layer) else { continue };
+            let columns = batch.layers.iter().filter_map(|(layer, gradients)| {
+                let preconditioner = self.preconditioner(layer)?;
                 let parameters = gradients.shape.parameters();
-                for chunk in rotated(gradients, preconditioner) {
+                let chunks = rotated(gradients, preconditioner).map(|chunk| {
                     let [samples, ..] = chunk.dims();
                     let row = preconditioner.apply(chunk.clone()).reshape([samples, parameters]);
                     let own = (chunk.reshape([samples, parameters]) * row.clone()).sum_dim(1);
-                    sum.add(layer, gradients, row, own);
-                }
+                    sum.add(layer, gradients, row, own.clone());
+                    own
+                });
+                let chunks: Vec<Tensor<2>> = chunks.collect();
+                (!chunks.is_empty()).then(|| (layer.clone(), Tensor::cat(chunks, 0)))
+            });
+            let columns: (Vec<String>, Vec<Tensor<2>>) = columns.unzip();
+            // A batch may do without all of these layers.
+            if columns.0.is_empty() {
+                return Ok(());
             }
-            Ok::<_, InfluenceError>(())
+            pending.push(batch.indices, columns, &mut LookedAt)
         })?;
+        on_device(self.device(), "group directions", || pending.fetch(&mut LookedAt))?;
         Ok(sum.into_query())
     }
+}
+
+/// ⟨G, P(G)⟩ of every sample is looked at, for NaN in one would be in the whole sum, and not kept.
+struct LookedAt;
+
+impl Sink for LookedAt {
+    fn add(&mut self, _layer: &str, _row: &[f64]) {}
+
+    fn advance(&mut self) {}
 }
 
 /// Σ P^½(G_n) / ‖P^½(G_n)‖ in the eigenbasis, by layer.
@@ -93,8 +130,7 @@ impl UnitSum {
             Some(total) => total.rows.dense() + sum,
             None => sum,
         };
-        let shape = gradients.shape;
-        let shape = [shape.groups, shape.outputs, shape.width()];
+        let shape = gradients.shape.dims();
         self.rows.insert(layer.to_owned(), LayerRows { shape, rows: QueryRows::Dense(sum) });
     }
 

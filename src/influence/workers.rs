@@ -66,7 +66,8 @@ impl<M> Workers<M> {
 
 impl<M: Module> Workers<M> {
     /// # Errors
-    /// [`InfluenceError::Device`] and [`PassError::Device`](crate::capture::PassError::Device), where one can't take its copy.
+    /// [`InfluenceError::Device`] and [`PassError::Device`](crate::capture::PassError::Device), where one can't take
+    /// its copy.
     pub fn new(influence: &Influence<'_, M>, devices: Vec<Device>) -> Result<Self, InfluenceError> {
         let workers = devices.into_iter().map(|device| Ok(Mutex::new(Worker::new(influence, device)?)));
         Ok(Self { workers: workers.collect::<Result<_, InfluenceError>>()? })

@@ -1,8 +1,8 @@
 //! What experiments on known poisons need: data sets, attacks that poison them, networks, and detection metrics.
 //!
 //! An experiment goes through the folders in this order: [`data`] gives labelled images, [`attacks`] poisons some of
-//! them and remembers which, one of the [`networks`] is trained on the result, and once the audit or one of the baseline
-//! [`detectors`] has flagged its samples [`metrics`] compares them with the truth.
+//! them and remembers which, one of the [`networks`] is trained on the result, and once the audit or one of the
+//! baseline [`detectors`] has flagged its samples [`metrics`] compares them with the truth.
 //!
 //! ```
 //! use burn_delta_influence::lab::attacks::{BadNet, PoisonConfig, poison, triggered_tests};

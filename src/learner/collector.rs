@@ -9,8 +9,6 @@ use burn::module::{Module, ParamId};
 use burn::tensor::{FloatDType, Tensor};
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interruption, LearningResult};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use crate::capture::{
     CaptureScope, CovarianceSums, LayerGradients, ModelInventory, PassError, ScopeKind, is_active,
@@ -26,7 +24,8 @@ use super::watched::Watched;
 /// Gathers Kronecker factors while a model is trained: [`watch`](Self::watch) for burn's `Learner`,
 /// [`step`](Self::step) for hand-written loops.
 ///
-/// Clones share what they gather, across threads and devices: each worker of a multi-device strategy adds its own steps.
+/// Clones share what they gather, across threads and devices: each worker of a multi-device strategy adds its own
+/// steps.
 #[derive(Clone)]
 pub struct Collector {
     pub(super) config: Arc<CollectorConfig>,
@@ -67,8 +66,8 @@ impl<M: std::fmt::Debug> std::fmt::Debug for Trained<M> {
     }
 }
 
-/// A watched training without factors, or one that ended with an error. The model is not lost: a pass over the training data
-/// ([`KroneckerFactors::fit`]) makes factors for it.
+/// A watched training without factors, or one that ended with an error. The model is not lost: a pass over the training
+/// data ([`KroneckerFactors::fit`]) makes factors for it.
 pub struct Unfinished<M> {
     /// Why there are no factors.
     pub reason: FactorError,
@@ -130,8 +129,9 @@ impl Collector {
         self.config.warmup_steps
     }
 
-    /// The model, watched: give the result to `Learner::new` in place of the model. It trains, validates, saves and loads as
-    /// the model itself does. A collector is for one training: what it gathered before is kept, with a warning.
+    /// The model, watched: give the result to `Learner::new` in place of the model. It trains, validates, saves and
+    /// loads as the model itself does. A collector is for one training: what it gathered before is kept, with a
+    /// warning.
     pub fn watch<M: Module>(&self, model: M) -> Watched<M> {
         let inventory = ModelInventory::of(&model);
         let (mut state, mut watched) = (self.lock(), WatchedModel::new(&inventory));
@@ -153,16 +153,18 @@ impl Collector {
         Watched::new(model, self.clone())
     }
 
-    /// For hand-written loops: take the guard before the forward pass, drop it after `backward()` (at the end of the loop's
-    /// body). `batch_size` is the number of samples over which the loss is reduced, which for the last batch of an epoch may be fewer
-    /// than for the others: gradients are multiplied by it. 0 says nothing: then it is what most layers see.
+    /// For hand-written loops: take the guard before the forward pass, drop it after `backward()` (at the end of the
+    /// loop's body). `batch_size` is the number of samples over which the loss is reduced, which for the last batch of
+    /// an epoch may be fewer than for the others: gradients are multiplied by it. 0 says nothing: then it is what most
+    /// layers see.
     ///
-    /// A guard takes every captured layer that runs on its thread while it is the last one taken. A loop that trains two models in turn, each with a
-    /// collector of its own, takes each guard right before that model's forward pass and drops it before the next one is taken; with one
-    /// collector for both, [`factors`](Self::factors) of either model has that model's layers alone.
+    /// A guard takes every captured layer that runs on its thread while it is the last one taken. A loop that trains
+    /// two models in turn, each with a collector of its own, takes each guard right before that model's forward pass
+    /// and drops it before the next one is taken; with one collector for both, [`factors`](Self::factors) of either
+    /// model has that model's layers alone.
     ///
-    /// Several threads may train at once, each on a copy of its own (`model.clone().fork(&device)`, as burn's workers do):
-    /// backward passes through parameters that threads share can block one another for ever in burn.
+    /// Several threads may train at once, each on a copy of its own (`model.clone().fork(&device)`, as burn's workers
+    /// do): backward passes through parameters that threads share can block one another for ever in burn.
     pub fn step(&self, batch_size: usize) -> StepGuard {
         self.begin(Some(batch_size).filter(|&size| size > 0))
     }
@@ -175,8 +177,8 @@ impl Collector {
     /// The plain model and its factors from the result of a watched training.
     ///
     /// # Errors
-    /// [`Unfinished`], with the model: [`FactorError::Training`] if training ended with an error (an interruption is none), else those
-    /// of [`factors`](Self::factors).
+    /// [`Unfinished`], with the model: [`FactorError::Training`] if training ended with an error (an interruption is
+    /// none), else those of [`factors`](Self::factors).
     pub fn finish<M: Module>(
         &self,
         result: LearningResult<Watched<M>>,
@@ -203,11 +205,7 @@ impl Collector {
         state.stats.steps += 1;
         state.stats.training = state.clock.read();
         let step = state.stats.steps;
-        let is_alone = state.is_alone(std::thread::current().id());
-        let collects = step
-            .checked_sub(self.config.warmup_steps.saturating_add(1))
-            .is_some_and(|past| is_due(past, self.config.every, is_alone));
-        let scope = match collects {
+        let scope = match self.config.collects(step) {
             true => StepScope::Collects(CaptureScope::open(ScopeKind::Training)),
             // A step inside another one's: that one must not capture it.
             false if is_active() => StepScope::Hides(CaptureScope::open(ScopeKind::Idle)),
@@ -330,10 +328,11 @@ impl Collector {
     }
 }
 
-/// The samples of a step, of what each layer was called with: what the loop `said`, where a layer saw as many, else what most layers saw.
+/// The samples of a step, of what each layer was called with: what the loop `said`, where a layer saw as many, else
+/// what most layers saw.
 ///
-/// Of sizes that are as frequent the smallest one beyond 1: beside the batch a layer sees one sample for all (positions that are embedded
-/// once), or more than there are (the batch folded into another axis).
+/// Of sizes that are as frequent the smallest one beyond 1: beside the batch a layer sees one sample for all (positions
+/// that are embedded once), or more than there are (the batch folded into another axis).
 fn samples_of_most(sizes: &[usize], said: Option<usize>) -> Option<usize> {
     let mut layers: BTreeMap<usize, usize> = BTreeMap::new();
     for &size in sizes {
@@ -350,8 +349,8 @@ fn may_be_of(layer: &LayerGradients, samples: usize) -> bool {
     [batch, batch * positions, layer.batches().sum()].contains(&samples)
 }
 
-/// The first layer with a value that is not finite, and whether squared gradients are finite (they overflow long before covariances
-/// do); one read from the device for all of them.
+/// The first layer with a value that is not finite, and whether squared gradients are finite (they overflow long before
+/// covariances do); one read from the device for all of them.
 fn check_finite(
     sums: &[(&LayerGradients, CovarianceSums)],
     squares: &[SquaredGradients],
@@ -388,18 +387,6 @@ enum StepScope {
     Collects(CaptureScope),
     /// Held until the step is over.
     Hides(#[allow(dead_code)] CaptureScope),
-}
-
-/// Whether a step so far past the warm-up is collected: one of `every`, the first of them where one thread trains.
-///
-/// Several workers take their steps in turn, so that every eighth step would be the same worker's, who has the same part of the data
-/// all the time: there it is one of `every` at random, the same one whenever it is asked.
-fn is_due(past: usize, every: usize, is_alone: bool) -> bool {
-    let (block, place) = (past / every, past % every);
-    match is_alone {
-        true => place == 0,
-        false => StdRng::seed_from_u64(block as u64).random_range(0..every) == place,
-    }
 }
 
 impl Drop for StepGuard {

@@ -1,6 +1,8 @@
 //! What the collector does, and what may be wrong with it.
 
 use burn::config::Config;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -19,7 +21,7 @@ pub enum LossReduction {
 ///
 /// | setting | default | meaning |
 /// | --- | --- | --- |
-/// | `every` | 8 | collect at every k-th step |
+/// | `every` | 8 | collect one step of k, drawn anew each time |
 /// | `samples_per_step` | 16 | samples of the batch that are collected (the first ones: batches are shuffled); 0: all |
 /// | `warmup_steps` | 100 | steps before the first collection |
 /// | `half_life_steps` | 500 | steps after which a collected batch counts half, so that late weights count; 0: nothing is forgotten |
@@ -30,7 +32,8 @@ pub enum LossReduction {
 /// A full collection at each step costs two to five times the step itself; the defaults cost a few per cent.
 #[derive(Config, Debug, PartialEq)]
 pub struct CollectorConfig {
-    /// Collect at every k-th step; where several threads train, at one of k at random, lest it always be the same worker's.
+    /// Collect one step of k, drawn anew each time: at every k-th one it would always be the same worker's, the same
+    /// one of two models that are trained in turn, or the same batches of data that are not shuffled.
     #[config(default = 8)]
     pub every: usize,
     /// Samples of the batch that are collected; 0 for all.
@@ -42,8 +45,8 @@ pub struct CollectorConfig {
     /// Steps after which a collected batch counts half; 0 to forget nothing.
     #[config(default = 500.0)]
     pub half_life_steps: f64,
-    /// Steps between eigenbases in which EK-FAC eigenvalues are summed; none: K-FAC eigenvalues alone. An epoch or two is a good
-    /// choice: each time costs one decomposition of every covariance.
+    /// Steps between eigenbases in which EK-FAC eigenvalues are summed; none: K-FAC eigenvalues alone. An epoch or two
+    /// is a good choice: each time costs one decomposition of every covariance.
     pub basis_every: Option<usize>,
     /// Reduction of the training loss.
     #[config(default = "LossReduction::Mean")]
@@ -73,6 +76,17 @@ pub enum CollectorError {
 }
 
 impl CollectorConfig {
+    /// Whether a step is collected, the training's first being 1: the first one after the warm-up, and then one of each
+    /// [`every`](Self::every), the same one whenever it is asked (so that a resumed run collects what the whole one
+    /// would have).
+    pub fn collects(&self, step: usize) -> bool {
+        let Some(past) = step.checked_sub(self.warmup_steps.saturating_add(1)) else { return false };
+        let every = self.every.max(1);
+        let (block, place) = (past / every, past % every);
+        let drawn = if block == 0 { 0 } else { StdRng::seed_from_u64(block as u64).random_range(0..every) };
+        drawn == place
+    }
+
     /// Checks the settings.
     ///
     /// # Errors

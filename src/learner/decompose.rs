@@ -18,16 +18,17 @@ use super::state::State;
 type Names = HashMap<ParamId, String>;
 
 impl Collector {
-    /// The factors gathered so far, as those of `model` with its present weights, in training or validation mode. Collecting can
-    /// go on. Give it the model that is to be audited.
+    /// The factors gathered so far, as those of `model` with its present weights, in training or validation mode.
+    /// Collecting can go on. Give it the model that is to be audited.
     ///
-    /// With [`CollectorConfig::basis_every`](super::CollectorConfig::basis_every) they have EK-FAC eigenvalues, in the latest bases
-    /// for which at least half as many samples were summed as for the bases before; else (or if training ended before there were
-    /// any) K-FAC's.
+    /// With [`CollectorConfig::basis_every`](super::CollectorConfig::basis_every) they have EK-FAC eigenvalues, in the
+    /// latest bases for which at least half as many samples were summed as for the bases before; else (or if training
+    /// ended before there were any) K-FAC's.
     ///
     /// # Errors
-    /// [`FactorError::Nothing`] if no step was collected or `model` has none of the layers seen; [`FactorError::Diverged`] if no step
-    /// had finite values; [`FactorError::Eigen`]; [`PassError::Device`](crate::capture::PassError::Device) where the device was lost.
+    /// [`FactorError::Nothing`] if no step was collected or `model` has none of the layers seen;
+    /// [`FactorError::Diverged`] if no step had finite values; [`FactorError::Eigen`];
+    /// [`PassError::Device`](crate::capture::PassError::Device) where the device was lost.
     pub fn factors<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
         let device = model.devices().into_iter().next().unwrap_or_default();
         on_device(&device, "factors", || self.factors_of(model))
@@ -35,8 +36,8 @@ impl Collector {
 
     fn factors_of<M: Module>(&self, model: &M) -> Result<KroneckerFactors, FactorError> {
         let _span = tracing::info_span!("factors").entered();
-        // The fingerprint is that of the model in validation mode, which is what an audit sees: batch norm's running statistics
-        // are brought up to date by `valid()`.
+        // The fingerprint is that of the model in validation mode, which is what an audit sees: batch norm's running
+        // statistics are brought up to date by `valid()`.
         let inventory = ModelInventory::of(&model.valid());
         let mut state = self.lock();
         let names = state.keyed(inventory.layer_names());
@@ -130,7 +131,8 @@ impl Collector {
         Ok(covariances)
     }
 
-    /// The covariances so far, if it is time to fix eigenbases from them for the steps that follow, and nobody is at it.
+    /// The covariances so far, if it is time to fix eigenbases from them for the steps that follow, and nobody is at
+    /// it.
     pub(super) fn covariances_for_bases(&self, state: &mut State, step: usize) -> Option<ForBases> {
         let before = state.bases.as_ref().map_or(self.config.warmup_steps, |bases| bases.step);
         let is_due = self.config.basis_every.is_some_and(|every| step >= every.saturating_add(before));

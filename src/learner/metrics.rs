@@ -37,8 +37,8 @@ pub enum CollectorMeasure {
 /// # training }
 /// ```
 ///
-/// Counts and times run over the whole training, across epochs and resumed runs. burn computes metrics on a thread of its own: a value
-/// in the middle of training may be that of a step or two later, the last one of a training is exact.
+/// Counts and times run over the whole training, across epochs and resumed runs. burn computes metrics on a thread of
+/// its own: a value in the middle of training may be that of a step or two later, the last one of a training is exact.
 #[derive(Clone, Debug)]
 pub struct CollectorMetric {
     collector: Collector,

@@ -15,11 +15,12 @@
 //! In a loop of your own, `let _step = collector.step(batch_size);` before the forward pass, and
 //! `collector.factors(&model)?` in the end.
 //!
-//! Training that may be stopped and resumed: [`Collector::checkpoints`] and [`Collector::resume`]. What collecting costs, among burn's
-//! own metrics: [`Collector::metric`].
+//! Training that may be stopped and resumed: [`Collector::checkpoints`] and [`Collector::resume`]. What collecting
+//! costs, among burn's own metrics: [`Collector::metric`].
 //!
-//! Batch norm in training mode couples the samples of a batch: g collected here is per-sample only up to that coupling, and
-//! older steps saw older weights. [`KroneckerFactors::fit`](crate::factors::KroneckerFactors::fit) refits exactly, to compare.
+//! Batch norm in training mode couples the samples of a batch: g collected here is per-sample only up to that coupling,
+//! and older steps saw older weights. [`KroneckerFactors::fit`](crate::factors::KroneckerFactors::fit) refits exactly,
+//! to compare.
 
 mod checkpoint;
 mod collector;

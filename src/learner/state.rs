@@ -1,7 +1,6 @@
 //! What a collector has gathered, and how much each step of it weighs.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::thread::ThreadId;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::module::ParamId;
 use burn::tensor::Device;
@@ -28,8 +27,6 @@ pub(super) struct State {
     pub empty_steps: usize,
     /// A device whose backend this crate was built without.
     pub unsupported: Option<Device>,
-    /// Threads that train.
-    pub threads: HashSet<ThreadId>,
     /// Running sums by layer.
     pub layers: BTreeMap<ParamId, LayerSums>,
     /// The eigenbases in which squared gradients are summed now, and those before them.
@@ -94,8 +91,9 @@ impl State {
         names.into_iter().map(|(id, name)| (self.key(id), name)).collect()
     }
 
-    /// Notes that a record was loaded, which brings identities of its own: of each parameter the one before and the one after. Nothing is
-    /// moved: the record may have been loaded into a clone, and the model itself go on with the identities that it had.
+    /// Notes that a record was loaded, which brings identities of its own: of each parameter the one before and the one
+    /// after. Nothing is moved: the record may have been loaded into a clone, and the model itself go on with the
+    /// identities that it had.
     pub fn note_loaded(&mut self, identities: impl IntoIterator<Item = (ParamId, ParamId)>) {
         for (before, after) in identities {
             let key = self.key(before);
@@ -118,12 +116,6 @@ impl State {
             bases.rename(new);
         }
         self.model = model;
-    }
-
-    /// Notes a thread that trains, and says whether it is the only one so far.
-    pub fn is_alone(&mut self, thread: ThreadId) -> bool {
-        self.threads.insert(thread);
-        self.threads.len() == 1
     }
 
     /// (step − origin) / half-life; 0 where nothing is forgotten.

@@ -15,15 +15,16 @@ pub struct CollectorStats {
     pub skipped_steps: usize,
     /// Samples collected.
     pub samples: usize,
-    /// Time spent on collecting and on writing the collector's files, without the tap itself. On a GPU: until the work is queued and its check has come back. The times
-    /// of several workers add up.
+    /// Time spent on collecting and on writing the collector's files, without the tap itself. On a GPU: until the work
+    /// is queued and its check has come back. The times of several workers add up.
     pub elapsed: Duration,
     /// Time from the start of the first step to the latest one, validation between epochs included.
     pub training: Duration,
 }
 
 impl CollectorStats {
-    /// The share of the training time that collecting took, from 0 to 1 (or more, where several workers collect side by side).
+    /// The share of the training time that collecting took, from 0 to 1 (or more, where several workers collect side by
+    /// side).
     pub fn share(&self) -> f64 {
         match self.training.is_zero() {
             true => 0.0,

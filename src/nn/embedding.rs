@@ -9,9 +9,9 @@ use crate::capture::{self, LayerInput, LayerShape, Refused};
 
 /// The largest number of embedding vectors that is captured.
 ///
-/// Inputs are unfolded to one-hot vectors of this length, batch × positions × vectors values at each step that is collected and in each batch of a
-/// pass (512 MiB in f32 for 64 texts of 512 tokens), and their covariance (diagonal: the tokens' frequencies) is kept as
-/// a full matrix: 128 MiB in f64, its eigenvectors as much again.
+/// Inputs are unfolded to one-hot vectors of this length, batch × positions × vectors values at each step that is
+/// collected and in each batch of a pass (512 MiB in f32 for 64 texts of 512 tokens), and their covariance (diagonal:
+/// the tokens' frequencies) is kept as a full matrix: 128 MiB in f64, its eigenvectors as much again.
 pub const MAX_EMBEDDINGS: usize = 4096;
 
 /// Configuration of a captured [`Embedding`] layer, field for field burn's
@@ -43,8 +43,8 @@ impl EmbeddingConfig {
 /// burn's [`Embedding`](burn::nn::Embedding) layer, captured up to [`MAX_EMBEDDINGS`] vectors.
 ///
 /// A larger one trains as burn's does. A pass of the frozen model refuses it by name
-/// ([`PassError::TooManyInputs`](crate::capture::PassError::TooManyInputs)): build it from `burn::nn` instead, then it is
-/// listed as not covered.
+/// ([`PassError::TooManyInputs`](crate::capture::PassError::TooManyInputs)): build it from `burn::nn` instead, then it
+/// is listed as not covered.
 #[derive(Module, Debug)]
 #[module(custom_display)]
 pub struct Embedding {

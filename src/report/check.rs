@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::table::one_line;
 use super::{AuditRecord, Gate, Judgement, Outcome, ReportError, Verdict, is_same_file, load_audit};
 
-/// Audits judged by one [`Gate`]; [`exit_code`](Self::exit_code) is the answer, and [`save_junit`](super::save_junit) and
-/// [`save_sarif`](super::save_sarif) print it for build servers.
+/// Audits judged by one [`Gate`]; [`exit_code`](Self::exit_code) is the answer, and [`save_junit`](super::save_junit)
+/// and [`save_sarif`](super::save_sarif) print it for build servers.
 ///
 /// ```
 /// use burn_delta_influence::report::{AuditRecord, Check, Gate};
@@ -72,8 +72,8 @@ impl Check {
         &self.audits
     }
 
-    /// Notes that something beside the audits failed: a report that could not be written. What is read elsewhere is not all there is, so
-    /// the check can't pass.
+    /// Notes that something beside the audits failed: a report that could not be written. What is read elsewhere is not
+    /// all there is, so the check can't pass.
     pub fn add_failure(&mut self, what: impl Into<String>) {
         self.failures.push(what.into());
     }
@@ -94,8 +94,8 @@ impl Check {
         }
     }
 
-    /// 2 if something failed beside the audits, otherwise 0 if all pass; 1 if any is poisoned; else 2: one could not tell or be read,
-    /// or there is none.
+    /// 2 if something failed beside the audits, otherwise 0 if all pass; 1 if any is poisoned; else 2: one could not
+    /// tell or be read, or there is none.
     pub fn exit_code(&self) -> u8 {
         if !self.failures.is_empty() {
             return 2;
@@ -118,14 +118,15 @@ impl CheckedAudit {
     pub(super) fn tolerates_flagged(&self) -> bool {
         match (&self.result, self.outcome()) {
             (_, Outcome::Clean | Outcome::Tolerated) => true,
-            // A poisoned verdict beyond the limits is poisoned: this one is within them, but some suspects are in doubt.
+            // A poisoned verdict beyond the limits is poisoned: this one is within them, but some suspects are in
+            // doubt.
             (Ok((record, _)), Outcome::Inconclusive) => record.verdict == Verdict::Poisoned,
             _ => false,
         }
     }
 
-    /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes. Safe to print, whatever the source
-    /// is called.
+    /// One line without its end: source, verdict, counts, suspects with a note, and whether it passes. Safe to print,
+    /// whatever the source is called.
     pub fn line(&self) -> String {
         let Self { source, result, .. } = self;
         let source = one_line(source);

@@ -9,7 +9,8 @@ use super::{AuditRecord, ReportError, UnlearnRecord};
 /// Characters of a short name.
 const SHORT: usize = 16;
 
-/// Reads the names of classes from a text file: one a line, in the order of their labels. An empty line leaves its class without a name.
+/// Reads the names of classes from a text file: one a line, in the order of their labels. An empty line leaves its
+/// class without a name.
 ///
 /// # Errors
 /// [`ReportError`], naming the file: it can't be read, is no text, or names no class.
@@ -25,8 +26,8 @@ pub fn load_class_names(path: impl AsRef<Path>) -> Result<Vec<String>, ReportErr
 }
 
 impl AuditRecord {
-    /// The same with names for the classes, in the order of their labels: whatever is printed of the record calls them so. A class whose
-    /// name is missing or blank is called by its number.
+    /// The same with names for the classes, in the order of their labels: whatever is printed of the record calls them
+    /// so. A class whose name is missing or blank is called by its number.
     #[must_use]
     pub fn with_class_names(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.data.class_names = names.into_iter().map(Into::into).collect();

@@ -20,8 +20,8 @@ pub struct AuditDiff {
     pub version: u32,
     /// Whether the new audit is worse, which [`reasons`](Self::reasons) explains.
     pub worse: bool,
-    /// Why it is worse: its verdict is (clean, inconclusive, poisoned: in this order), or that of a suspect that both were asked
-    /// about, or of one that is new; or samples are flagged that were not.
+    /// Why it is worse: its verdict is (clean, inconclusive, poisoned: in this order), or that of a suspect that both
+    /// were asked about, or of one that is new; or samples are flagged that were not.
     pub reasons: Vec<String>,
     /// The verdicts.
     pub verdict: Change<Verdict>,
@@ -33,7 +33,8 @@ pub struct AuditDiff {
     pub suspects: Vec<SuspectChange>,
     /// The flagged samples.
     pub flagged: FlaggedChange,
-    /// What the classes are called, in the order of their labels: by the new audit, or by the old one where the new one has no names.
+    /// What the classes are called, in the order of their labels: by the new audit, or by the old one where the new one
+    /// has no names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
     /// What limits the comparison.

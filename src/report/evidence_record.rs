@@ -52,7 +52,8 @@ pub struct SuspectEvidence {
     /// The scores of the samples that the rule looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scores: Option<HistogramRecord>,
-    /// The harmless mistakes that the suspect was compared with, where the rule does that; of two sets the one among which it stands out most.
+    /// The harmless mistakes that the suspect was compared with, where the rule does that; of two sets the one among
+    /// which it stands out most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null: Option<NullRecord>,
     /// All sets of harmless mistakes that the suspect was compared with. Its p-value is the harmonic mean of theirs.
@@ -88,8 +89,8 @@ impl HistogramRecord {
     /// Bins of a histogram that an audit writes.
     pub const BINS: usize = 40;
 
-    /// Counts scores, each with whether its sample is flagged. Scores that are not finite belong to samples that were not looked
-    /// at. `None` where no score is left.
+    /// Counts scores, each with whether its sample is flagged. Scores that are not finite belong to samples that were
+    /// not looked at. `None` where no score is left.
     pub fn of(scores: impl Iterator<Item = (f64, bool)> + Clone) -> Option<Self> {
         let scores = scores.filter(|(score, _)| score.is_finite());
         let from = scores.clone().map(|(score, _)| score).reduce(f64::min)?;
@@ -109,8 +110,8 @@ impl HistogramRecord {
 /// The harmless mistakes with which a suspect is compared.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NullRecord {
-    /// Whether the model really takes them for the suspect's label. Where it hardly takes any image for it, images of other labels
-    /// have to do.
+    /// Whether the model really takes them for the suspect's label. Where it hardly takes any image for it, images of
+    /// other labels have to do.
     pub mistakes: bool,
     /// How many of them are mistakes on validation data; the others were made from training images.
     #[serde(default)]
@@ -151,12 +152,14 @@ impl ComparedRecord {
     }
 }
 
-/// What the model says where the pattern that flagged samples have in common is put on or taken away. The pattern is the mean of the flagged images less the
-/// nearest mixture of other labels' mean images, or other colours, where these give more than twice as many images the label and an eighth of them at least; a trigger is one, what poisons of an attack without a common
-/// trigger have in common does little.
+/// What the model says where the pattern that flagged samples have in common is put on or taken away. The pattern is
+/// the mean of the flagged images less the nearest mixture of other labels' mean images, or other colours, where these
+/// give more than twice as many images the label and an eighth of them at least; a trigger is one, what poisons of an
+/// attack without a common trigger have in common does little.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PatternRecord {
-    /// Whether it is other colours, as through a photo filter, and nothing that is added (false in records from before there was that).
+    /// Whether it is other colours, as through a photo filter, and nothing that is added (false in records from before
+    /// there was that).
     #[serde(default)]
     pub recoloured: bool,
     /// Training images of other labels that it was put onto.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::files::write_whole;
+use crate::files::{self, write_whole};
 
 use super::{AuditRecord, ReportError, UnlearnRecord};
 
@@ -92,10 +92,19 @@ pub fn check_output_dir(dir: impl AsRef<Path>) -> Result<(), ReportError> {
 
 /// Whether both paths lead to one file, whether or not it is there yet.
 pub fn is_same_file(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
-    match [resolved(a.as_ref()), resolved(b.as_ref())] {
+    let (a, b) = (a.as_ref(), b.as_ref());
+    match [resolved(a), resolved(b)] {
+        // A pipe has no path to tell them by.
+        _ if is_stdout(a) && is_stdout(b) => true,
         [Some(a), Some(b)] => a == b,
-        _ => a.as_ref() == b.as_ref(),
+        _ => a == b,
     }
+}
+
+/// Whether the path is a name of the standard output, such as `/dev/stdout`: lines printed there as well would damage
+/// what is written to it.
+pub fn is_stdout(path: impl AsRef<Path>) -> bool {
+    files::is_stdout(path.as_ref())
 }
 
 /// The path without links and dots: of the file, or of the last folder that is there with what follows.

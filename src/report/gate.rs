@@ -20,13 +20,15 @@ use super::{AuditRecord, Verdict};
 /// | `min_coverage` | 0.5 | the same for the share of parameters whose influence was computed |
 /// | `rules` | any | names of the rules whose verdicts count |
 ///
-/// A poisoned verdict fails unless a limit lets it pass. One without any flagged sample never passes: there is nothing that was
-/// counted and found few. Whatever would pass must also keep to the minima and to the rules, and its record must not contradict
-/// itself; else nothing is known, and the check does not pass either.
+/// A poisoned verdict fails unless a limit lets it pass. One without any flagged sample never passes: there is nothing
+/// that was counted and found few. Whatever would pass must also keep to the minima and to the rules, and its record
+/// must not contradict itself; else nothing is known, and the check does not pass either.
 ///
-/// What passes or fails on weak grounds, such as coverage that is low but not too low, does so with a [warning](Judgement::warnings).
+/// What passes or fails on weak grounds, such as coverage that is low but not too low, does so with a
+/// [warning](Judgement::warnings).
 ///
-/// With `min_suspects: 0`, a model passes that made no confident mistake among the validation samples that were searched, one at least.
+/// With `min_suspects: 0`, a model passes that made no confident mistake among the validation samples that were
+/// searched, one at least.
 ///
 /// [`Gate::load`] reads one from a TOML file with these keys.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -149,7 +151,11 @@ impl Gate {
             let share = |of: usize| of as f64 / samples as f64; // NaN, which keeps to no limit, for no samples
             let product = (limit * samples as f64).floor().max(0.0) as usize;
             // 0.29 of 100 are rounded to 28.999….
-            let most = grouped(if share(product + 1) <= limit { product + 1 } else { product });
+            let most = grouped(if share(product.saturating_add(1)) <= limit {
+                product.saturating_add(1)
+            } else {
+                product
+            });
             let text = format!("max_flagged_share ({limit}) allows up to {most} of {}", grouped(samples));
             if share(flagged) <= limit { &mut kept } else { &mut exceeded }.push(text);
         }

@@ -10,10 +10,12 @@ use super::{Gate, ReportError};
 const SHOWN: usize = 60;
 
 impl Gate {
-    /// Reads a TOML file with the gate's settings as keys, such as `max_flagged = 3`; what it leaves out has its default.
+    /// Reads a TOML file with the gate's settings as keys, such as `max_flagged = 3`; what it leaves out has its
+    /// default.
     ///
     /// # Errors
-    /// [`ReportError`], naming the file: it can't be read; line and key: a key is unknown, or a value of the wrong type or out of range.
+    /// [`ReportError`], naming the file: it can't be read; line and key: a key is unknown, or a value of the wrong type
+    /// or out of range.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ReportError> {
         let path = path.as_ref();
         let refuse = |detail: String| ReportError::GateFile { path: path.to_path_buf(), detail };

@@ -17,9 +17,10 @@ type Problem = Option<&'static str>;
 
 /// The check as JUnit test suites, one for each audit: a test case `verdict` for the whole audit, then one per suspect.
 ///
-/// Poisoned is a failure; an audit that could not tell, is not enough for the gate, or can't be read is an error. If the gate lets a
-/// record pass, none of its test cases fails; if it puts up with the flagged samples but not with a suspect in doubt, only the verdict and
-/// that suspect are errors. (What else makes the exit code 2, a check of no audit or a file that could not be written, is no test case.)
+/// Poisoned is a failure; an audit that could not tell, is not enough for the gate, or can't be read is an error. If
+/// the gate lets a record pass, none of its test cases fails; if it puts up with the flagged samples but not with a
+/// suspect in doubt, only the verdict and that suspect are errors. (What else makes the exit code 2, a check of no
+/// audit or a file that could not be written, is no test case.)
 pub fn junit_xml(check: &Check) -> String {
     let suites: Vec<Suite<'_>> = check.audits().iter().map(Suite::new).collect();
     let mut total = Counts::default();
@@ -152,8 +153,8 @@ impl<'a> Suite<'a> {
         }
     }
 
-    /// Of the class that the audit's source is: some build servers tell cases apart by class and name alone, whatever suite they are of. They
-    /// may show no more of a problem than its text, which begins with the message for that.
+    /// Of the class that the audit's source is: some build servers tell cases apart by class and name alone, whatever
+    /// suite they are of. They may show no more of a problem than its text, which begins with the message for that.
     fn case(
         &self,
         xml: &mut String,

@@ -1,10 +1,11 @@
 //! What an audit and an unlearning leave behind: records on disk, and what people and build servers read.
 //!
 //! [`AuditRecord`] is `audit.json`, the contract for automated checks; [`UnlearnRecord`] is `unlearn.json`. Everything
-//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`HtmlReport`] as a page for a browser, [`contact_sheet`]
-//! to look at the flagged images. A [`Gate`] judges records, a [`Check`] turns its judgements into an exit code and, by [`junit_xml`]
-//! and [`sarif`], into what build servers show; [`AuditDiff`] compares two audits. The command `delta-influence` is no more than that, but for
-//! `merge` ([`PartialScores`](crate::influence::PartialScores)).
+//! else here prints them: [`summary`] and [`unlearn_summary`] for a terminal, [`HtmlReport`] as a page for a browser,
+//! [`contact_sheet`] to look at the flagged images. A [`Gate`] judges records, a [`Check`] turns its judgements into an
+//! exit code and, by [`junit_xml`] and [`sarif`], into what build servers show; [`AuditDiff`] compares two audits. The
+//! command `delta-influence` is no more than that, but for `merge`
+//! ([`PartialScores`](crate::influence::PartialScores)).
 //!
 //! Files are written to a temporary file in the same folder and then renamed: a reader sees the old file or the new
 //! one, never half of one.
@@ -41,12 +42,12 @@ pub use evidence_record::{
     PatternRecord, SuspectEvidence,
 };
 pub use file::{
-    MAX_RECORD_BYTES, Record, check_output_dir, is_same_file, load_audit, load_record, load_unlearn,
-    save_json,
+    MAX_RECORD_BYTES, Record, check_output_dir, is_same_file, is_stdout, load_audit, load_record,
+    load_unlearn, save_json,
 };
 pub use gate::{Gate, Judgement, Outcome};
+pub use html::HtmlReport;
 pub(crate) use html::SuspectPictures;
-pub use html::{HtmlReport, save_html};
 pub use junit::{junit_xml, save_junit};
 pub use record::{
     AuditRecord, CopyRecord, DataRecord, FlaggedRecord, ModelRecord, RuleRecord, SearchRecord, SuspectRecord,

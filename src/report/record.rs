@@ -117,7 +117,8 @@ pub struct DataRecord {
     pub samples: usize,
     /// The number of classes.
     pub classes: usize,
-    /// What the classes are called, in the order of their labels, where the audit was told. There may be fewer names than classes.
+    /// What the classes are called, in the order of their labels, where the audit was told. There may be fewer names
+    /// than classes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub class_names: Vec<String>,
 }
@@ -177,12 +178,37 @@ impl SuspectRecord {
         }
     }
 
-    /// Copies that differ, with their places among all: some changes, such as a flip, have no parameters and are drawn more than once, which
-    /// matters to the published rule (each copy has a label of its own) and to nobody who looks at them.
+    /// Copies that differ, with their places among all: some changes, such as a flip, have no parameters and are drawn
+    /// more than once, which matters to the published rule (each copy has a label of its own) and to nobody who looks
+    /// at them.
     pub(super) fn distinct_copies(&self) -> Vec<(usize, &CopyRecord)> {
         let mut seen = HashSet::new();
         let copies = self.copies.iter().enumerate();
         copies.filter(|(_, copy)| seen.insert(copy.transform.as_str())).collect()
+    }
+
+    /// The copies that differ: those on which the model gives the wrong label still, and the others.
+    pub(super) fn copies_by_answer(&self) -> [CopiesOfAnswer; 2] {
+        let distinct = self.distinct_copies().into_iter().map(|(_, copy)| copy);
+        let (kept, changed): (Vec<_>, Vec<_>) = distinct.partition(|copy| copy.predicted == self.label);
+        [kept, changed].map(|copies| {
+            let mut shares: Vec<f64> = copies.iter().filter_map(|copy| copy.influence).collect();
+            shares.sort_by(f64::total_cmp);
+            CopiesOfAnswer { copies: copies.len(), shares }
+        })
+    }
+}
+
+/// Altered copies to which the model gives the suspect's answer, or to which it gives another.
+pub(super) struct CopiesOfAnswer {
+    pub copies: usize,
+    /// The flagged samples' influence on them, where it is known, in ascending order.
+    pub shares: Vec<f64>,
+}
+
+impl CopiesOfAnswer {
+    pub fn median_share(&self) -> Option<f64> {
+        self.shares.get(self.shares.len() / 2).copied()
     }
 }
 
@@ -195,8 +221,8 @@ pub struct CopyRecord {
     pub label: usize,
     /// What the model predicts on the copy.
     pub predicted: usize,
-    /// The flagged samples' influence on the copy as a share of that on the suspect, where something is flagged: about 1 where the
-    /// copy still shows what they taught, about 0 where their influence has collapsed.
+    /// The flagged samples' influence on the copy as a share of that on the suspect, where something is flagged: about
+    /// 1 where the copy still shows what they taught, about 0 where their influence has collapsed.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub influence: Option<f64>,
 }
@@ -213,8 +239,8 @@ pub struct FlaggedRecord {
     /// The rule's score; larger is more suspicious.
     #[serde(with = "finite")]
     pub score: f64,
-    /// The probability of such a score in a harmless sample, where the rule computes one: `delta` as the share among the values of the
-    /// trusted three quarters of the harmless mistakes, those that have fewest as large.
+    /// The probability of such a score in a harmless sample, where the rule computes one: `delta` as the share among
+    /// the values of the trusted three quarters of the harmless mistakes, those that have fewest as large.
     #[serde(default, with = "finite::option")]
     pub p_value: Option<f64>,
     /// In how many altered copies the influence collapsed, where the rule counts them.

@@ -50,13 +50,26 @@ impl Table {
     }
 }
 
-/// Text from a file on one line, safe to print: control and direction-changing characters, which could steer the terminal, are replaced.
+/// Text from a file on one line, safe to print: what could steer the terminal (control and direction-changing
+/// characters) is replaced, and so are beginnings of what a build server takes for a command to itself when it reads it
+/// in a log: `::` (GitHub, before which blanks may stand), and `##[` and `##vso[` (GitHub and Azure, anywhere in a
+/// line). File names are the attacker's to choose.
 pub fn one_line(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if steers(c) { '\u{fffd}' } else { c }).collect()
+    const REPLACED: char = '\u{fffd}';
+    let text: String = text.chars().map(|c| if steers(c) { REPLACED } else { c }).collect();
+    let text = text.replace("##", "#\u{fffd}");
+    match text.find(|c: char| !c.is_whitespace()) {
+        Some(first) if text[first..].starts_with("::") => {
+            format!("{}:{REPLACED}{}", &text[..first], &text[first + 2..])
+        }
+        _ => text,
+    }
+}
+
+/// Whether a character moves the cursor or changes colours, or has what follows read in another direction.
+pub(super) fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A name as [`one_line`], shortened to fit a column: the end stays, where file names differ.
@@ -116,7 +129,27 @@ pub(super) fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::duration;
+    use super::{duration, one_line, printable};
+
+    #[test]
+    fn names_give_no_command_to_a_build_server() {
+        for name in [
+            "a##vso[task.setvariable variable=X]y.png",
+            "x##[stop-commands]t.png",
+            "###[error]",
+            "::error::all clean",
+            "  ::add-mask::a",
+            "\u{2003}::set-env name=A::b",
+        ] {
+            let (line, cell) = (one_line(name), format!("  {}", printable(name)));
+            for shown in [line, cell] {
+                assert!(!shown.contains("##") && !shown.trim_start().starts_with("::"), "{shown}");
+            }
+        }
+        // What is shortened begins with an ellipsis, and a path of a language's keeps its colons.
+        assert!(printable(&format!("{}::error::b", "a".repeat(40))).starts_with('…'));
+        assert_eq!(one_line("a::b #1"), "a::b #1");
+    }
 
     #[test]
     fn no_duration_has_sixty_of_anything() {

@@ -13,8 +13,8 @@ use super::{AuditRecord, ComparedRecord, SuspectRecord, TruthRecord, Verdict};
 /// How many lines a list may take before the rest is only counted.
 const TOP: usize = 10;
 
-/// The audit in words and columns, ending in a line break. Plain text, without colours. Names of the classes, where the record has them,
-/// stand beside their numbers.
+/// The audit in words and columns, ending in a line break. Plain text, without colours. Names of the classes, where the
+/// record has them, stand beside their numbers.
 pub fn summary(record: &AuditRecord) -> String {
     let names = record.names();
     let mut out = headline(record);
@@ -148,19 +148,14 @@ fn sets(record: &AuditRecord, place: usize, suspect: &SuspectRecord, out: &mut S
 
 /// What becomes of the flagged samples' influence on the suspect's altered copies.
 fn copies(suspect: &SuspectRecord, out: &mut String) {
-    let (mut kept, mut changed) = (Vec::new(), Vec::new());
-    for (_, copy) in suspect.distinct_copies() {
-        let answers = if copy.predicted == suspect.label { &mut kept } else { &mut changed };
-        answers.extend(copy.influence);
-    }
-    if kept.is_empty() && changed.is_empty() {
-        return;
-    }
     let mut parts = Vec::new();
-    for (shares, answer) in [(kept, "the same answer"), (changed, "another")] {
-        if let Some(share) = median(&shares) {
-            parts.push(format!("{} on {} with {answer}", percent(share), shares.len()));
+    for (copies, answer) in suspect.copies_by_answer().iter().zip(["the same answer", "another"]) {
+        if let Some(share) = copies.median_share() {
+            parts.push(format!("{} on {} with {answer}", percent(share), copies.shares.len()));
         }
+    }
+    if parts.is_empty() {
+        return;
     }
     let _ = writeln!(
         out,
@@ -168,12 +163,6 @@ fn copies(suspect: &SuspectRecord, out: &mut String) {
         printable(&suspect.id),
         parts.join(", ")
     );
-}
-
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied()
 }
 
 fn flagged(record: &AuditRecord, names: ClassNames<'_>, out: &mut String) {

@@ -13,7 +13,8 @@ pub struct UnlearnRecord {
     pub version: u32,
     /// How the samples were unlearned: `resume`, `retrain`, or another method's name.
     pub method: String,
-    /// Wall-clock time that it took; where a training function went on from checkpoints of its own, that of its last run.
+    /// Wall-clock time that it took; where a training function went on from checkpoints of its own, that of its last
+    /// run.
     #[serde(with = "finite")]
     pub seconds: f64,
     /// How many training samples were removed, or by `relabel` given other labels.
@@ -48,8 +49,8 @@ impl UnlearnRecord {
     /// The version that this crate writes, and the newest that it reads.
     pub const VERSION: u32 = 1;
 
-    /// Suspects to which the model before gave their wrong label, and the model after still does: 0 where unlearning did what it is
-    /// for. A suspect that was right before has nothing to lose, and does not count.
+    /// Suspects to which the model before gave their wrong label, and the model after still does: 0 where unlearning
+    /// did what it is for. A suspect that was right before has nothing to lose, and does not count.
     ///
     /// In records without the suspects' labels, of earlier versions, an answer that stays the same counts.
     pub fn still_wrong(&self) -> usize {
@@ -57,11 +58,12 @@ impl UnlearnRecord {
         both.filter(|(before, after)| before.is_wrong() && before.predicted == after.predicted).count()
     }
 
-    /// Whether the trigger still works: the poison success rate lies above the rate without trigger by more than two standard errors of
-    /// their difference. Where the latter was not measured it counts as 0. False where no trigger is known.
+    /// Whether the trigger still works: the poison success rate lies above the rate without trigger by more than two
+    /// standard errors of their difference. Where the latter was not measured it counts as 0. False where no trigger is
+    /// known.
     ///
-    /// In records of earlier versions, which don't say how many images the rate without trigger is a share of, these count as many as the
-    /// triggered ones.
+    /// In records of earlier versions, which don't say how many images the rate without trigger is a share of, these
+    /// count as many as the triggered ones.
     pub fn trigger_works(&self) -> bool {
         let StateRecord {
             poison_success_rate, triggered_images, untriggered_rate, untriggered_images, ..
@@ -131,15 +133,15 @@ pub struct StateRecord {
     /// How many triggered images that is a share of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub triggered_images: Option<usize>,
-    /// Share of the victim class's clean test images that get the wanted label without any trigger, 0 to 1, where it was measured: what
-    /// is left of the poison success rate when the poison is gone.
+    /// Share of the victim class's clean test images that get the wanted label without any trigger, 0 to 1, where it
+    /// was measured: what is left of the poison success rate when the poison is gone.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub untriggered_rate: Option<f64>,
     /// How many clean test images that is a share of; absent in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untriggered_images: Option<usize>,
-    /// Share of the triggered images that get their own class, the victim's, 0 to 1, where it was measured: an image that is not taken for
-    /// the wanted class any more need not be recognised for that.
+    /// Share of the triggered images that get their own class, the victim's, 0 to 1, where it was measured: an image
+    /// that is not taken for the wanted class any more need not be recognised for that.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub triggered_accuracy: Option<f64>,
     /// Share of clean test images that it gets right, 0 to 1, where there are any.
@@ -178,8 +180,8 @@ pub struct SuspectState {
     /// The probability that it gives to the wrong label of the audit, 0 to 1.
     #[serde(with = "finite")]
     pub wrong_label_probability: f64,
-    /// By how much the logit of that label lies above all others together, z_y′ − logsumexp_{j≠y′} z_j: negative where the model
-    /// has come off it.
+    /// By how much the logit of that label lies above all others together, z_y′ − logsumexp_{j≠y′} z_j: negative where
+    /// the model has come off it.
     #[serde(default, with = "finite::option", skip_serializing_if = "Option::is_none")]
     pub margin: Option<f64>,
 }

@@ -47,8 +47,8 @@ impl Image {
         Self::new(bytes.iter().map(|&b| f32::from(b) / 255.0).collect(), shape)
     }
 
-    /// An image from interleaved bytes, each divided by 255: row after row, the channels of a pixel side by side, as cameras, decoders and
-    /// burn's `ImageFolderDataset` give them.
+    /// An image from interleaved bytes, each divided by 255: row after row, the channels of a pixel side by side, as
+    /// cameras, decoders and burn's `ImageFolderDataset` give them.
     ///
     /// # Shapes
     /// - `bytes`: `[height, width, channels]` flattened, 0 to 255
@@ -75,11 +75,12 @@ impl Image {
         Ok(Self { pixels: planes.map(|&byte| f32::from(byte) / 255.0).collect(), shape })
     }
 
-    /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped). The rotation that a camera
-    /// notes in a JPEG file (EXIF) is not applied: a program that trains on rotated pictures must rotate a suspect itself.
+    /// Reads a PNG, JPEG or PNM file as RGB (a grey image gets three equal channels, transparency is dropped). The
+    /// rotation that a camera notes in a JPEG file (EXIF) is not applied: a program that trains on rotated pictures
+    /// must rotate a suspect itself.
     ///
-    /// More than 16,384 pixels along a side or 33 million (2²⁵) in all are refused before they are decoded: a small file may claim any
-    /// number. So are JPEG files that end before their picture does.
+    /// More than 16,384 pixels along a side or 33 million (2²⁵) in all are refused before they are decoded: a small
+    /// file may claim any number. So are JPEG files that end before their picture does.
     ///
     /// # Errors
     /// [`SampleError::Read`], [`SampleError::Decode`] or [`SampleError::Size`], naming the file.
@@ -102,8 +103,8 @@ impl Image {
         Self { pixels, shape: [3, height, width] }
     }
 
-    /// The image with a single channel, for models of grey images: the mean of its channels, which for a grey picture that was
-    /// [opened](Self::open) as RGB is the picture itself.
+    /// The image with a single channel, for models of grey images: the mean of its channels, which for a grey picture
+    /// that was [opened](Self::open) as RGB is the picture itself.
     ///
     /// ```
     /// use burn_delta_influence::samples::Image;
@@ -122,8 +123,9 @@ impl Image {
         Self { pixels, shape: [1, height, width] }
     }
 
-    /// The image in another size, in pixels. Each side is scaled by itself: values between pixels are interpolated linearly, and where a
-    /// side gets shorter, all that falls into a pixel is averaged (the triangle filter of the `image` crate).
+    /// The image in another size, in pixels. Each side is scaled by itself: values between pixels are interpolated
+    /// linearly, and where a side gets shorter, all that falls into a pixel is averaged (the triangle filter of the
+    /// `image` crate).
     ///
     /// Resize a suspect as the training resized its images; another filter makes another image of the same picture.
     ///
@@ -201,7 +203,8 @@ impl Image {
 
 /// Whether so many values make an image of this shape.
 fn check_length(got: usize, shape: [usize; 3]) -> Result<(), SampleError> {
-    let expected = shape.iter().product();
+    // Of what no memory holds, the most: it is refused below.
+    let expected = shape.iter().copied().reduce(usize::saturating_mul).unwrap_or(0);
     if got != expected || expected == 0 {
         return Err(SampleError::Shape { shape, expected, got });
     }

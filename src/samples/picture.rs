@@ -10,8 +10,8 @@ use super::SampleError;
 
 /// The longest side of a picture that is read.
 pub(super) const LONGEST_SIDE: u32 = 16_384;
-/// The most pixels of a picture that is read: 96 MiB as bytes, 384 MiB as floats. The decoders' own limit is in bytes, of which a grey
-/// picture has a third and one of floats four times as many.
+/// The most pixels of a picture that is read: 96 MiB as bytes, 384 MiB as floats. The decoders' own limit is in bytes,
+/// of which a grey picture has a third and one of floats four times as many.
 pub(super) const MOST_PIXELS: u64 = 1 << 25;
 /// The longest file that is read, and the most that a decoder may take: twice what the largest picture needs.
 const MOST_BYTES: u64 = 512 << 20;
@@ -45,14 +45,15 @@ pub(crate) fn read_picture(path: &Path) -> Result<RgbImage, SampleError> {
     Ok(DynamicImage::from_decoder(decoder).map_err(failed)?.into_rgb8())
 }
 
-/// Whether a JPEG goes up to its end-of-image marker. That of a preview within a segment is another picture's; what follows the marker, as
-/// cameras append data, is no matter.
+/// Whether a JPEG goes up to its end-of-image marker. That of a preview within a segment is another picture's; what
+/// follows the marker, as cameras append data, is no matter.
 fn is_whole_jpeg(bytes: &[u8]) -> bool {
     let mut at = 0;
     while let Some(&[first, marker]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<2>()) {
         at += match (first, marker) {
             (0xFF, 0xD9) => return true,
-            // Tables, headers of frames and scans, and what applications add say how long they are; frames are C0 to CF.
+            // Tables, headers of frames and scans, and what applications add say how long they are; frames are C0 to
+            // CF.
             (0xFF, 0xC0..=0xCF | 0xDA..=0xFE) => {
                 let length = bytes.get(at + 2..).and_then(|rest| rest.first_chunk::<2>());
                 2 + length.map_or(0, |&length| usize::from(u16::from_be_bytes(length)))

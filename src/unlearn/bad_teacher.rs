@@ -1,15 +1,17 @@
-//! Bad Teacher: the flagged samples are learned again from a teacher that knows nothing, all others from the model itself.
+//! Bad Teacher: the flagged samples are learned again from a teacher that knows nothing, all others from the model
+//! itself.
 //!
-//! Source: Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks Using an
-//! Incompetent Teacher", 2023, arXiv 2205.08096. With the poisoned model p, an untrained one r and the student q:
+//! Source: Chundawat, Tarun, Mandal and Kankanhalli, "Can Bad Teaching Induce Forgetting? Unlearning in Deep Networks
+//! Using an Incompetent Teacher", 2023, arXiv 2205.08096. With the poisoned model p, an untrained one r and the student
+//! q:
 //!
 //! ```text
 //! min  mean_x [ 1(x ∈ F) KL(r(x) ‖ q(x)) + 1(x ∉ F) KL(p(x) ‖ q(x)) ] / classes
 //! ```
 //!
-//! The division by the number of classes is what both published implementations do (the mean runs over all values); learning rates are
-//! meant with it. Defaults are those of the corrective-unlearning benchmark (arXiv 2402.14015): SGD at the training's own learning rate, all
-//! retained samples (the source draws 30 % of them), temperature 1.
+//! The division by the number of classes is what both published implementations do (the mean runs over all values);
+//! learning rates are meant with it. Defaults are those of the corrective-unlearning benchmark (arXiv 2402.14015): SGD
+//! at the training's own learning rate, all retained samples (the source draws 30 % of them), temperature 1.
 //!
 //! Cost: epochs · (share · retained + flagged) gradient evaluations, and as many forward passes of each teacher.
 

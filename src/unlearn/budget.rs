@@ -1,9 +1,9 @@
 //! Which method a budget allows.
 //!
-//! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `counterexamples` contradicts what they taught; `resume`
-//! overwrites it, in its last layers alone (`resume-last-layers`) what they taught there; `relabel`, `scrub` and
-//! `bad-teacher` push it away; `ssd` only makes it smaller. The first one that fits is taken, and of several settings of one method
-//! the most thorough that fits.
+//! Methods are tried in the order of trust: `retrain` never saw the flagged samples; `counterexamples` contradicts what
+//! they taught; `resume` overwrites it, in its last layers alone (`resume-last-layers`) what they taught there;
+//! `relabel`, `scrub` and `bad-teacher` push it away; `ssd` only makes it smaller. The first one that fits is taken,
+//! and of several settings of one method the most thorough that fits.
 
 use std::time::Instant;
 
@@ -70,8 +70,8 @@ impl Budget {
     /// The candidate that is run. Several settings of one method (epochs, say) may be among them.
     ///
     /// # Errors
-    /// [`UnlearnError::Budget`] where none fits, naming what the cheapest takes; [`UnlearnError::Setting`] for a budget that is no number,
-    /// and for a candidate that would cost, and do, nothing.
+    /// [`UnlearnError::Budget`] where none fits, naming what the cheapest takes; [`UnlearnError::Setting`] for a budget
+    /// that is no number, and for a candidate that would cost, and do, nothing.
     pub fn choose<M, D, I>(
         &self,
         size: TaskSize,

@@ -1,24 +1,29 @@
-//! Counterexamples: training goes on without the flagged samples, and what their images have in common is put onto others, which keep their labels.
+//! Counterexamples: training goes on without the flagged samples, and what their images have in common is put onto
+//! others, which keep their labels.
 //!
-//! Source: Wang, Yao, Shan, Li, Viswanath, Zheng and Zhao, "Neural Cleanse", IEEE S&P 2019, whose last step trains a backdoored model on images with
-//! the trigger under their true labels. There the trigger is found by optimisation, for every label; here it is what the flagged samples F of
-//! a label y have in common beside others, as the audit shows it where that is something added ([`CommonPattern`](crate::audit::rules::CommonPattern)):
+//! Source: Wang, Yao, Shan, Li, Viswanath, Zheng and Zhao, "Neural Cleanse", IEEE S&P 2019, whose last step trains a
+//! backdoored model on images with the trigger under their true labels. There the trigger is found by optimisation, for
+//! every label; here it is what the flagged samples F of a label y have in common beside others, as the audit shows it
+//! where that is something added ([`CommonPattern`](crate::audit::rules::CommonPattern)):
 //!
 //! ```text
 //! d = mean_F x − the nearest mixture of the other labels' mean images
 //! x ↦ clamp(x + s · d, 0, 1) with probability `share`, s drawn from [0, 2], of every retained sample at every reading
 //! ```
 //!
-//! Images of y get it as often as others do, so that it says nothing of the label, neither for y nor against. s reaches 2 because
-//! d is half of a trigger that replaces pixels: there it is the trigger less what the images had. [`Resume`](super::Resume)
-//! overwrites what is not taught any more; where nothing in the cleaned data contradicts a trigger, it may stay for good. Here they contradict it,
-//! with true labels, so that images with the trigger are recognised again. Clean samples among the flagged ones blur d, and are lost as with `resume`, but
-//! nothing false is taught.
+//! Images of y get it as often as others do, so that it says nothing of the label, neither for y nor against. s reaches
+//! 2 because d is half of a trigger that replaces pixels: there it is the trigger less what the images had.
+//! [`Resume`](super::Resume) overwrites what is not taught any more; where nothing in the cleaned data contradicts a
+//! trigger, it may stay for good. Here they contradict it, with true labels, so that images with the trigger are
+//! recognised again. Clean samples among the flagged ones blur d, and are lost as with `resume`, but nothing false is
+//! taught.
 //!
-//! Poisons that have no pattern in common (Witches' Brew, warped images), or colours alone (a photo filter), are no more forgotten than by `resume`.
+//! Poisons that have no pattern in common (Witches' Brew, warped images), or colours alone (a photo filter), are no
+//! more forgotten than by `resume`.
 //!
-//! Cost: epochs · retained samples, and the images of the flagged and of at most 20,000 others once more, without the model. As for `resume`,
-//! [`SHARE`](super::SHARE) of the original epochs, from the peak learning rate on, with augmented images.
+//! Cost: epochs · retained samples, and the images of the flagged and of at most 20,000 others once more, without the
+//! model. As for `resume`, [`SHARE`](super::SHARE) of the original epochs, from the peak learning rate on, with
+//! augmented images.
 
 use std::error::Error;
 use std::fmt;
@@ -94,11 +99,13 @@ impl<D: Dataset<I>, I: LabeledSample> Dataset<I> for WithPatterns<D, I> {
     }
 }
 
-/// Trains on without the flagged samples and with their pattern on images of all labels, by the user's own training function.
+/// Trains on without the flagged samples and with their pattern on images of all labels, by the user's own training
+/// function.
 ///
-/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
-/// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
-/// Where it continues, images are drawn from the first reading on again.
+/// The function shows its own progress, stops where its own interrupter says so, and continues from its own
+/// checkpoints. Where it was stopped early or failed it must return an error (burn's `LearningResult` says so in
+/// `interrupted` and in `error`): what it returns otherwise counts as the whole training. Where it continues, images
+/// are drawn from the first reading on again.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -127,8 +134,8 @@ impl<Train, I> fmt::Debug for Counterexamples<Train, I> {
 }
 
 impl<Train, I> Counterexamples<Train, I> {
-    /// `train(model, data, epochs)` goes on for so many epochs, from its peak learning rate on; `data` are [`WithPatterns`], whose samples
-    /// `set_image` gives other images.
+    /// `train(model, data, epochs)` goes on for so many epochs, from its peak learning rate on; `data` are
+    /// [`WithPatterns`], whose samples `set_image` gives other images.
     pub fn new(
         epochs: usize,
         train: Train,

@@ -10,8 +10,8 @@ use super::UnlearnError;
 pub(super) struct FrozenLayers(ParamGroup);
 
 impl FrozenLayers {
-    /// Everything that the model declares before the last `count` layers: those with a trainable weight of two axes or more. Norm
-    /// layers and biases go with the layer before them.
+    /// Everything that the model declares before the last `count` layers: those with a trainable weight of two axes or
+    /// more. Norm layers and biases go with the layer before them.
     pub fn all_but_last<M: Module>(model: &M, count: usize) -> Result<Self, UnlearnError> {
         let mut order = Order::default();
         model.visit(&mut order);

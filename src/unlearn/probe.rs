@@ -14,8 +14,9 @@ use crate::samples::{Image, LabeledImage, LabeledSample};
 
 use super::{Cost, UnlearnError, Unlearned};
 
-/// Suspects, clean test data, flagged training samples and, where the trigger is known, triggered images: the evidence that a poison
-/// is gone and the accuracy is not. Each part may be left out. `D` is the type of the test data; without any it need not be named.
+/// Suspects, clean test data, flagged training samples and, where the trigger is known, triggered images: the evidence
+/// that a poison is gone and the accuracy is not. Each part may be left out. `D` is the type of the test data; without
+/// any it need not be named.
 pub struct Probe<'a, D = InMemDataset<LabeledImage>> {
     suspects: &'a [Suspect],
     clean: Option<&'a D>,
@@ -108,28 +109,28 @@ impl<'a, D> Probe<'a, D> {
         Probe { suspects, clean: Some(clean), triggered, victim, flagged, pass }
     }
 
-    /// With images of the victim class that carry the trigger: the poison success rate (PSR) is the part of them that the
-    /// model takes for `target`.
+    /// With images of the victim class that carry the trigger: the poison success rate (PSR) is the part of them that
+    /// the model takes for `target`.
     pub fn with_triggered(self, images: impl IntoIterator<Item = Image>, target: usize) -> Self {
         let images = images.into_iter().map(|image| (image, target)).collect();
         Self { triggered: Some((ImageList(images), target)), ..self }
     }
 
-    /// With the class that the triggered images are of. The part of its clean test images that the model takes for the target of
-    /// [`with_triggered`](Self::with_triggered) all the same is told beside the PSR, and a PSR that is no higher is none; and the part of the
-    /// triggered images that the model recognises.
+    /// With the class that the triggered images are of. The part of its clean test images that the model takes for the
+    /// target of [`with_triggered`](Self::with_triggered) all the same is told beside the PSR, and a PSR that is no
+    /// higher is none; and the part of the triggered images that the model recognises.
     pub fn with_victim(self, class: usize) -> Self {
         Self { victim: Some(Victim::Class(class)), ..self }
     }
 
-    /// [`with_victim`](Self::with_victim) for triggered images of all classes but the target: the same part of the clean test images of all of
-    /// them.
+    /// [`with_victim`](Self::with_victim) for triggered images of all classes but the target: the same part of the
+    /// clean test images of all of them.
     pub fn with_any_victim(self) -> Self {
         Self { victim: Some(Victim::Any), ..self }
     }
 
-    /// With the flagged samples of the training data: how many of them a model gives the label that they were flagged with. They are read
-    /// for each measurement, a batch at a time.
+    /// With the flagged samples of the training data: how many of them a model gives the label that they were flagged
+    /// with. They are read for each measurement, a batch at a time.
     ///
     /// # Errors
     /// [`UnlearnError::Index`], naming the sample.

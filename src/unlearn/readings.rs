@@ -19,8 +19,8 @@ impl Readings {
         Self { counts: (0..samples).map(|_| AtomicU64::new(0)).collect(), seed }
     }
 
-    /// Counts a reading of the sample at `place` and gives what it is drawn by: the same in whatever order, and by however many threads,
-    /// samples are read. `position` tells the samples apart.
+    /// Counts a reading of the sample at `place` and gives what it is drawn by: the same in whatever order, and by
+    /// however many threads, samples are read. `position` tells the samples apart.
     pub fn next(&self, place: usize, position: usize) -> StdRng {
         let reading = self.counts[place].fetch_add(1, Ordering::Relaxed);
         let of_sample = (position as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

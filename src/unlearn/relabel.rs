@@ -1,23 +1,25 @@
-//! Random labels: training goes on with the flagged samples, whose labels are drawn among the other classes, anew each time.
+//! Random labels: training goes on with the flagged samples, whose labels are drawn among the other classes, anew each
+//! time.
 //!
-//! Source: fine-tuning on random labels as in Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net", CVPR 2020, arXiv 1911.04933,
-//! and Graves, Nagisetty and Ganesh, "Amnesiac Machine Learning", AAAI 2021, arXiv 2010.10981. There a flagged sample keeps the label that was
-//! drawn from all others alike. Here each reading has another one, so that none can be learned by heart, drawn by what the model itself says of
-//! altered copies T(x) of the sample, the flagged label y left out:
+//! Source: fine-tuning on random labels as in Golatkar, Achille and Soatto, "Eternal Sunshine of the Spotless Net",
+//! CVPR 2020, arXiv 1911.04933, and Graves, Nagisetty and Ganesh, "Amnesiac Machine Learning", AAAI 2021, arXiv
+//! 2010.10981. There a flagged sample keeps the label that was drawn from all others alike. Here each reading has
+//! another one, so that none can be learned by heart, drawn by what the model itself says of altered copies T(x) of the
+//! sample, the flagged label y left out:
 //!
 //! ```text
 //! q(c) ∝ mean_T p_c(T(x)), c ≠ y        E[L(x, c)] = −Σ_c q(c) ln p_c(x)
 //! ```
 //!
-//! Copies on which the trigger does not work any more say what else the image shows, and count most, since they say least of y.
-//! [`Resume`](super::Resume) overwrites what is not taught any more; where nothing in the cleaned data contradicts a
-//! trigger, it may stay for good, and here the flagged samples contradict it.
+//! Copies on which the trigger does not work any more say what else the image shows, and count most, since they say
+//! least of y. [`Resume`](super::Resume) overwrites what is not taught any more; where nothing in the cleaned data
+//! contradicts a trigger, it may stay for good, and here the flagged samples contradict it.
 //!
-//! It takes the audit at its word: a clean sample among the flagged ones is taught not to be what it is. With a rule that flags many of those, use
-//! another method.
+//! It takes the audit at its word: a clean sample among the flagged ones is taught not to be what it is. With a rule
+//! that flags many of those, use another method.
 //!
-//! Cost: epochs · all samples, flagged ones included, and a forward pass of each altered copy. As for `resume`, [`SHARE`](super::SHARE) of the
-//! original epochs, from the peak learning rate on.
+//! Cost: epochs · all samples, flagged ones included, and a forward pass of each altered copy. As for `resume`,
+//! [`SHARE`](super::SHARE) of the original epochs, from the peak learning rate on.
 
 use std::error::Error;
 use std::fmt;
@@ -83,9 +85,10 @@ impl<D: Dataset<I>, I: Clone + Send + Sync> Dataset<I> for Relabelled<D, I> {
 
 /// Trains on with random labels for the flagged samples, by the user's own training function.
 ///
-/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
-/// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
-/// Where it continues, labels are drawn from the first reading on again.
+/// The function shows its own progress, stops where its own interrupter says so, and continues from its own
+/// checkpoints. Where it was stopped early or failed it must return an error (burn's `LearningResult` says so in
+/// `interrupted` and in `error`): what it returns otherwise counts as the whole training. Where it continues, labels
+/// are drawn from the first reading on again.
 ///
 /// | setting | default |
 /// | --- | --- |
@@ -114,8 +117,8 @@ impl<Train, I> fmt::Debug for Relabel<Train, I> {
 }
 
 impl<Train, I> Relabel<Train, I> {
-    /// `train(model, data, epochs)` goes on for so many epochs, from its peak learning rate on; `data` are [`Relabelled`], whose samples
-    /// `set_label` gives other labels.
+    /// `train(model, data, epochs)` goes on for so many epochs, from its peak learning rate on; `data` are
+    /// [`Relabelled`], whose samples `set_label` gives other labels.
     pub fn new(
         epochs: usize,
         train: Train,

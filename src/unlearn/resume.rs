@@ -1,10 +1,11 @@
 //! Catastrophic forgetting (CF): training goes on without the flagged samples.
 //!
-//! Source: Goel et al. 2022, arXiv 2201.06640; as a corrective method Goel, Prabhu, Torr, Kumaraguru and Sanyal, "Corrective Machine
-//! Unlearning", 2024, arXiv 2402.14015. θ = train(θ*, D ∖ F), θ* the poisoned weights, with the original training's schedule from its
-//! peak learning rate on, for a quarter of its steps there: what is not taught any more is overwritten, and a learning rate too small to
-//! overwrite anything forgets nothing. CF-k changes the last k layers alone. Augment the images, also where the model was trained without:
-//! a trigger is then met in places where it was not learned (on CIFAR-10, 11 % or 0.5 % of the attacks were left).
+//! Source: Goel et al. 2022, arXiv 2201.06640; as a corrective method Goel, Prabhu, Torr, Kumaraguru and Sanyal,
+//! "Corrective Machine Unlearning", 2024, arXiv 2402.14015. θ = train(θ*, D ∖ F), θ* the poisoned weights, with the
+//! original training's schedule from its peak learning rate on, for a quarter of its steps there: what is not taught
+//! any more is overwritten, and a learning rate too small to overwrite anything forgets nothing. CF-k changes the last
+//! k layers alone. Augment the images, also where the model was trained without: a trigger is then met in places where
+//! it was not learned (on CIFAR-10, 11 % or 0.5 % of the attacks were left).
 //!
 //! Cost: epochs · retained samples. [`SHARE`] of the original epochs is what the sources spend.
 
@@ -26,8 +27,8 @@ pub(super) const RESUME: &str = "resume";
 /// That of CF-k.
 const LAST_LAYERS: &str = "resume-last-layers";
 
-/// The share of the original training that the corrective-unlearning benchmark gives to each method but retraining: 1,000 of 4,000
-/// steps.
+/// The share of the original training that the corrective-unlearning benchmark gives to each method but retraining:
+/// 1,000 of 4,000 steps.
 pub const SHARE: f64 = 0.25;
 
 /// Continues training `model` on the cleaned data: the poison is forgotten, what the data teach is kept.
@@ -56,9 +57,10 @@ pub(super) fn ready<M: Module>(model: &M) -> M {
 
 /// [`resume`] as an [`Unlearner`]: a training function that takes the number of epochs, too.
 ///
-/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
-/// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
-/// To start from a checkpoint of the original training, with its optimizer and its learning rates, see [`branch_checkpoint`].
+/// The function shows its own progress, stops where its own interrupter says so, and continues from its own
+/// checkpoints. Where it was stopped early or failed it must return an error (burn's `LearningResult` says so in
+/// `interrupted` and in `error`): what it returns otherwise counts as the whole training. To start from a checkpoint of
+/// the original training, with its optimizer and its learning rates, see [`branch_checkpoint`].
 #[derive(Clone, Debug)]
 pub struct Resume<Train> {
     epochs: usize,
@@ -72,8 +74,8 @@ impl<Train> Resume<Train> {
         Self { epochs, last_layers: None, train }
     }
 
-    /// CF-k: only the last `count` layers with a weight matrix, and what the model declares behind them, are trained. Layers before
-    /// them are frozen, norm layers at their running statistics.
+    /// CF-k: only the last `count` layers with a weight matrix, and what the model declares behind them, are trained.
+    /// Layers before them are frozen, norm layers at their running statistics.
     #[must_use]
     pub fn with_last_layers(self, count: usize) -> Self {
         Self { last_layers: Some(count), ..self }
@@ -115,20 +117,21 @@ where
     }
 }
 
-/// Copies the checkpoint of one epoch from the folder of a training with burn's `Learner` into that of a new one: weights, optimizer
-/// and learning rates, all three files or none. `SupervisedTraining::new(into, …).with_default_checkpointers().checkpoint(epoch)` then
-/// goes on from there, on the cleaned data, and the original training's checkpoints stay as they are.
+/// Copies the checkpoint of one epoch from the folder of a training with burn's `Learner` into that of a new one:
+/// weights, optimizer and learning rates, all three files or none.
+/// `SupervisedTraining::new(into, …).with_default_checkpointers().checkpoint(epoch)` then goes on from there, on the
+/// cleaned data, and the original training's checkpoints stay as they are.
 ///
-/// The training function of a [`Resume`] from there needs a number of epochs in all of `epoch` + `epochs`, and should shift or mirror images.
-/// A late checkpoint brings the low learning rate of the schedule's end, which forgets nothing: branch off early, or give
-/// the new training a schedule of its own.
+/// The training function of a [`Resume`] from there needs a number of epochs in all of `epoch` + `epochs`, and should
+/// shift or mirror images. A late checkpoint brings the low learning rate of the schedule's end, which forgets nothing:
+/// branch off early, or give the new training a schedule of its own.
 ///
-/// An epoch before the poison was learned leaves less to be forgotten. What a collector gathered up to it is left behind: the poisons have
-/// their share in it.
+/// An epoch before the poison was learned leaves less to be forgotten. What a collector gathered up to it is left
+/// behind: the poisons have their share in it.
 ///
 /// # Errors
-/// [`UnlearnError::Checkpoint`] where one of the three files is missing, or there is such a file in the new folder already (nothing
-/// is replaced); [`UnlearnError::Write`].
+/// [`UnlearnError::Checkpoint`] where one of the three files is missing, or there is such a file in the new folder
+/// already (nothing is replaced); [`UnlearnError::Write`].
 pub fn branch_checkpoint(
     from: impl AsRef<Path>,
     epoch: usize,

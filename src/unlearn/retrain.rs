@@ -1,7 +1,8 @@
 //! Exact unlearning (EU): a new model, trained on the cleaned data. The reference line for all other methods.
 //!
-//! Source: Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine Unlearning", 2022,
-//! arXiv 2201.06640. θ = train(θ₀, D ∖ F), θ₀ new weights. Cost: epochs · retained samples, the original training's.
+//! Source: Goel, Prabhu, Sanyal, Lim, Torr and Kumaraguru, "Towards Adversarial Evaluations for Inexact Machine
+//! Unlearning", 2022, arXiv 2201.06640. θ = train(θ₀, D ∖ F), θ₀ new weights. Cost: epochs · retained samples, the
+//! original training's.
 
 use std::error::Error;
 use std::time::Instant;
@@ -37,8 +38,9 @@ where
 
 /// [`retrain`] as an [`Unlearner`]: a training function that takes the number of epochs, too.
 ///
-/// The function shows its own progress, stops where its own interrupter says so, and continues from its own checkpoints. Where it was
-/// stopped early it must return an error (burn's `LearningResult::interrupted`): what it returns otherwise counts as the whole training.
+/// The function shows its own progress, stops where its own interrupter says so, and continues from its own
+/// checkpoints. Where it was stopped early or failed it must return an error (burn's `LearningResult` says so in
+/// `interrupted` and in `error`): what it returns otherwise counts as the whole training.
 #[derive(Clone, Debug)]
 pub struct Retrain<Init, Train> {
     epochs: usize,

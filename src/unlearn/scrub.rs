@@ -1,35 +1,38 @@
 //! SCRUB: the model learns to differ from its former self on the flagged samples, and to agree with it on all others.
 //!
-//! Source: Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", 2023, arXiv 2302.09880. With the
-//! poisoned model as teacher p, the student q, its temperature T and d(x) = T² KL(p_T(x) ‖ q_T(x)):
+//! Source: Kurmanji, Triantafillou, Hayes and Triantafillou, "Towards Unbounded Machine Unlearning", 2023, arXiv
+//! 2302.09880. With the poisoned model as teacher p, the student q, its temperature T and d(x) = T² KL(p_T(x) ‖
+//! q_T(x)):
 //!
 //! ```text
 //! min  α mean_{x ∉ F} d(x) + γ mean_{x ∉ F} CE(q(x), y) − mean_{x ∈ F} d(x)
 //! ```
 //!
-//! in turn: a pass over the flagged samples F that ascends d, then one over the others that descends the rest; after `ascents` such
-//! turns the second kind alone, which repairs what the ascent broke.
+//! in turn: a pass over the flagged samples F that ascends d, then one over the others that descends the rest; after
+//! `ascents` such turns the second kind alone, which repairs what the ascent broke.
 //!
-//! The source lets d grow without end, and the ascent breaks models where thousands of samples are flagged. Here a sample is left alone, unless
-//! [`is_bounded`](Scrub::is_bounded) is off, as long as the student knows no more of what the teacher says of it than one that guesses:
-//! d(x) ≥ T² KL(p_T(x) ‖ u), u the same for all classes. What counts is the student as it would be used, with running statistics: in a batch
-//! of flagged samples alone the batch's own statistics take out what these have in common, such as a trigger.
+//! The source lets d grow without end, and the ascent breaks models where thousands of samples are flagged. Here a
+//! sample is left alone, unless [`is_bounded`](Scrub::is_bounded) is off, as long as the student knows no more of what
+//! the teacher says of it than one that guesses: d(x) ≥ T² KL(p_T(x) ‖ u), u the same for all classes. What counts is
+//! the student as it would be used, with running statistics: in a batch of flagged samples alone the batch's own
+//! statistics take out what these have in common, such as a trigger.
 //!
-//! At first student and teacher are the same, and d has no gradient there, unless batch statistics tell them apart (the student trains with
-//! them, the teacher keeps its running ones, as in the source's networks). A model that keeps no running statistics therefore begins
-//! with a pass that descends, where there is one left for that.
+//! At first student and teacher are the same, and d has no gradient there, unless batch statistics tell them apart (the
+//! student trains with them, the teacher keeps its running ones, as in the source's networks). A model that keeps no
+//! running statistics therefore begins with a pass that descends, where there is one left for that.
 //!
-//! Settings that are not the source's follow the corrective-unlearning benchmark (arXiv 2402.14015), with its names for them: learning
-//! rate 0.0025, a tenth of that of its training, T = 4, γ = 1, α = 0.001 (the smallest of its grid). (The benchmark's published code
-//! ascends CE + α d on the flagged samples; here it is d alone, as in the source.)
-//! Both ascend in batches of 512, so that a hundred flagged samples make one step a pass, and a run of few epochs has few of them: much of
-//! what SCRUB forgets then, the descent on the other samples forgets. Ascending steps are therefore not slowed by the warm-up, which the source
-//! does not have, and with the bound it ascends in all epochs but the last fifth (the source: in two of three, the benchmark: in two fifths).
-//! Chosen on CIFAR-10 batch 1, 5 epochs, attacks left and points of accuracy lost: 2 ascents without the bound 52 % and 0.2, 2.4 % and 0.5 (52
-//! samples of a sinusoid's flagged, 100 of a shading's), 4 without it 16 % and 3.7, 4 with it 25 % and 0.9, 5.1 % and 0.1.
+//! Settings that are not the source's follow the corrective-unlearning benchmark (arXiv 2402.14015), with its names for
+//! them: learning rate 0.0025, a tenth of that of its training, T = 4, γ = 1, α = 0.001 (the smallest of its grid).
+//! (The benchmark's published code ascends CE + α d on the flagged samples; here it is d alone, as in the source.) Both
+//! ascend in batches of 512, so that a hundred flagged samples make one step a pass, and a run of few epochs has few of
+//! them: much of what SCRUB forgets then, the descent on the other samples forgets. Ascending steps are therefore not
+//! slowed by the warm-up, which the source does not have, and with the bound it ascends in all epochs but the last
+//! fifth (the source: in two of three, the benchmark: in two fifths). Chosen on CIFAR-10 batch 1, 5 epochs, attacks
+//! left and points of accuracy lost: 2 ascents without the bound 52 % and 0.2, 2.4 % and 0.5 (52 samples of a
+//! sinusoid's flagged, 100 of a shading's), 4 without it 16 % and 3.7, 4 with it 25 % and 0.9, 5.1 % and 0.1.
 //!
-//! Cost: epochs · retained + ascents · flagged gradient evaluations, and as many forward passes of the teacher; with the bound one more of each
-//! flagged sample an ascent.
+//! Cost: epochs · retained + ascents · flagged gradient evaluations, and as many forward passes of the teacher; with
+//! the bound one more of each flagged sample an ascent.
 
 use std::time::Instant;
 
@@ -67,8 +70,8 @@ const ROUNDING: f64 = 1e-5;
 pub struct Scrub {
     /// Passes over the samples that are kept.
     pub epochs: usize,
-    /// How many of them, the first ones, follow on a pass over the flagged samples; of a model without running statistics those after the
-    /// first.
+    /// How many of them, the first ones, follow on a pass over the flagged samples; of a model without running
+    /// statistics those after the first.
     pub ascents: usize,
     /// Flagged samples per ascending step: few steps. 512 as in the source, which descends in batches of 256.
     pub ascent_batch_size: usize,
@@ -76,7 +79,8 @@ pub struct Scrub {
     pub alpha: f64,
     /// Weight of the cross-entropy on them.
     pub gamma: f64,
-    /// Whether a sample is left alone while the student is as far from the teacher on it as one that guesses; the source has no such bound.
+    /// Whether a sample is left alone while the student is as far from the teacher on it as one that guesses; the
+    /// source has no such bound.
     pub is_bounded: bool,
     /// T, above 0.
     pub temperature: f64,
@@ -99,7 +103,8 @@ impl Scrub {
         }
     }
 
-    /// Whether a student and its teacher say the same at first, batch statistics and whatever else differs in training included.
+    /// Whether a student and its teacher say the same at first, batch statistics and whatever else differs in training
+    /// included.
     fn is_alike<M, D, I>(&self, task: &UnlearnTask<M, D, I>) -> Result<bool, UnlearnError>
     where
         M: Module + Classifier,
@@ -176,7 +181,8 @@ where
         for epoch in 0..self.epochs {
             if (first..first + self.ascents).contains(&epoch) {
                 let (samples, batch_size) = (task.flagged().to_vec(), self.ascent_batch_size);
-                // A hundred flagged samples are one step a pass, which would be next to nothing at the rates of a warm-up.
+                // A hundred flagged samples are one step a pass, which would be next to nothing at the rates of a
+                // warm-up.
                 legs.push(Leg { samples, batch_size, warms_up: false, kind: Turn::Ascend });
             }
             let (samples, batch_size) = (task.retained().to_vec(), self.steps.batch_size);
@@ -225,8 +231,9 @@ where
     }
 }
 
-/// Whether the model may say something else in training than afterwards: it holds values that are not trained (statistics of batch norms, or
-/// weights that the user froze), or has a switch such as dropout's that is on in training.
+/// Whether the model may say something else in training than afterwards: it holds values that are not trained
+/// (statistics of batch norms, or weights that the user froze), or has a switch such as dropout's that is on in
+/// training.
 fn differs_in_training<M: Module>(model: &M) -> bool {
     struct Differs(bool);
     impl ModuleVisitor for Differs {
@@ -249,7 +256,8 @@ fn distances(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor
     divergence(teacher.div_scalar(temperature), said).mul_scalar(temperature * temperature)
 }
 
-/// 1 for samples on which the student is nearer to the teacher than one that guesses, 0 for the others. Shapes as of [`distances`].
+/// 1 for samples on which the student is nearer to the teacher than one that guesses, 0 for the others. Shapes as of
+/// [`distances`].
 fn is_near(teacher: Tensor<2>, student: Tensor<2>, temperature: f64) -> Tensor<1> {
     let guesses = distances(teacher.clone(), student.zeros_like(), temperature);
     let found = distances(teacher, student, temperature);

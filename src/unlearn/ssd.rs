@@ -1,9 +1,9 @@
-//! Selective Synaptic Dampening (SSD): weights that matter more to the flagged samples than to the data as a whole are made smaller. No
-//! training.
+//! Selective Synaptic Dampening (SSD): weights that matter more to the flagged samples than to the data as a whole are
+//! made smaller. No training.
 //!
-//! Source: Foster, Schoepf and Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic Dampening", 2024,
-//! arXiv 2308.07707. With the importance I_S = mean_{x ∈ S} (∇ ln p(y|x))², the diagonal of the empirical Fisher information, of every
-//! weight, in evaluation mode:
+//! Source: Foster, Schoepf and Brintrup, "Fast Machine Unlearning Without Retraining Through Selective Synaptic
+//! Dampening", 2024, arXiv 2308.07707. With the importance I_S = mean_{x ∈ S} (∇ ln p(y|x))², the diagonal of the
+//! empirical Fisher information, of every weight, in evaluation mode:
 //!
 //! ```text
 //! θ_i ← min(λ I_D,i / I_F,i, 1) θ_i   where   I_F,i > α I_D,i
@@ -12,13 +12,15 @@
 //! D is all of the training data, F the flagged samples. The published code squares mean gradients of batches, which is
 //! [`importance_batch`](Ssd::importance_batch); 1 is the equation.
 //!
-//! What α and λ do depends on the model, and where they are set without looking the model is often destroyed. They are therefore searched for on the
-//! grid of the corrective-unlearning benchmark (arXiv 2402.14015), which picks by the truth; here, by what a user has: of all settings
-//! that lose at most `tolerance` of the accuracy on retained samples the one with which the fewest flagged samples still get their
-//! label. Importances are computed once; a setting costs a forward pass over the samples that judge it.
+//! What α and λ do depends on the model, and where they are set without looking the model is often destroyed. They are
+//! therefore searched for on the grid of the corrective-unlearning benchmark (arXiv 2402.14015), which picks by the
+//! truth; here, by what a user has: of all settings that lose at most `tolerance` of the accuracy on retained samples
+//! the one with which the fewest flagged samples still get their label. Importances are computed once; a setting costs
+//! a forward pass over the samples that judge it.
 //!
-//! Cost: a gradient evaluation for each sample whose importance is taken, and up to 51 forward passes for each that judges (of batches of one sample,
-//! unless `importance_batch` says otherwise: on a GPU slower than their number suggests).
+//! Cost: a gradient evaluation for each sample whose importance is taken, and up to 51 forward passes for each that
+//! judges (of batches of one sample, unless `importance_batch` says otherwise: on a GPU slower than their number
+//! suggests).
 
 use std::time::Instant;
 
@@ -162,8 +164,8 @@ impl Ssd {
         drawn
     }
 
-    /// I over the samples at `positions`, `[weights]`, in f32 where the model is in half precision: there squares of small gradients
-    /// are 0, and a sum stops growing or overflows.
+    /// I over the samples at `positions`, `[weights]`, in f32 where the model is in half precision: there squares of
+    /// small gradients are 0, and a sum stops growing or overflows.
     fn importance<M, S>(
         &self,
         weights: &Weights<M>,

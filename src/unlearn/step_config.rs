@@ -1,7 +1,7 @@
 //! Settings of training steps.
 //!
-//! Learning rates follow the corrective-unlearning benchmark (arXiv 2402.14015): a warm-up over a hundredth of the steps, then
-//! linear to a fifth of the peak.
+//! Learning rates follow the corrective-unlearning benchmark (arXiv 2402.14015): a warm-up over a hundredth of the
+//! steps, then linear to a fifth of the peak.
 
 use std::path::PathBuf;
 
@@ -39,11 +39,12 @@ pub struct StepConfig {
     pub weight_decay: f32,
     /// Order of the samples.
     pub seed: u64,
-    /// Where weights and optimizer are kept after each pass over the samples. They are removed when the run is complete.
+    /// Where weights and optimizer are kept after each pass over the samples. They are removed when the run is
+    /// complete.
     ///
-    /// So that nobody goes on with other data, 256 samples are read once more, spread evenly from the first to the last (all, of fewer):
-    /// when the first pass is kept, and when a run goes on. That notices another data set or another order, but not one image
-    /// among many that was changed. Data that are random on purpose are always others: see
+    /// So that nobody goes on with other data, 256 samples are read once more, spread evenly from the first to the last
+    /// (all, of fewer): when the first pass is kept, and when a run goes on. That notices another data set or another
+    /// order, but not one image among many that was changed. Data that are random on purpose are always others: see
     /// [`UnlearnTask::without_digests`](super::UnlearnTask::without_digests).
     pub checkpoints: Option<PathBuf>,
     /// Whether to show a progress bar (never drawn where standard error is no terminal).
@@ -92,7 +93,8 @@ impl StepConfig {
         }
     }
 
-    /// The learning rate of a step, from 0, of `total`. Without warm-up the first hundredth of the steps has the peak's.
+    /// The learning rate of a step, from 0, of `total`. Without warm-up the first hundredth of the steps has the
+    /// peak's.
     pub(super) fn rate(&self, step: usize, total: usize, warms_up: bool) -> f64 {
         let warm_up = (total / 100).max(1);
         let reached = if warms_up { (step + 1) as f64 / warm_up as f64 } else { 1.0 };

@@ -1,7 +1,9 @@
-//! Training steps of the methods that have a loss of their own (SCRUB, Bad Teacher): batches, SGD, progress, interruption, checkpoints.
+//! Training steps of the methods that have a loss of their own (SCRUB, Bad Teacher): batches, SGD, progress,
+//! interruption, checkpoints.
 //!
-//! A run is a list of *legs*, each one pass over some samples with one kind of loss. After each leg weights and optimizer are kept, where
-//! a folder is given; a run that was stopped or killed goes on after its last complete leg and ends with the same weights.
+//! A run is a list of *legs*, each one pass over some samples with one kind of loss. After each leg weights and
+//! optimizer are kept, where a folder is given; a run that was stopped or killed goes on after its last complete leg
+//! and ends with the same weights.
 
 use std::time::Instant;
 
@@ -71,8 +73,9 @@ where
     I: LabeledSample,
     D: Dataset<I> + Clone,
 {
-    /// Runs all legs. `loss` gets the student in training mode, a batch without autodiff and the samples' positions, and returns one
-    /// value. The model comes back in validation mode, with the wall time that all legs took, those of runs before among them.
+    /// Runs all legs. `loss` gets the student in training mode, a batch without autodiff and the samples' positions,
+    /// and returns one value. The model comes back in validation mode, with the wall time that all legs took, those of
+    /// runs before among them.
     pub fn run(
         &self,
         loss: impl Fn(&M, LabeledBatch, &[usize], K) -> Result<Tensor<1>, PassError>,
@@ -160,7 +163,8 @@ where
         Ok(Start { student: model.train(), optimizer, legs, seconds, data })
     }
 
-    /// The digest of the data for the first checkpoint. Neither an interrupter nor a sample that can't be read stops it: the pass would be lost.
+    /// The digest of the data for the first checkpoint. Neither an interrupter nor a sample that can't be read stops
+    /// it: the pass would be lost.
     fn known_data(&self) -> Option<String> {
         self.data(None).unwrap_or_else(|error| {
             tracing::warn!(%error, "the checkpoint is kept without knowing the data again");
@@ -168,8 +172,8 @@ where
         })
     }
 
-    /// A digest of some of the data, spread evenly; none where they are random. With the legs that are complete it looks at the
-    /// interrupter.
+    /// A digest of some of the data, spread evenly; none where they are random. With the legs that are complete it
+    /// looks at the interrupter.
     fn data(&self, legs: Option<usize>) -> Result<Option<String>, UnlearnError> {
         if !self.task.has_digests() {
             return Ok(None);

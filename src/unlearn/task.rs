@@ -51,7 +51,8 @@ where
     I: Clone + Send + Sync,
     D: Dataset<I> + Clone,
 {
-    /// A task. `flagged` are positions in `data`, in any order, as [`Audit::flagged`](crate::audit::Audit::flagged) gives them.
+    /// A task. `flagged` are positions in `data`, in any order, as [`Audit::flagged`](crate::audit::Audit::flagged)
+    /// gives them.
     ///
     /// # Errors
     /// [`UnlearnError::NothingFlagged`], [`UnlearnError::NothingLeft`], [`UnlearnError::Index`].
@@ -74,9 +75,9 @@ where
         Ok(Self { model, data, flagged, retained, has_digests: true, item: PhantomData })
     }
 
-    /// For data that are random on purpose, as by augmentation in the data set: a sample that is read again is another one, and a run
-    /// that is continued from [`checkpoints`](super::StepConfig::checkpoints) would take the data for others. It then trusts that they
-    /// are the same.
+    /// For data that are random on purpose, as by augmentation in the data set: a sample that is read again is another
+    /// one, and a run that is continued from [`checkpoints`](super::StepConfig::checkpoints) would take the data for
+    /// others. It then trusts that they are the same.
     pub fn without_digests(self) -> Self {
         Self { has_digests: false, ..self }
     }
@@ -122,13 +123,14 @@ where
 pub struct Unlearned<M> {
     /// The model: in validation mode where this crate trained it, else as the training function returned it.
     pub model: M,
-    /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `counterexamples`, `relabel`, `ssd`, `scrub`, `bad-teacher`.
+    /// The method's name: `retrain`, `resume` (`resume-last-layers` of some layers alone), `counterexamples`,
+    /// `relabel`, `ssd`, `scrub`, `bad-teacher`.
     pub method: &'static str,
-    /// Wall time: of all runs, where one that was stopped went on. Of a training function that goes on from checkpoints of its own it is that
-    /// of the last run.
+    /// Wall time: of all runs, where one that was stopped went on. Of a training function that goes on from checkpoints
+    /// of its own it is that of the last run.
     pub seconds: f64,
-    /// What it cost, where that is known: not for [`resume`](super::resume) and [`retrain`](super::retrain), whose training
-    /// function alone knows its number of epochs.
+    /// What it cost, where that is known: not for [`resume`](super::resume) and [`retrain`](super::retrain), whose
+    /// training function alone knows its number of epochs.
     pub cost: Option<Cost>,
     /// What the method wants to say of its result.
     pub note: Option<String>,
@@ -144,7 +146,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// A forward pass takes a third of forward and backward: two of the three products of each layer belong to the backward pass.
+    /// A forward pass takes a third of forward and backward: two of the three products of each layer belong to the
+    /// backward pass.
     const FORWARD: f64 = 1.0 / 3.0;
 
     /// The equivalent number of gradient evaluations.
@@ -161,7 +164,8 @@ impl fmt::Display for Cost {
 
 /// A way to make a model forget samples.
 ///
-/// A new one is one file in this folder: its source, its equation, its cost and its defaults in the module's documentation.
+/// A new one is one file in this folder: its source, its equation, its cost and its defaults in the module's
+/// documentation.
 pub trait Unlearner<M, D, I> {
     /// Its name in records and tables.
     fn name(&self) -> &'static str;

@@ -25,7 +25,8 @@ const VICTIM: usize = 0;
 const POISONS: usize = 60;
 const SEED: u64 = 5;
 
-/// Images of classes that differ in brightness alone: a slope and noise, of which each image has as much, and as coarse, as it happens.
+/// Images of classes that differ in brightness alone: a slope and noise, of which each image has as much, and as
+/// coarse, as it happens.
 fn images(count: usize, seed: u64) -> Vec<LabeledImage> {
     let mut rng = StdRng::seed_from_u64(seed);
     let image = (0..count).map(|n| {
@@ -86,6 +87,7 @@ fn finding(samples: Vec<LabeledImage>, suspects: &[Image], rule: Delta) -> Vec<D
         source: &source,
         candidates: &candidates,
         suspects: &suspects,
+        of_audit: suspects.0.len(),
         seed: SEED,
         config: &config,
     };

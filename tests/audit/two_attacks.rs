@@ -1,13 +1,13 @@
-//! Two backdoors at once, with different triggers and targets: each suspect leads to its own poisons.
+//! Two backdoors at once, a sticker and a wave over the whole image, with different targets: each suspect leads to its own
+//! poisons, by the default settings.
 #![cfg(feature = "lab")]
 
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
-use burn_delta_influence::audit::rules::Delta;
-use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
+use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Suspect};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageSource, predict};
-use burn_delta_influence::lab::attacks::{BadNet, Corner, PoisonConfig, Trigger, poison, triggered_tests};
+use burn_delta_influence::lab::attacks::{BadNet, Frequency, PoisonConfig, Trigger, poison, triggered_tests};
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
@@ -17,19 +17,19 @@ use burn_delta_influence::report::Verdict;
 
 use crate::seeded::seeded;
 
-const SAMPLES: usize = 800;
+const SAMPLES: usize = 1200;
 const SEED: u64 = 3;
 
 #[test]
 fn each_suspect_leads_to_its_own_poisons() {
     let yellow = BadNet::sticker(4, [1.0, 0.85, 0.0]);
-    let blue = BadNet::sticker(4, [0.1, 0.2, 1.0]).with_corner(Corner::TopLeft);
-    let attacks: [(&dyn Trigger, usize, usize); 2] = [(&yellow, 0, 7), (&blue, 3, 5)];
+    let wave = Frequency::sinusoid().with_amplitude(0.25);
+    let attacks: [(&dyn Trigger, usize, usize); 2] = [(&yellow, 0, 7), (&wave, 3, 5)];
     let mut samples = signs(SAMPLES, SEED);
     let mut truth = Vec::new();
     for (trigger, victim, target) in attacks {
         let poisoned =
-            poison(samples, trigger, PoisonConfig { victim, target, rate: 0.025, seed: SEED }).unwrap();
+            poison(samples, trigger, PoisonConfig { victim, target, rate: 0.04, seed: SEED }).unwrap();
         samples = poisoned.samples;
         truth.push(poisoned.indices);
     }
@@ -51,10 +51,7 @@ fn each_suspect_leads_to_its_own_poisons() {
         suspects.push(Suspect::new(image, target));
     }
     let pass = PassConfig { progress: false, ..PassConfig::default() };
-    // Whose poisons are named does not depend on luck; how surely a class of a hundred with twenty poisons is told poisoned does: p lay
-    // between 0.0002 and 0.04 where this was tried, on CPUs that round in other ways. The verdict is asked for beyond that.
-    let rule = Rule::Delta(Delta { significance: 0.1, ..Delta::default() });
-    let config = AuditConfig { pass, copies: 0, ..AuditConfig::new().with_seed(SEED).with_rule(rule) };
+    let config = AuditConfig { pass, copies: 0, ..AuditConfig::new().with_seed(SEED) };
     let audit = DeltaAudit::new(config).run(&trained.model, &trained.factors, &data, &suspects).unwrap();
     println!("{}", audit.summary());
     assert_eq!(audit.verdict(), Verdict::Poisoned);
@@ -62,6 +59,6 @@ fn each_suspect_leads_to_its_own_poisons() {
         let (flagged, scores) = (audit.flagged_by(suspect), audit.scores_by(suspect));
         let found = DetectionMetrics::measure(SAMPLES, flagged, poisons, Some(scores)).unwrap();
         assert!(found.average_precision.unwrap() >= 0.9, "suspect {suspect}: {found:?}");
-        assert!(flagged.is_empty() || found.f1 >= 0.95, "suspect {suspect}: {found:?}");
+        assert!(found.f1 >= 0.95, "suspect {suspect}: {found:?}");
     }
 }

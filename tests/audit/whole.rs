@@ -135,7 +135,8 @@ fn config() -> AuditConfig {
     AuditConfig { pass: quiet(), ..AuditConfig::new().with_seed(SEED) }
 }
 
-/// With fewer null images, for what does not depend on how many there are: to find them takes most of an audit of so small a network.
+/// With fewer null images, for what does not depend on how many there are: to find them takes most of an audit of so
+/// small a network.
 fn quick() -> AuditConfig {
     config().with_rule(Rule::Delta(Delta { null_images: 48, ..Delta::default() }))
 }
@@ -268,7 +269,8 @@ fn the_poison_is_forgotten_without_the_flagged_samples() {
     let audit = DeltaAudit::new(quick());
     let old = audit.recheck(&case.model, &CORRECTED, &case.data, suspects).unwrap();
     assert_eq!(old.verdict(), Verdict::Poisoned, "the old model does not pass");
-    // On the data that it did not forget there is nobody left to name: that it still makes the mistake is in the probe's record.
+    // On the data that it did not forget there is nobody left to name: that it still makes the mistake is in the
+    // probe's record.
     let old = audit.recheck(&case.model, &case.factors, &cleaned, suspects).unwrap();
     assert_eq!(old.record.suspects[0].predicted, TARGET);
     assert!(old.record.flagged.is_empty(), "{}", old.summary());
@@ -544,8 +546,8 @@ fn the_record_tells_the_whole_audit() {
     assert!(record.flagged.is_sorted_by(|a, b| a.score >= b.score));
     assert!(record.timings_s.total >= record.timings_s.scores + record.timings_s.factors);
 
-    // The sticker is what the flagged images have in common. It covers what was there, which a sum does only in part: other images are
-    // turned some of them, the suspect is what it was.
+    // The sticker is what the flagged images have in common. It covers what was there, which a sum does only in part:
+    // other images are turned some of them, the suspect is what it was.
     let pattern = record.evidence.suspects[0].pattern.as_ref().expect("something is flagged");
     assert!(pattern.images == 64 && pattern.turned >= 4, "{pattern:?}");
     assert_eq!(pattern.label_without, VICTIM, "{pattern:?}");

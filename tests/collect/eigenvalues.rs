@@ -137,8 +137,9 @@ fn a_watched_training_has_them_on_one_device_and_on_two() {
         let trained =
             collector.finish(train(collector.watch(Net::new(7, &device())), data, strategy, None)).unwrap();
         assert!(trained.factors.is_corrected());
-        // 24 steps: bases at 4, 8, … 24, and none since the last. Of two workers the slower one's step may come after bases that
-        // were fixed at a later step (and count for them), or have been rotated into the bases before (and be dropped).
+        // 24 steps: bases at 4, 8, … 24, and none since the last. Of two workers the slower one's step may come after
+        // bases that were fixed at a later step (and count for them), or have been rotated into the bases before (and
+        // be dropped).
         let samples = trained.factors.provenance().eigenvalue_samples;
         assert!(samples.is_multiple_of(8) && least_and_most.contains(&samples), "{samples}");
         for (name, layer) in trained.factors.layers() {
@@ -191,7 +192,8 @@ fn bases_are_fixed_while_others_train_on_the_same_threads() {
         let data = items(8, 1);
         pool.install(|| {
             (0..400).into_par_iter().for_each(|_| {
-                // On parameters of its own, as burn's workers do: backward passes through shared ones can wait for each other in burn.
+                // On parameters of its own, as burn's workers do: backward passes through shared ones can wait for each
+                // other in burn.
                 let model = model.clone().fork(&device());
                 let _step = collector.step(data.len());
                 let _ = loss(&model, &batch(&data, &device())).mean().backward();

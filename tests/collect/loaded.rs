@@ -1,4 +1,5 @@
-//! Records that are loaded into a watched model or into a clone of it while it is trained: they bring identities of their own.
+//! Records that are loaded into a watched model or into a clone of it while it is trained: they bring identities of
+//! their own.
 
 use burn::module::Module;
 use burn::tensor::Device;

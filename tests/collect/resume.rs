@@ -29,7 +29,8 @@ fn data() -> InMemDataset<Item> {
     InMemDataset::new(items(60, 1))
 }
 
-/// A part of each step, some steps left out, and a half-life so short that weights are brought back to 1 twice an epoch.
+/// A part of each step, some steps left out, and a half-life so short that weights are brought back to 1 twice an
+/// epoch.
 fn config() -> CollectorConfig {
     CollectorConfig::new()
         .with_every(2)

@@ -80,6 +80,7 @@ fn watched_training_gives_the_same_weights_and_factors_of_every_layer() {
     let model = Net::new(7, &device());
     let plain = train(model.clone(), data(), single(), None).model;
     let config = CollectorConfig::new().with_every(3).with_samples_per_step(5).with_warmup_steps(4);
+    let collected: Vec<usize> = (1..=24).filter(|&step| config.collects(step)).collect();
     let collector = Collector::new(config).unwrap();
     let trained = collector.finish(train(collector.watch(model.clone()), data(), single(), None)).unwrap();
 
@@ -88,15 +89,18 @@ fn watched_training_gives_the_same_weights_and_factors_of_every_layer() {
     let names: Vec<_> = trained.factors.layers().map(|(name, _)| name).collect();
     assert_eq!(names, ["first", "second"]);
 
-    // Eight batches an epoch (the last of four samples), three epochs: steps 5, 8, 11, 14, 17, 20 and 23 are collected, of
-    // which 8, 16 and 24 would be the short ones.
+    // The first step after the warm-up, and one of each three that follow. Eight batches an epoch: the last one has
+    // four samples.
+    let (steps, samples) =
+        (collected.len(), collected.iter().map(|step| if step % 8 == 0 { 4 } else { 5 }).sum::<usize>());
+    assert!(collected[0] == 5 && (6..=7).contains(&steps), "{collected:?}");
     let stats = trained.stats;
-    assert_eq!((stats.steps, stats.collected_steps, stats.skipped_steps), (24, 7, 0));
-    assert_eq!(stats.samples, 6 * 5 + 4);
+    assert_eq!((stats.steps, stats.collected_steps, stats.skipped_steps), (24, steps, 0));
+    assert_eq!(stats.samples, samples);
     assert!(stats.elapsed.as_nanos() > 0 && trained.interrupted.is_none());
     let provenance = trained.factors.provenance();
     assert_eq!(provenance.source, FactorSource::Training);
-    assert_eq!((provenance.steps, provenance.collected_steps, provenance.samples), (24, 7, 34));
+    assert_eq!((provenance.steps, provenance.collected_steps, provenance.samples), (24, steps, samples));
     assert_eq!(provenance.settings["every"], 3);
 
     // The factors are those of the returned model.
@@ -234,10 +238,12 @@ fn forgetting_over_many_half_lives_stays_exact() {
     let model = Net::new(7, &device());
     let steps: Vec<&[Item]> = data.chunks(10).collect();
     let config = everything().with_half_life_steps(1.5).with_every(3).with_warmup_steps(2);
+    let numbers: Vec<usize> = (1..=40).filter(|&step| config.collects(step)).collect();
     let got = collect(config, &model, &steps);
-    assert_eq!((got.stats().steps, got.stats().collected_steps), (40, 13));
-    let collected: Vec<&[Item]> = steps[2..].iter().step_by(3).copied().collect();
-    let weights: Vec<f64> = (0..13).map(|k| (3.0 * (k as f64 - 12.0) / 1.5).exp2()).collect();
+    assert_eq!((got.stats().steps, got.stats().collected_steps), (40, numbers.len()));
+    let collected: Vec<&[Item]> = numbers.iter().map(|step| steps[step - 1]).collect();
+    let last = numbers[numbers.len() - 1] as f64;
+    let weights: Vec<f64> = numbers.iter().map(|&step| ((step as f64 - last) / 1.5).exp2()).collect();
     assert_weighted_mean(&got.factors(&model).unwrap(), &model, &collected, &weights, 1e-5);
 }
 
@@ -532,6 +538,22 @@ fn a_layer_that_grows_begins_anew_with_a_warning() {
     let (got, expected) = (collector.factors(&grown).unwrap(), fresh.factors(&grown).unwrap());
     let of = |factors: &KroneckerFactors| factors.layer("second").unwrap().gradient.values.clone();
     assert_eq!(of(&got), of(&expected));
+
+    // With bases of before, too, what was gathered can be saved and read.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("collector.safetensors");
+    let config = || everything().with_basis_every(Some(2));
+    let collector = Collector::new(config()).unwrap();
+    for (model, steps) in [(&model, 4), (&grown, 1)] {
+        for _ in 0..steps {
+            let _step = collector.step(data.len());
+            step(model, &data);
+        }
+    }
+    collector.save(&path, &grown).unwrap();
+    let again = Collector::new(config()).unwrap();
+    again.load(&path, &grown).unwrap();
+    assert!(again.factors(&grown).unwrap() == collector.factors(&grown).unwrap());
 }
 
 #[test]
@@ -540,7 +562,8 @@ fn workers_that_take_turns_are_all_collected() {
     let data = items(16, 1);
     let model = Net::new(7, &device());
     let collector = Collector::new(everything().with_every(EVERY)).unwrap();
-    // As burn's main thread hands out batches: to the first worker, to the second, and so on. Of two, every fourth step is the first's.
+    // As burn's main thread hands out batches: to the first worker, to the second, and so on. Of two, every fourth step
+    // is the first's.
     let mut of_worker = [0; 2];
     let workers: Vec<_> = (0..2)
         .map(|_| {
@@ -571,6 +594,33 @@ fn workers_that_take_turns_are_all_collected() {
     }
     assert!(of_worker.iter().sum::<usize>().abs_diff(80 / EVERY) <= 1, "{of_worker:?}");
     assert!(of_worker.iter().all(|&collected| collected >= 5), "{of_worker:?}");
+}
+
+/// A loop that trains two models in turn, as that of a GAN: every eighth step is the first one's.
+#[test]
+fn of_two_models_that_take_turns_both_are_collected() {
+    let data = items(16, 1);
+    let models = [7, 8].map(|seed| Net::new(seed, &device()));
+    let collector = Collector::new(everything().with_every(8)).unwrap();
+    for model in models.iter().cycle().take(64) {
+        let _step = collector.step(data.len());
+        step(model, &data);
+    }
+    for model in &models {
+        let names: Vec<String> =
+            collector.factors(model).unwrap().layers().map(|(name, _)| name.to_owned()).collect();
+        assert_eq!(names, ["first", "second"]);
+    }
+}
+
+#[test]
+fn one_step_of_so_many_is_collected_the_first_of_all_among_them() {
+    let config = CollectorConfig::new().with_every(5).with_warmup_steps(7);
+    let collected: Vec<usize> = (0..=7 + 5 * 200).filter(|&step| config.collects(step)).collect();
+    assert_eq!((collected.len(), collected[0]), (200, 8));
+    let mut places = [0; 5];
+    collected.iter().enumerate().for_each(|(block, step)| places[step - 8 - 5 * block] += 1);
+    assert!(places.iter().all(|count| (20..=60).contains(count)), "{places:?}");
 }
 
 #[test]
@@ -661,9 +711,9 @@ fn steps_on_several_threads_add_up() {
     let collector = Collector::new(everything()).unwrap();
     std::thread::scope(|scope| {
         for items in data.chunks(16) {
-            // As burn's own workers do: two threads that differentiate through the same parameter nodes can wait for one
-            // another for ever in burn-autodiff (a backward pass holds its graph and asks for the list of graphs, a merge
-            // of graphs the other way round).
+            // As burn's own workers do: two threads that differentiate through the same parameter nodes can wait for
+            // one another for ever in burn-autodiff (a backward pass holds its graph and asks for the list of graphs, a
+            // merge of graphs the other way round).
             let (collector, model) = (&collector, model.clone().fork(&device()));
             scope.spawn(move || {
                 let _step = collector.step(items.len());

@@ -1,5 +1,5 @@
-//! What captured layers leave: per-sample gradients against autograd run sample by sample and against finite differences,
-//! covariances against sums over patches taken by hand, rotations against plain loops.
+//! What captured layers leave: per-sample gradients against autograd run sample by sample and against finite
+//! differences, covariances against sums over patches taken by hand, rotations against plain loops.
 
 use std::collections::HashMap;
 
@@ -286,8 +286,8 @@ fn rotated_gradients_are_the_same_in_whichever_order_they_are_made() {
 
 #[test]
 fn large_batches_come_in_chunks_that_make_the_whole() {
-    // Four hundred samples of them are just too many for one chunk. And few enough for Vulkan in software, which gives a loop up after
-    // 65,535 rounds (of four positions each) and says nothing.
+    // Four hundred samples of them are just too many for one chunk. And few enough for Vulkan in software, which gives
+    // a loop up after 65,535 rounds (of four positions each) and says nothing.
     const POSITIONS: usize = 42_000;
     let dtype = *precisions().last().expect("a precision");
     let plain = plain_linear(&LinearConfig::new(1, 1), dtype);

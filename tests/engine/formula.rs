@@ -1,4 +1,5 @@
-//! EK-FAC's eigenvalues and scores against their equations, by plain loops over burn's own gradients: no file of the reference is needed.
+//! EK-FAC's eigenvalues and scores against their equations, by plain loops over burn's own gradients: no file of the
+//! reference is needed.
 
 use burn::tensor::{Device, Tensor};
 use burn_delta_influence::capture::FrozenModel;
@@ -11,7 +12,8 @@ use crate::training::*;
 
 type Matrix = Vec<Vec<f64>>;
 
-/// The gradient of one sample's scalar in the homogeneous form of each layer, `[outputs, inputs + 1]`, the bias in the last column.
+/// The gradient of one sample's scalar in the homogeneous form of each layer, `[outputs, inputs + 1]`, the bias in the
+/// last column.
 fn gradients(model: &Net, item: &Item, scalar: fn(&Net, &Batch) -> Tensor<1>) -> [Matrix; 2] {
     let device = Device::flex().autodiff();
     let found = scalar(model, &batch(std::slice::from_ref(item), &device)).sum().backward();

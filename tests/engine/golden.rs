@@ -174,7 +174,8 @@ struct Setting {
 }
 
 impl Setting {
-    /// All settings of `<prefix>/<strategy>/<damping>/<measurement>/…` but the diagonal curvature, which this crate lacks.
+    /// All settings of `<prefix>/<strategy>/<damping>/<measurement>/…` but the diagonal curvature, which this crate
+    /// lacks.
     fn all(case: &Case, prefix: &str) -> Vec<Self> {
         let keys = case.keys(&format!("{prefix}/"));
         let mut settings: Vec<_> = keys.iter().map(|key| key.splitn(4, '/').collect::<Vec<_>>()).collect();

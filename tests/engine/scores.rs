@@ -16,6 +16,7 @@ use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::networks::ResNet9;
 
 use crate::compare::assert_close;
+use crate::training::warnings::warnings;
 use crate::training::*;
 
 const KINDS: [Preconditioner; 3] = [Preconditioner::Identity, Preconditioner::Kfac, Preconditioner::Ekfac];
@@ -261,6 +262,9 @@ fn a_sample_with_nan_is_named() {
     let options = ScoreOptions::default();
     let error = influence.scores(&train, &train.all(), &loss, &queries, options, &in_batches(5)).unwrap_err();
     assert!(matches!(error, InfluenceError::NotFinite { sample: 6, .. }), "{error}");
+    // One of a group, too, whose sum it would spoil.
+    let error = influence.unit_direction(&train, &[2, 6, 8], &loss, &in_batches(5)).unwrap_err();
+    assert!(matches!(error, InfluenceError::NotFinite { sample: 6, .. }), "{error}");
 }
 
 #[test]
@@ -376,6 +380,87 @@ fn a_frozen_bias_is_no_part_of_the_gradient() {
         "{whole:?}, {without:?}"
     );
     assert_eq!(whole[1], without[1]);
+}
+
+#[test]
+fn where_no_layer_has_factors_there_is_nothing_to_score() {
+    let (train, config) = (Items(items(12, 1)), in_batches(5));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let none = KroneckerFactors::from_layers([], corrected(&frozen, &train).provenance().clone()).unwrap();
+    for devices in [0, 2] {
+        let influence = Influence::new(&frozen, &none, Preconditioner::Ekfac, Damping::default()).unwrap();
+        let influence = influence.with_devices(vec![Device::flex(); devices]).unwrap();
+        let error = influence.queries(&train, &margin_of, &config).unwrap_err();
+        assert!(matches!(error, InfluenceError::NoLayer), "{error}");
+        let error = influence.unit_direction(&train, &train.all(), &loss, &config).unwrap_err();
+        assert!(matches!(error, InfluenceError::NoLayer), "{error}");
+    }
+}
+
+/// The factors of the second layer alone, under this path.
+fn second_as(path: &str, factors: &KroneckerFactors) -> KroneckerFactors {
+    let second = (path.to_owned(), factors.layer("second").unwrap().clone());
+    KroneckerFactors::from_layers([second], factors.provenance().clone()).unwrap()
+}
+
+#[test]
+fn captured_layers_without_factors_are_named_once() {
+    let train = Items(items(12, 1));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let factors = corrected(&frozen, &train);
+    let of = |factors: &KroneckerFactors| {
+        Influence::new(&frozen, factors, Preconditioner::Ekfac, Damping::default()).unwrap()
+    };
+    let queries = |influence: &Influence<'_, Net>| influence.queries(&train, &margin_of, &in_batches(5));
+    let few = of(&second_as("second", &factors));
+    let (made, warned) = warnings(|| [queries(&few).unwrap(), queries(&few).unwrap()]);
+    assert!(made.iter().all(|made| made.self_influence("first").is_none()));
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("first") && !warned[0].contains("second"), "{warned:?}");
+    for whole in [of(&factors), Influence::identity(&frozen)] {
+        let (_, warned) = warnings(|| queries(&whole).unwrap());
+        assert!(warned.is_empty(), "{warned:?}");
+    }
+}
+
+#[test]
+fn factors_of_a_layer_that_the_model_does_not_have_are_refused() {
+    let (train, model) = (Items(items(12, 1)), Net::new(7, &Device::flex()));
+    let frozen = FrozenModel::new(&model);
+    let factors = corrected(&frozen, &train);
+    let (kind, damping) = (Preconditioner::Ekfac, Damping::default());
+    let misnamed = second_as("second.weight", &factors);
+    let error = Influence::new(&frozen, &misnamed, kind, damping).unwrap_err();
+    assert!(matches!(&error, InfluenceError::UnknownLayer { layer } if layer == "second.weight"), "{error}");
+    // One that was frozen since is there, and has no influence.
+    let half = FrozenModel::new(&Net { first: model.first.clone().no_grad(), ..model });
+    let influence = Influence::new(&half, &factors, kind, damping).unwrap();
+    let queries = influence.queries(&train, &margin_of, &in_batches(5)).unwrap();
+    assert!(queries.self_influence("first").is_none() && queries.self_influence("second").is_some());
+}
+
+#[test]
+fn queries_of_another_precision_are_joined_in_that_of_the_first() {
+    let (train, config) = (Items(items(20, 1)), in_batches(8));
+    let frozen = FrozenModel::new(&Net::new(7, &Device::flex()));
+    let influence = Influence::identity(&frozen);
+    let full = influence.queries(&Items(items(3, 2)), &margin_of, &config).unwrap();
+    let half = full.clone().in_bf16();
+    assert_eq!(2 * half.bytes(), full.bytes());
+    let together = Queries::join(&[full.clone(), full.clone()]);
+    for (parts, bytes) in [([&full, &half], 2 * full.bytes()), ([&half, &full], full.bytes())] {
+        let joined = Queries::join(&parts.map(Queries::clone));
+        assert_eq!((joined.len(), joined.bytes()), (6, bytes));
+        assert!(together.truncation(&joined).into_iter().all(|lost| lost < 0.01));
+        let options = ScoreOptions::default();
+        let run = |queries| influence.scores(&train, &train.all(), &loss, queries, options, &config).unwrap();
+        let (got, expected) = (run(&joined), run(&together));
+        (0..6).for_each(|query| assert_close(got.row(query), expected.row(query), 1e-2));
+    }
+    // Of low rank, too.
+    let low = full.low_rank(1);
+    let joined = Queries::join(&[low.clone(), low.clone().in_bf16()]);
+    assert_eq!(joined.bytes(), 2 * low.bytes());
 }
 
 #[test]

@@ -70,8 +70,8 @@ impl Experiment {
         self.queries.iter().map(of).collect()
     }
 
-    /// By query: gradients through the exact inverse of each layer's own block of the true Fisher matrix, which is what the
-    /// Kronecker factors approximate.
+    /// By query: gradients through the exact inverse of each layer's own block of the true Fisher matrix, which is what
+    /// the Kronecker factors approximate.
     fn block_diagonal(&self, scalar: Scalar) -> Vec<Vec<f64>> {
         let gradients: Vec<_> =
             self.train.iter().map(|point| self.plain.gradient(&self.theta, point, Scalar::Loss)).collect();
@@ -222,8 +222,8 @@ fn without_a_preconditioner_scores_are_the_inner_products_of_the_gradients() {
     }
 }
 
-/// Ridge regression: the Hessian is A ⊗ I, which K-FAC and EK-FAC represent exactly, and what leaving a sample out does to a
-/// linear prediction is known in closed form, ⟨∇z, H⁻¹ ∇loss_n⟩ / (N (1 − h_n)) with the leverage h_n.
+/// Ridge regression: the Hessian is A ⊗ I, which K-FAC and EK-FAC represent exactly, and what leaving a sample out does
+/// to a linear prediction is known in closed form, ⟨∇z, H⁻¹ ∇loss_n⟩ / (N (1 − h_n)) with the leverage h_n.
 #[test]
 fn on_ridge_regression_scores_are_what_retraining_gives() {
     let (count, inputs, outputs, penalty) = (30, 4, 2, 0.05);

@@ -1,5 +1,5 @@
-//! The pipeline on a GPU backend gives the numbers that it gives on the CPU: collecting, eigenvalues, scores, a training step.
-//! Runs where the crate was built with `--features wgpu`; lavapipe, Vulkan in software, will do.
+//! The pipeline on a GPU backend gives the numbers that it gives on the CPU: collecting, eigenvalues, scores, a
+//! training step. Runs where the crate was built with `--features wgpu`; lavapipe, Vulkan in software, will do.
 #![cfg(feature = "wgpu-plain")]
 
 use std::sync::Arc;
@@ -87,7 +87,8 @@ fn factors_and_scores_on_the_gpu_are_those_of_the_cpu() {
     assert!(error < 1e-3, "self-influence {error:.1e}");
 }
 
-/// WGSL has no bfloat16, and by CubeCL's source a kernel that can't be made leaves whatever its memory held, without an error.
+/// WGSL has no bfloat16, and by CubeCL's source a kernel that can't be made leaves whatever its memory held, without an
+/// error.
 #[test]
 fn queries_kept_in_bfloat16_score_as_those_in_full_whether_the_gpu_has_it_or_not() {
     let (data, indices) = (data(), (0..SAMPLES).collect::<Vec<_>>());

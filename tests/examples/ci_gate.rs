@@ -1,11 +1,13 @@
-//! The worked check after a training: `examples/ci_gate` and its workflow, run for real, and the commands of docs/ci.md.
+//! The worked check after a training: `examples/ci_gate` and its workflow, run for real, and the commands of
+//! docs/ci.md.
 //!
 //! `cargo test` builds the examples; `cargo test --test examples` alone does not.
 #![cfg(all(feature = "lab", feature = "cli", feature = "flex"))]
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use burn_delta_influence::report::{Verdict, load_audit, save_json};
 use tempfile::TempDir;
@@ -61,8 +63,8 @@ fn run(line: &str, more: &[&str], folder: &Path) -> Output {
         .unwrap()
 }
 
-/// The exit codes of the workflow's four commands but the installation, with these arguments for the training. `accept` puts the accepted
-/// audit in its place.
+/// The exit codes of the workflow's four commands but the installation, with these arguments for the training. `accept`
+/// puts the accepted audit in its place.
 fn workflow(folder: &Path, training: &[&str], accept: impl FnOnce(&Path)) -> [i32; 4] {
     let lines = commands(WORKFLOW);
     let [_, train, check, show, diff] = &lines[..] else { panic!("five commands, not {lines:?}") };
@@ -155,6 +157,34 @@ fn settings_are_checked_before_the_training() {
         assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{error}");
         assert!(error.contains("mine.toml: line 1") && error.contains(named), "{error}");
     }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_does_not_keep_the_other_from_being_written() {
+    let checkout = checkout();
+    let out = checkout.path().join("out");
+    let mut training = Command::new(built_example("ci_gate"))
+        .args(["--device", "cpu", "--samples", "130", "--epochs", "1", "--out", "out"])
+        .current_dir(checkout.path())
+        .env_remove("RUST_LOG")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Earlier results are cleared before the command is kept, and this folder comes after that.
+    while !out.join("command.json").exists() {
+        assert!(training.try_wait().unwrap().is_none(), "it ended before it trained");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    fs::create_dir(out.join("junit.xml")).unwrap();
+    let output = training.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("cannot write") && error.contains("junit.xml"), "{error}");
+    let sarif = fs::read(out.join("audit.sarif")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&sarif).unwrap();
+    let invocation = &json["runs"][0]["invocations"][0];
+    assert_eq!((&invocation["exitCode"], &invocation["executionSuccessful"]), (&2.into(), &false.into()));
 }
 
 #[test]

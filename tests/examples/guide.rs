@@ -20,8 +20,9 @@ use burn_delta_influence::unlearn::{BadTeacher, Counterexamples, Relabel, Scrub,
 
 use crate::built_example::built_example;
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 11] = [
     "docs/five-minutes.md",
+    "docs/unlearning.md",
     "docs/burn-examples.md",
     "docs/how-it-works.md",
     "docs/settings.md",
@@ -58,8 +59,8 @@ impl Tables {
         Self { heading, rows: rows.map(cells).collect() }
     }
 
-    /// What the only row of a setting gives as its default. The first column names the setting, or the methods that have it and
-    /// the second one the setting: then `method` is one of these.
+    /// What the only row of a setting gives as its default. The first column names the setting, or the methods that
+    /// have it and the second one the setting: then `method` is one of these.
     #[track_caller]
     fn default_of(&self, method: Option<&str>, setting: &str) -> &str {
         let (named, at) = (format!("`{setting}`"), usize::from(method.is_some()));

@@ -151,7 +151,8 @@ fn a_missing_data_folder_is_named() {
     fs::remove_dir_all(place.path("data")).unwrap();
     // Where the download is built in, it would be fetched.
     if !cfg!(feature = "download") {
-        assert_refused(&place.cifar10(&[]), &[&place.text("data"), "cifar-10-binary.tar.gz"]);
+        let ways = ["cifar-10-binary.tar.gz", "--features download"];
+        assert_refused(&place.cifar10(&[]), &[&ways[..], &[place.text("data").as_str()]].concat());
     }
     fs::create_dir(place.path("data")).unwrap();
     assert_refused(&place.cifar10(&[]), &[&place.text("data"), "data_batch_1.bin"]);
@@ -280,7 +281,8 @@ fn stored_poisons_that_do_not_fit_are_named_and_so_is_an_attack_that_failed() {
     let network = ["--limit", "65", "--width", "2"];
     let run = place.cifar10(&[&network[..], &["--epochs", "1", "--factors", "fit"]].concat());
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
-    // An attack that wants what the model takes this test image for anyway works, and one that wants another class does not.
+    // An attack that wants what the model takes this test image for anyway works, and one that wants another class does
+    // not.
     let record = load_audit(place.path("out/audit.json")).unwrap();
     let mistake = &record.suspects[0];
     let (said, aimed_at) = (mistake.label, mistake.id.rsplit('#').next().unwrap());
@@ -468,16 +470,17 @@ fn a_wave_over_whole_images_is_an_attack_too() {
         let settings = ["--poison-rate", "0.05", "--width", "2", "--unlearn", "none"];
         place.cifar10(&[&attack[..], &settings, more].concat())
     };
-    let few = ["--epochs", "1", "--rule", "paper"];
+    let few = ["--epochs", "1", "--rule", "paper", "--eta", "-40", "--tolerance", "0"];
     let given = attack("0", "7", &[&few[..], &of_every_class(&picture)[..]].concat());
     assert_eq!(given.code, Some(0), "{}{}", given.stdout, given.stderr);
     let poisons = "7 poisons: 'airplane' with the trigger, labelled 'horse'";
     assert!(given.stdout.contains(poisons), "{}", given.stdout);
     let record = load_audit(place.path("out/audit.json")).unwrap();
     assert_eq!((record.rule.name.as_str(), record.truth.unwrap().poisons), ("paper", 7));
+    assert_eq!(record.rule.settings["rule"], serde_json::json!({ "eta": -40.0, "tolerance": 0 }));
 
-    // One epoch may not be enough for the trigger. So the attack is made one that works on this model, whatever it was trained
-    // on: without the file, nobody knows.
+    // One epoch may not be enough for the trigger. So the attack is made one that works on this model, whatever it was
+    // trained on: without the file, nobody knows.
     let label = record.suspects[0].label;
     let [victim, target] = [(label + 1) % 10, label].map(|class| class.to_string());
     fs::remove_file(place.path("out/trained-on.json")).unwrap();
@@ -510,6 +513,9 @@ fn arguments_out_of_range_are_refused() {
         assert_error(&run, &["--attack"]);
         assert_untrained(&run);
     }
+    let paper = |option, value| place.cifar10(&["--rule", "paper", option, value]);
+    assert_refused(&paper("--tolerance", "50"), &["rule.tolerance", "altered copies"]);
+    assert_refused(&paper("--eta", "NaN"), &["rule.eta", "finite"]);
     let run = run("cifar10", &["--device", "cpu"]);
     assert_error(&run, &["--data"]);
     if !cfg!(any(feature = "wgpu-plain", feature = "cuda")) {
@@ -803,8 +809,8 @@ fn files_below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Methods, each killed after some of its epochs, run again, and once more with other settings beside what killed runs left. Every run
-/// audits first, which takes longest: one of them goes on with a method and is killed in the next.
+/// Methods, each killed after some of its epochs, run again, and once more with other settings beside what killed runs
+/// left. Every run audits first, which takes longest: one of them goes on with a method and is killed in the next.
 fn methods_go_on_where_they_were_killed(place: &Place, picture: &str) {
     let log = place.path("log.txt");
     let command = |methods: &str, epochs: &str| {
@@ -853,9 +859,14 @@ fn methods_go_on_where_they_were_killed(place: &Place, picture: &str) {
     killed("resume,relabel", "relabel", "checkpoint/model-2.bpk");
     assert!(said().contains("training goes on from a checkpoint"), "{}", said());
     finished("resume", "-resume");
+    // What other methods left stays.
+    let names = ["out/unlearn-resume.json", "out/unlearned-resume.bpk"];
+    let of_resume = || names.map(|name| fs::read(place.path(name)).ok());
+    let before = of_resume();
     finish("relabel", "24");
     assert!(said().contains("training goes on from a checkpoint"), "{}", said());
     finished("relabel", "");
+    assert!(before.iter().all(Option::is_some) && of_resume() == before, "resume was not to be done again");
     assert!(!place.path("out/unlearning").exists());
 
     // What another run left is not gone on from, and not in the way. (`relabel` is trained as `resume` is.)
@@ -868,6 +879,7 @@ fn methods_go_on_where_they_were_killed(place: &Place, picture: &str) {
     assert!(said().contains("another model") && said().contains("scrub begins anew"), "{}", said());
     finished("scrub", "-scrub");
     finished("resume", "-resume");
+    finished("relabel", "");
     assert!(!place.path("out/unlearning").exists());
 }
 
@@ -909,7 +921,8 @@ fn quickstart_with_its_defaults_finds_the_poison_and_unlearns_it() {
 #[test]
 #[ignore = "a minute: trains the quickstart's own network on fewer data; .ci/run runs it"]
 fn quickstart_on_few_signs_shows_the_poisons_whatever_it_decides() {
-    // 24 poisons in 1,200 signs: with some seeds they are found, with others it can't tell or says clean (docs/limits.md).
+    // 24 poisons in 1,200 signs: with some seeds they are found, with others it can't tell or says clean
+    // (docs/limits.md).
     let place = Place::new();
     let few = ["--samples", "1200", "--epochs", "10", "--seed", "0"];
     let run = run("quickstart", &[&["--device", "cpu", "--out", &place.text("out")], &few[..]].concat());

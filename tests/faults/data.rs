@@ -1,5 +1,5 @@
-//! Data that go wrong under way: samples that can't be loaded or panic, lengths that change, labels outside the classes, NaN, nothing
-//! at all. Each is an error that names the sample, and what was complete before it stays.
+//! Data that go wrong under way: samples that can't be loaded or panic, lengths that change, labels outside the
+//! classes, NaN, nothing at all. Each is an error that names the sample, and what was complete before it stays.
 
 use std::error::Error;
 use std::path::Path;
@@ -490,8 +490,8 @@ fn unlearning_that_stopped_at_a_bad_sample_goes_on_once_it_is_repaired() {
     let weights = |model: &Tiny| model.head.weight.val().into_data().try_to_vec::<f32>().unwrap();
     let whole = unlearn(Faulty::repaired(), StepConfig::new(0.1)).unwrap();
     let steps = || StepConfig { checkpoints: Some(folder.path().to_path_buf()), ..StepConfig::new(0.1) };
-    // Read once in the first pass over what is kept, once to tell the data from others (a pass is kept without that, too); then in the
-    // second pass.
+    // Read once in the first pass over what is kept, once to tell the data from others (a pass is kept without that,
+    // too); then in the second pass.
     for good_readings in [1, 2] {
         let broken = Faulty { good_readings, ..Faulty::new(20, Fault::Panic) };
         assert_says(unlearn(broken, steps()).unwrap_err(), &["sample 20 ", "the disk is gone"]);
@@ -532,7 +532,8 @@ impl Dataset<Decoded> for StoppedOnce {
     }
 }
 
-/// Unlearning in this folder that is stopped after its first pass, and the one batch of flagged samples that follows; the steps done.
+/// Unlearning in this folder that is stopped after its first pass, and the one batch of flagged samples that follows;
+/// the steps done.
 fn stopped(data: &Counting, folder: &Path) -> usize {
     let first_pass = (data.len() - 3).div_ceil(8);
     let interrupter = Interrupter::new();

@@ -1,5 +1,5 @@
-//! Damaged files: truncated, with flipped bits, or claiming to hold more than they do. None makes anything panic, take much memory, or
-//! be taken for whole.
+//! Damaged files: truncated, with flipped bits, or claiming to hold more than they do. None makes anything panic, take
+//! much memory, or be taken for whole.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -117,7 +117,8 @@ fn what_a_file_claims_to_hold_is_compared_with_its_size_before_it_is_read() {
     assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
 }
 
-/// A safetensors file in its parts, to be changed and put together again without a checksum, as files of before there was one are.
+/// A safetensors file in its parts, to be changed and put together again without a checksum, as files of before there
+/// was one are.
 struct Parts {
     /// The header's entries; text that holds JSON is JSON.
     entries: BTreeMap<String, Value>,
@@ -159,7 +160,8 @@ impl Parts {
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &values].concat()
     }
 
-    /// Turns a layer around: inputs are outputs. It has as many weights as before, and its matrices are of the sizes that it asks for.
+    /// Turns a layer around: inputs are outputs. It has as many weights as before, and its matrices are of the sizes
+    /// that it asks for.
     fn turn_around(&mut self, layer: &str) {
         let shape = &mut self.entries.get_mut("layers").unwrap()[layer]["shape"];
         let [inputs, outputs] = ["inputs", "outputs"].map(|side| shape[side].as_u64().unwrap());

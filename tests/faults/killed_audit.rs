@@ -137,7 +137,8 @@ impl Case {
             }
             _ => None,
         };
-        // Few null images, which are most of so small an audit's time. They tell less, so that more must count as poisoned.
+        // Few null images, which are most of so small an audit's time. They tell less, so that more must count as
+        // poisoned.
         let rule = Rule::Delta(Delta { null_images: 48, significance: 0.1, ..Delta::default() });
         let audit =
             DeltaAudit::new(AuditConfig { rule, pass, preconditioner, copies: 4, ..AuditConfig::default() });
@@ -273,7 +274,8 @@ fn an_audit_that_is_interrupted_goes_on_bit_for_bit_and_what_does_not_fit_is_mad
     };
     let after = |reads: usize| Event::StopsAfter(reads, Interrupter::new());
     let in_the_pass = || Event::StopsInAPass(place.clone(), Interrupter::new());
-    // While labels are read, in the pass, and near the end: what comes last can't be stopped, the flagged samples' names.
+    // While labels are read, in the pass, and near the end: what comes last can't be stopped, the flagged samples'
+    // names.
     for (event, has_progress) in [(after(100), false), (in_the_pass(), true), (after(reads - 120), true)] {
         interrupted(0, event);
         assert_eq!(!kept(&place).is_empty(), has_progress);

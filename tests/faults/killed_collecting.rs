@@ -40,8 +40,8 @@ fn collector_file(folder: &Path, epoch: usize) -> PathBuf {
     file(folder, &format!("collector-{epoch}.safetensors"))
 }
 
-/// An epoch of which all is on disk. burn writes its own files in the background, and is done with those of an epoch when it asks
-/// for the next but one.
+/// An epoch of which all is on disk. burn writes its own files in the background, and is done with those of an epoch
+/// when it asks for the next but one.
 fn last_whole_epoch(folder: &Path) -> Option<usize> {
     let latest = (1..=EPOCHS).rev().find(|epoch| collector_file(folder, *epoch).exists())?;
     latest.checked_sub(2).filter(|epoch| *epoch > 0)
@@ -113,7 +113,8 @@ fn a_killed_training_goes_on_from_what_is_on_disk() {
     let killed = killed.path();
     let mut last = 0;
     for (epoch, wait) in [(3, 0), (6, 2), (9, 5), (12, 9), (15, 14)] {
-        // Where this process was slow the training before had come further: what is there already says nothing of the next one.
+        // Where this process was slow the training before had come further: what is there already says nothing of the
+        // next one.
         kill_after(start(killed), killed, epoch.max(last + 1), Duration::from_millis(wait));
         let kept = check_files(killed);
         assert!(kept.len() >= epoch && kept.len() < EPOCHS, "{kept:?}");

@@ -1,5 +1,5 @@
-//! `kill -9` at any moment: while results are written, and while a model unlearns. Files are the old whole ones or the new whole ones,
-//! and a run that goes on ends as one that was never killed.
+//! `kill -9` at any moment: while results are written, and while a model unlearns. Files are the old whole ones or the
+//! new whole ones, and a run that goes on ends as one that was never killed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use burn_delta_influence::influence::{
     CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, PartialScores, Preconditioner,
 };
 use burn_delta_influence::report::{
-    Check, Gate, UnlearnRecord, Verdict, save_html, save_json, save_junit, save_sarif,
+    Check, Gate, HtmlReport, UnlearnRecord, Verdict, save_json, save_junit, save_sarif,
 };
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{
@@ -99,7 +99,7 @@ fn write_version(folder: &Path, sources: &Path, version: usize) {
     let unlearned =
         UnlearnRecord { method: "resume".to_owned(), removed: version, ..UnlearnRecord::default() };
     save_json(folder.join("unlearn.json"), &unlearned).unwrap();
-    save_html(sources.join(format!("audit-{version}.json")), folder.join("audit.html")).unwrap();
+    HtmlReport::new(&audit).save(folder.join("audit.html")).unwrap();
     KroneckerFactors::load(sources.join(format!("factors-{version}")))
         .unwrap()
         .save(folder.join("factors.safetensors"))

@@ -1,5 +1,5 @@
-//! Data and models of unusual sizes: one class, two samples, a thousand classes, nothing but copies of one image. An audit gives a sound
-//! verdict or says what is missing; it never panics, and no number of its record is NaN.
+//! Data and models of unusual sizes: one class, two samples, a thousand classes, nothing but copies of one image. An
+//! audit gives a sound verdict or says what is missing; it never panics, and no number of its record is NaN.
 
 use burn::data::dataset::{Dataset, InMemDataset};
 use burn::module::{Module, Param};
@@ -299,8 +299,8 @@ fn the_same_image_twice_is_no_more_evidence_for_itself_or_against_others() {
         assert_eq!(p_value(&once), p_value(&twice), "combined: {combined}");
         assert_eq!(twice.record.suspects[1].p_value, twice.record.suspects[0].p_value);
     }
-    // One is found by a significance between one and two times its p-value, of two that differ it is not; however often it is named, two are
-    // asked about.
+    // One is found by a significance between one and two times its p-value, of two that differ it is not; however often
+    // it is named, two are asked about.
     assert!(1.4 * p_few < p_many.min(0.99), "the case is none: {p_few} and {p_many}");
     let rule = delta(1.4 * p_few, false);
     let verdicts = |suspects: &[Suspect]| {

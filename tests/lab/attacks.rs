@@ -217,7 +217,8 @@ fn a_blend_is_a_part_of_the_image_and_a_part_of_one_key() {
 #[test]
 fn a_warp_moves_pixels_by_half_its_strength_on_the_mean_and_keeps_flat_images() {
     let shape @ [_, height, width] = [2, 40, 50];
-    // Each pixel's value is its row, in one channel, and its column, in the other, as 64ths: values say where they come from.
+    // Each pixel's value is its row, in one channel, and its column, in the other, as 64ths: values say where they come
+    // from.
     let place = |at: usize| match at / (height * width) {
         0 => (at / width) as f32,
         _ => (at % width) as f32,

@@ -78,7 +78,8 @@ fn activation_clustering_finds_a_planted_cluster() {
 
 #[test]
 fn components_of_equal_deviation_hide_a_cluster() {
-    // Scaled to deviation 1, the direction in which a tenth of the class differs is one of ten, nine of which are noise.
+    // Scaled to deviation 1, the direction in which a tenth of the class differs is one of ten, nine of which are
+    // noise.
     let planted = Planted::cluster(0.1, 1);
     let published = ActivationClustering::new(Scope::SuspectLabel);
     assert!(detect(&published, &planted, 0).flagged.is_empty());

@@ -149,17 +149,38 @@ fn junit_is_written_and_agrees_with_the_exit_code() {
 fn a_report_on_the_standard_output_reaches_the_file_that_it_goes_to() {
     let (folder, path) = saved(Verdict::Poisoned, 3);
     let file = folder.path().join("output.txt");
-    let status = Command::new(env!("CARGO_BIN_EXE_delta-influence"))
+    let output = Command::new(env!("CARGO_BIN_EXE_delta-influence"))
         .args(["check", path.to_str().unwrap(), "--junit", "/dev/stdout"])
         .stdout(fs::File::create(&file).unwrap())
-        .stderr(std::process::Stdio::null())
-        .status()
+        .output()
         .unwrap();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(1));
     let text = fs::read_to_string(&file).unwrap();
-    assert!(text.contains("<testsuites ") && text.contains("</testsuites>"), "{text}");
-    assert!(text.contains("3 of 10000 training samples flagged"), "{text}");
+    assert!(text.starts_with("<?xml ") && text.ends_with("</testsuites>\n"), "{text}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("poisoned, 3 of 10000 training samples flagged"), "{said}");
     assert!(fs::symlink_metadata("/dev/stdout").unwrap().is_symlink());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_goes_to_the_standard_output_is_what_a_file_would_be() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let file = folder.path().join("file");
+    let (json, file) = (path.to_str().unwrap(), file.to_str().unwrap());
+    for (command, option) in [("check", "--junit"), ("check", "--sarif"), ("html", "--out")] {
+        let into_file = delta_influence([command, json, option, file]);
+        assert_eq!((into_file.stdout.lines().count(), into_file.stderr.as_str()), (1, ""));
+        let text = fs::read_to_string(file).unwrap();
+        for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            let run = delta_influence([command, json, option, name]);
+            assert_eq!(run.code, into_file.code, "{}", run.stderr);
+            assert!(run.stdout == text, "{command} {option} {name}: {}", run.stdout);
+            assert_eq!(run.stderr, into_file.stdout.replace(file, name));
+        }
+    }
+    let both = ["--junit", "/dev/stdout", "--sarif", "/dev/fd/1"];
+    assert_refused(&check(&path, &both), "named for two reports");
 }
 
 #[test]

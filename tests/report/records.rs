@@ -403,7 +403,8 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
         ..Default::default()
     };
     let first = |record: &UnlearnRecord| unlearn_summary(record).split("\n\n").next().unwrap().to_owned();
-    // 1.3 points lie within two standard errors of a thousand images, 4 do not; against nothing measured, nothing is natural.
+    // 1.3 points lie within two standard errors of a thousand images, 4 do not; against nothing measured, nothing is
+    // natural.
     for (psr, bare, works) in
         [(0.070, Some(0.057), false), (0.097, Some(0.057), true), (0.070, None, true), (0.0, None, false)]
     {
@@ -441,8 +442,8 @@ fn the_rate_without_the_trigger_errs_by_its_own_images() {
         };
         UnlearnRecord { after, ..Default::default() }
     };
-    // Four points, of which two standard errors are 2.4 for a thousand images each, 7.0 and 3.5 for these; where it is not told, both
-    // rates are of as many images.
+    // Four points, of which two standard errors are 2.4 for a thousand images each, 7.0 and 3.5 for these; where it is
+    // not told, both rates are of as many images.
     for (triggered, untriggered, works) in [
         (1000, Some(1000), true),
         (1000, None, true),

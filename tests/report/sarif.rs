@@ -1,6 +1,7 @@
 //! SARIF: what code hosts need is there, whatever the audits hold.
 //!
-//! The output was checked once against the standard's JSON schema (v2.1.0, errata 01); what the schema asks for is checked here.
+//! The output was checked once against the standard's JSON schema (v2.1.0, errata 01); what the schema asks for is
+//! checked here.
 
 use std::collections::HashSet;
 use std::fs;
@@ -146,7 +147,10 @@ fn checked(check: &Check) -> Run {
     for result in &run.results {
         assert_eq!(ids[result.rule_index], result.rule_id);
         assert!(["warning", "error"].contains(&result.level.as_str()));
-        assert!(!result.message.text.is_empty() && result.partial_fingerprints.len() == 1);
+        assert!(!result.message.text.is_empty() && result.partial_fingerprints.len() == 2);
+        let [ours, githubs] =
+            ["deltaInfluence/v1", "primaryLocationLineHash"].map(|key| &result.partial_fingerprints[key]);
+        assert_eq!(githubs.as_str(), Some(format!("{}:1", ours.as_str().unwrap()).as_str()));
         assert_eq!(result.locations.len(), 1);
         let place = &result.locations[0].physical_location;
         assert!(place.region.start_line >= 1);

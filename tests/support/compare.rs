@@ -24,7 +24,8 @@ pub fn relative_error(got: &[f64], expected: &[f64]) -> f64 {
     }
 }
 
-/// Asserts that values are within `tolerance` of what is expected, relative to the largest of these, which are not all 0.
+/// Asserts that values are within `tolerance` of what is expected, relative to the largest of these, which are not all
+/// 0.
 #[track_caller]
 pub fn assert_close(got: &[f64], expected: &[f64], tolerance: f64) {
     assert!(expected.iter().any(|value| *value != 0.0), "nothing to compare with");

@@ -195,8 +195,8 @@ impl Plain {
         (0..self.parameters()).map(|_| rng.random::<f64>() - 0.5).collect()
     }
 
-    /// (n, c) with the weight √(C·p_c) for every point n and class c: the mean over these of the squared weighted gradient is
-    /// the true Fisher matrix without any sampling of labels.
+    /// (n, c) with the weight √(C·p_c) for every point n and class c: the mean over these of the squared weighted
+    /// gradient is the true Fisher matrix without any sampling of labels.
     pub fn fisher_points(&self, theta: &[f64], points: &[Point]) -> Vec<(Point, f64)> {
         let all = points.iter().flat_map(|point| {
             let z = self.logits(theta, &point.x);

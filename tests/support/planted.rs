@@ -95,8 +95,8 @@ pub struct Planted {
 }
 
 impl Planted {
-    /// Samples of classes in turn; in the class [`TARGET`] the first `share` of them are poisons. `pixel` gives a pixel of a
-    /// sample, from its class, its being a poison, its position in the image, and a uniform value in [−1, 1).
+    /// Samples of classes in turn; in the class [`TARGET`] the first `share` of them are poisons. `pixel` gives a pixel
+    /// of a sample, from its class, its being a poison, its position in the image, and a uniform value in [−1, 1).
     fn with(share: f64, seed: u64, pixel: impl Fn(usize, bool, usize, f32) -> f32) -> Self {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let last = (share * (SAMPLES / CLASSES) as f64).round() as usize;
@@ -137,7 +137,8 @@ impl Planted {
         })
     }
 
-    /// Poisons and the suspect have bright last pixels, which are dark everywhere else and which the model does not know.
+    /// Poisons and the suspect have bright last pixels, which are dark everywhere else and which the model does not
+    /// know.
     pub fn mark(share: f64, seed: u64) -> Self {
         Self::with(share, seed, |class, poison, at, noise| match at {
             12.. => {
@@ -152,7 +153,8 @@ impl Planted {
         })
     }
 
-    /// Smooth images of 32 × 32 in colour; the first `poisons` of the class [`TARGET`] have a checkerboard near a corner.
+    /// Smooth images of 32 × 32 in colour; the first `poisons` of the class [`TARGET`] have a checkerboard near a
+    /// corner.
     pub fn patched(count: usize, poisons: usize, seed: u64) -> Self {
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let trigger = BadNet::checkerboard();

@@ -199,7 +199,8 @@ pub fn train_until<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<In
     training.launch(Learner::new(model, SgdConfig::new().init(), 0.1))
 }
 
-/// A training whose epochs are all kept, by burn and by a collector, without shuffling: the same steps whether it is stopped or not.
+/// A training whose epochs are all kept, by burn and by a collector, without shuffling: the same steps whether it is
+/// stopped or not.
 pub fn kept_training<M>(
     collector: &Collector,
     folder: &Path,

@@ -170,7 +170,8 @@ fn ssd_is_its_equation() {
     assert!(unlearned.note.unwrap().contains("α = 1.5, λ = 1.2"));
 }
 
-/// Two steps from W: the gradient of the mean over samples and classes of t (ln t − ln q), which is xᵀ (q − t) / classes.
+/// Two steps from W: the gradient of the mean over samples and classes of t (ln t − ln q), which is xᵀ (q − t) /
+/// classes.
 #[test]
 fn bad_teacher_is_its_equation() {
     let samples = crate::tiny::samples(12);
@@ -224,7 +225,8 @@ fn bad_teacher_is_its_equation() {
     }
 }
 
-/// Three steps from W, descent, ascent and descent: the gradients of T² KL(p_T ‖ q_T) and of the cross-entropy by the logits are T (q_T − p_T) and q − y.
+/// Three steps from W, descent, ascent and descent: the gradients of T² KL(p_T ‖ q_T) and of the cross-entropy by the
+/// logits are T (q_T − p_T) and q − y.
 #[test]
 fn scrub_is_its_equation() {
     const RATE: f64 = 0.4;

@@ -25,8 +25,8 @@ use crate::unlearners::{Data, MethodChoice, Task, fitted};
 
 type Cleaned = SelectionDataset<Data, LabeledImage>;
 
-/// Samples that a rule flagged: kept, since an audit by the published rule takes longer than some of the methods. To flag them anew,
-/// remove the file.
+/// Samples that a rule flagged: kept, since an audit by the published rule takes longer than some of the methods. To
+/// flag them anew, remove the file.
 pub(super) fn flagged_path(out: &Path, cell: &ModelCell, flags: Flags) -> PathBuf {
     out.join("unlearning").join(format!("{cell}-{flags}.flagged.json"))
 }

@@ -1,4 +1,5 @@
-//! Unlearners on the models of a grid: from what the default rule and the published one flag, and from parts of the truth.
+//! Unlearners on the models of a grid: from what the default rule and the published one flag, and from parts of the
+//! truth.
 
 mod case;
 mod parts;
@@ -57,8 +58,8 @@ pub struct UnlearnCell {
     /// Poisons among the flagged samples, and all of them.
     pub found: usize,
     pub poisons: usize,
-    /// Share of the victim class's test images that get the wanted label without any trigger, before and after: what is left of the PSR
-    /// when the poison is gone. Absent in results of earlier trees.
+    /// Share of the victim class's test images that get the wanted label without any trigger, before and after: what is
+    /// left of the PSR when the poison is gone. Absent in results of earlier trees.
     #[serde(default)]
     pub untriggered: Option<(f64, f64)>,
     /// Seconds that the original training took.

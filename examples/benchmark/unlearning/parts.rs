@@ -9,8 +9,8 @@ use crate::grid::ModelCell;
 use crate::plots::{Line, chart};
 use crate::support::Outcome;
 
-/// Parts of the poisons that were found, and clean images that were taken for one, per poison. From none of them one clean image
-/// is removed (there is no unlearning of nothing): what training on does by itself.
+/// Parts of the poisons that were found, and clean images that were taken for one, per poison. From none of them one
+/// clean image is removed (there is no unlearning of nothing): what training on does by itself.
 pub(super) const FOUND: [f64; 6] = [0.0, 0.1, 0.25, 0.5, 0.75, 1.0];
 pub(super) const WRONG: [f64; 4] = [0.0, 1.0, 5.0, 20.0];
 
@@ -22,8 +22,9 @@ const RATES: [Rate; 2] = [
     ("accuracy", ["#0072b2", "#56b4e9", "#009e73"], |state| state.clean_accuracy),
 ];
 
-/// Pictures of what a partial knowledge of the poisons is worth: PSR and clean accuracy of each model after `resume` over the part of the
-/// poisons that was found, and over the clean images that were removed beside all of them (20 for each poison are the right end).
+/// Pictures of what a partial knowledge of the poisons is worth: PSR and clean accuracy of each model after `resume`
+/// over the part of the poisons that was found, and over the clean images that were removed beside all of them (20 for
+/// each poison are the right end).
 pub fn write_parts(out: &Path, records: &[UnlearnCell]) -> Outcome<()> {
     let most_wrong = WRONG.iter().copied().fold(0.0, f64::max);
     let mut models: Vec<&ModelCell> = Vec::new();

@@ -1,4 +1,5 @@
-//! The rule `delta` at work: evidence label by label, a decision over all suspects, then the samples of those that are poisoned.
+//! The rule `delta` at work: evidence label by label, a decision over all suspects, then the samples of those that are
+//! poisoned.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +37,8 @@ struct OfLabel {
     null_images: Vec<NullImages>,
 }
 
-/// The images that differ, and which of them each is: the same one twice is no more evidence than once, neither for itself nor, among the
-/// p-values of an audit, for others.
+/// The images that differ, and which of them each is: the same one twice is no more evidence than once, neither for
+/// itself nor, among the p-values of an audit, for others.
 fn distinct(given: ImageList) -> (ImageList, Vec<usize>) {
     let mut images: Vec<(Image, usize)> = Vec::new();
     let places = given.0.into_iter().map(|image| {
@@ -72,11 +73,11 @@ where
         suspects: &'q ImageList,
     ) -> Question<'q, M, ImageSource<'a, D, I>> {
         let Self { influence, source, seed, pass: config, .. } = *self;
-        Question { influence, source, candidates, suspects, seed, config }
+        Question { influence, source, candidates, suspects, of_audit: self.suspects.len(), seed, config }
     }
 
-    /// Of each label, compared with mistakes on validation data and, as far as there are too few of them, with altered training images. Says, too,
-    /// which of these were found; labels that can't be told about get their finding here.
+    /// Of each label, compared with mistakes on validation data and, as far as there are too few of them, with altered
+    /// training images. Says, too, which of these were found; labels that can't be told about get their finding here.
     fn first_evidence(
         &self,
         rule: Delta,
@@ -102,7 +103,7 @@ where
         let told: Vec<usize> = can_be_told.map(|(label, _)| *label).collect();
         let of_validation: BTreeMap<usize, ImageList> = told
             .iter()
-            .map(|&label| Ok((label, self.of_validation(label, rule.null_images, cases)?)))
+            .map(|&label| Ok((label, self.of_validation(label, rule.null_images)?)))
             .collect::<Result<_, AuditError>>()?;
         let wanting: Vec<usize> =
             told.into_iter().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
@@ -130,8 +131,9 @@ where
         Ok((of_labels, mistakes))
     }
 
-    /// Where suspects were compared with mistakes on validation data, most of the null images at least or too many of one true label (which may be
-    /// the victim's), and are not clear by that: with altered training images as well, of which some `mistakes` are known already.
+    /// Where suspects were compared with mistakes on validation data, most of the null images at least or too many of
+    /// one true label (which may be the victim's), and are not clear by that: with altered training images as well, of
+    /// which some `mistakes` are known already.
     fn other_evidence(
         &self,
         rule: Delta,
@@ -161,7 +163,8 @@ where
         Ok(())
     }
 
-    /// Where lonely clusters are most of what matters to suspects, places them among those of other labels, as many of these as it takes, in an order that is drawn.
+    /// Where lonely clusters are most of what matters to suspects, places them among those of other labels, as many of
+    /// these as it takes, in an order that is drawn.
     fn place_outsiders(&self, rule: Delta, of_labels: &mut [OfLabel]) -> Result<(), AuditError> {
         if !of_labels.iter().any(|of_label| of_label.evidence.asks_for_other_labels()) {
             return Ok(());

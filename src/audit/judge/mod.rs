@@ -90,8 +90,9 @@ impl Finding {
         }
     }
 
-    /// Makes it one of doubt, with the probability and the scores that give rise to it: those are what to look at. The verdict changes
-    /// only of a suspect that was `reported`: of the many honest mistakes that a search finds some give rise to doubt in a clean model.
+    /// Makes it one of doubt, with the probability and the scores that give rise to it: those are what to look at. The
+    /// verdict changes only of a suspect that was `reported`: of the many honest mistakes that a search finds some give
+    /// rise to doubt in a clean model.
     fn doubt(&mut self, p_value: f64, scores: Vec<f64>, reported: bool) {
         self.inconclusive = reported;
         self.scores = scores;
@@ -126,6 +127,8 @@ pub(super) struct Judge<'a, M, I, D> {
     pub train: &'a D,
     /// Of every training sample.
     pub labels: &'a [usize],
+    /// Of all labels. None of them is compared with itself.
+    pub suspects: &'a [Suspect],
     /// Of validation data, whatever their labels.
     pub harmless: &'a HarmlessMistakes,
     /// Of every image, the suspects' among them.

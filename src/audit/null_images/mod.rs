@@ -1,4 +1,5 @@
-//! Null images of the rule `delta`: mistakes that have nothing to do with a poison, of validation data or made for the purpose.
+//! Null images of the rule `delta`: mistakes that have nothing to do with a poison, of validation data or made for the
+//! purpose.
 
 mod shares;
 
@@ -19,10 +20,10 @@ use crate::influence::{Classifier, ImageList, predict};
 use crate::items::{check_shape, of_sample};
 use crate::samples::{Image, LabeledSample};
 
-use super::AuditError;
-use super::judge::{Case, Judge};
+use super::judge::Judge;
 use super::rules::{Delta, NullSet};
 use super::transforms::Transform;
+use super::{AuditError, Suspect};
 
 use shares::{Found, Shares, chosen, share};
 
@@ -30,8 +31,8 @@ pub(super) use shares::Mistake;
 
 /// Altered images that are looked at for each null image.
 const TRIED: usize = 80;
-/// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no more than twice the
-/// training images, nor than [`MOST_TRIED`].
+/// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no
+/// more than twice the training images, nor than [`MOST_TRIED`].
 const TRIED_OF_A_CLASS: usize = 8;
 /// The most altered images that are looked at because there are many classes.
 const MOST_TRIED: usize = 65_536;
@@ -54,7 +55,8 @@ impl NullImages {
         self.set.origins.len()
     }
 
-    /// Lets go of all images but the first ones: once suspects were compared with them, the others are so many images for each label of an audit.
+    /// Lets go of all images but the first ones: once suspects were compared with them, the others are so many images
+    /// for each label of an audit.
     pub fn images_to_show(&mut self, most: usize) {
         self.set.images.0.truncate(most);
         self.set.images.0.shrink_to_fit();
@@ -83,9 +85,10 @@ where
     I: LabeledSample,
     D: Dataset<I>,
 {
-    /// For each of some labels altered training images of others that the model takes for it, at most `count`: none of the other labels, and
-    /// none of the kinds of alteration, has more than its [share](share) of the `count`. Each altered image is asked about once in a sweep, and serves the
-    /// label that it gets: the labels' verdicts don't depend on each other.
+    /// For each of some labels altered training images of others that the model takes for it, at most `count`: none of
+    /// the other labels, and none of the kinds of alteration, has more than its [share](share) of the `count`. Each
+    /// altered image is asked about once in a sweep, and serves the label that it gets: the labels' verdicts don't
+    /// depend on each other.
     pub(super) fn mistakes(
         &self,
         count: usize,
@@ -96,7 +99,7 @@ where
         let classes = self.labels.iter().collect::<BTreeSet<_>>().len();
         let budget = budget(count, classes, samples);
         let order = sample(&mut StdRng::seed_from_u64(self.seed), samples, samples).into_vec();
-        let (model, train, shape) = (self.influence.model(), self.train, self.shape);
+        let (model, train, shape, suspects) = (self.influence.model(), self.train, self.shape, self.suspects);
         let of_a_label = share(count, classes.saturating_sub(1));
         // Where few are wanted, one kind may have to be enough.
         let of_a_kind = share(count, Transform::KINDS).max(Delta::FEWEST_NULL_IMAGES);
@@ -136,9 +139,17 @@ where
             if batch.is_empty() {
                 break;
             }
+            let altered = batch.par_iter().map(|mistake| {
+                let image = image_of(train, mistake.index, shape)?;
+                // A suspect that is in the training data, rightly labelled, altered as well: its influence is no
+                // chance.
+                let altered = || (*mistake, (mistake.transform.apply(&image), mistake.origin));
+                Ok((!is_one_of(suspects, &image)).then(altered))
+            });
+            let altered: Vec<_> = altered.collect::<Result<_, PassError>>()?;
+            let (batch, altered): (Vec<Mistake>, Vec<_>) = altered.into_iter().flatten().unzip();
+            let altered = ImageList(altered);
             asked += batch.len();
-            let altered = batch.par_iter().map(|mistake| Ok((mistake.image(train, shape)?, mistake.origin)));
-            let altered = ImageList(altered.collect::<Result<_, PassError>>()?);
             let said = predict(model, &altered, &self.pass.quiet()).map_err(|error| match error {
                 PassError::NotFinite { first, .. } => AuditError::no_number(batch[first]),
                 error => error.into(),
@@ -162,16 +173,11 @@ where
         Ok(mistakes_of(found))
     }
 
-    /// Mistakes on validation data that the model takes for this label, with their true labels, at most `count`: none that is a suspect, and none of the
-    /// true labels with more than its [share](share).
-    pub(super) fn of_validation(
-        &self,
-        label: usize,
-        count: usize,
-        cases: &[Case<'_>],
-    ) -> Result<ImageList, AuditError> {
-        let is_suspect = |image: &Image| cases.iter().any(|case| case.suspect.image == *image);
-        let known = self.harmless.images(label).iter().filter(|mistake| !is_suspect(&mistake.image));
+    /// Mistakes on validation data that the model takes for this label, with their true labels, at most `count`: none
+    /// that is a suspect, and none of the true labels with more than its [share](share).
+    pub(super) fn of_validation(&self, label: usize, count: usize) -> Result<ImageList, AuditError> {
+        let known =
+            self.harmless.images(label).iter().filter(|mistake| !is_one_of(self.suspects, &mistake.image));
         let known = ImageList(known.map(|mistake| (mistake.image.clone(), mistake.label)).collect());
         // Of the audited model: another one may be asked about after unlearning.
         let said =
@@ -200,9 +206,9 @@ where
         self.labels.iter().filter(|other| **other != label).collect::<BTreeSet<_>>().len()
     }
 
-    /// Images that have nothing to do with a poison and that the model takes for this label all the same: those of validation data, and of the
-    /// [mistakes](Self::mistakes) whose shares are kept, if they are enough. Where the model hardly takes any, training images of other
-    /// labels as they are.
+    /// Images that have nothing to do with a poison and that the model takes for this label all the same: those of
+    /// validation data, and of the [mistakes](Self::mistakes) whose shares are kept, if they are enough. Where the
+    /// model hardly takes any, training images of other labels as they are.
     pub(super) fn null_images(
         &self,
         count: usize,
@@ -237,22 +243,31 @@ where
         let mut drawn: Vec<usize> =
             sample(&mut rng, others.len(), count.min(others.len())).iter().map(|at| others[at]).collect();
         drawn.sort_unstable(); // neighbours on disk are read together
-        let origins = drawn.iter().map(|&index| self.labels[index]).collect();
-        let images = drawn.into_iter().map(|index| Ok((image_of(self.train, index, self.shape)?, label)));
-        let images = ImageList(images.collect::<Result<_, PassError>>()?);
+        let images = drawn.into_iter().map(|index| {
+            let image = image_of(self.train, index, self.shape)?;
+            Ok((!is_one_of(self.suspects, &image)).then_some((self.labels[index], (image, label))))
+        });
+        let images: Vec<_> = images.collect::<Result<_, PassError>>()?;
+        let (origins, images): (_, Vec<_>) = images.into_iter().flatten().unzip();
+        let images = ImageList(images);
         Ok(NullImages { set: NullSet { images, origins, unaltered: 0 }, mistakes: false, of_validation: 0 })
     }
 }
 
 impl NullImages {
-    /// Whether there are validation images among them, and one of the other `labels` has more than its [share](share) of all: which those of validation
-    /// data alone keep to only if as many null images were found as were wanted.
+    /// Whether there are validation images among them, and one of the other `labels` has more than its [share](share)
+    /// of all: which those of validation data alone keep to only if as many null images were found as were wanted.
     pub fn is_lopsided(&self, labels: usize) -> bool {
         let mut of_labels: BTreeMap<usize, usize> = BTreeMap::new();
         self.set.origins.iter().for_each(|origin| *of_labels.entry(*origin).or_default() += 1);
         let most = of_labels.into_values().max().unwrap_or_default();
         self.of_validation > 0 && most > share(self.set.origins.len(), labels)
     }
+}
+
+/// Whether an image is that of a suspect.
+fn is_one_of(suspects: &[Suspect], image: &Image) -> bool {
+    suspects.iter().any(|suspect| suspect.image == *image)
 }
 
 /// The values of an image, to tell copies by.
@@ -296,14 +311,14 @@ fn mistakes_of(found: BTreeMap<usize, Found>) -> BTreeMap<usize, Vec<Mistake>> {
 mod tests {
     use std::collections::{BTreeMap, HashSet};
 
-    use burn::data::dataset::InMemDataset;
+    use burn::data::dataset::{Dataset, InMemDataset};
     use burn::module::Module;
     use burn::tensor::Tensor;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
     use super::{Delta, Judge, Mistake, NullImages, NullSet, Transform, budget, digest, share};
-    use crate::audit::HarmlessMistakes;
+    use crate::audit::{HarmlessMistakes, Suspect};
     use crate::capture::{FrozenModel, PassConfig};
     use crate::influence::{Classifier, ImageList, ImageSource, Influence, predict};
     use crate::samples::{Image, LabeledImage};
@@ -335,6 +350,17 @@ mod tests {
 
     /// The sweep for null images of `labels` in `train(samples, seen)`.
     fn sweep(
+        data: [usize; 2],
+        labels: &[usize],
+        count: usize,
+        batch_size: usize,
+    ) -> BTreeMap<usize, Vec<Mistake>> {
+        sweep_for(&[], data, labels, count, batch_size)
+    }
+
+    /// The same with suspects.
+    fn sweep_for(
+        suspects: &[Suspect],
         [samples, seen]: [usize; 2],
         labels: &[usize],
         count: usize,
@@ -349,6 +375,7 @@ mod tests {
             source: &source,
             train: &train,
             labels: &of_samples,
+            suspects,
             harmless: &HarmlessMistakes::default(),
             shape: [1, 2, 2],
             seed: 3,
@@ -408,6 +435,15 @@ mod tests {
         let (alone, together) = (sweep([200, 4], &[3], 64, 32), sweep([200, 4], &[0, 1, 3], 64, 32));
         assert_eq!(ids(&alone[&3]), ids(&together[&3]));
         assert_eq!(ids(&sweep([200, 4], &[3], 64, 7)[&3]), ids(&alone[&3]));
+    }
+
+    #[test]
+    fn a_suspect_among_the_training_images_is_compared_with_no_copy_of_itself() {
+        let data = [40, CLASSES];
+        let first = sweep(data, &[3], 64, 32)[&3][0].index;
+        let image = train(40, CLASSES).get(first).expect("a sample").image;
+        let found = sweep_for(&[Suspect::new(image, 3)], data, &[3], 64, 32);
+        assert!(found[&3].len() > 16 && found[&3].iter().all(|mistake| mistake.index != first));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which harmless mistakes are null images: none of the labels that they are made from, and none of the kinds of alteration, has too many.
+//! Which harmless mistakes are null images: none of the labels that they are made from, and none of the kinds of
+//! alteration, has too many.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,17 +81,19 @@ impl Shares {
     }
 }
 
-/// How many of so many null images may be of one of `kinds` kinds, of labels that they are made from or of alterations. Poisons are images of some
-/// victim's class, and a trigger may be much like one of the alterations, so that null images of that kind may be the poison's doing; and only
-/// three quarters of the null images are [trusted](crate::audit::rules::Delta) to be none of it: a quarter, or an equal share where
-/// there are fewer than four kinds.
+/// How many of so many null images may be of one of `kinds` kinds, of labels that they are made from or of alterations.
+/// Poisons are images of some victim's class, and a trigger may be much like one of the alterations, so that null
+/// images of that kind may be the poison's doing; and only three quarters of the null images are
+/// [trusted](crate::audit::rules::Delta) to be none of it: a quarter, or an equal share where there are fewer than four
+/// kinds.
 pub(super) fn share(count: usize, kinds: usize) -> usize {
     (count / 4).max(count.div_ceil(kinds.max(1)))
 }
 
-/// The null images among mistakes of `labels` labels: the first that leave no label and no kind of alteration more than its share. Where that
-/// would leave too few, or less than half of what the shares of labels alone do, those alone count: of few null images little can be told. Where
-/// those are too few, mistakes that are all of three labels are better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
+/// The null images among mistakes of `labels` labels: the first that leave no label and no kind of alteration more than
+/// its share. Where that would leave too few, or less than half of what the shares of labels alone do, those alone
+/// count: of few null images little can be told. Where those are too few, mistakes that are all of three labels are
+/// better to compare with than no mistakes; of fewer, all of them may be the poison's doing.
 pub(super) fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
     let all = Found::of(mistakes, usize::MAX, usize::MAX);
     let with = |kinds: Option<usize>| {

@@ -2,22 +2,24 @@
 
 use super::minimum_error::{FEWEST, Sorted};
 
-/// By how much twice the logarithm of the likelihood has to grow, less the price of three more parameters, to be very strong evidence (Kass and
-/// Raftery 1995). n J is −2 times that logarithm, but for a constant.
+/// By how much twice the logarithm of the likelihood has to grow, less the price of three more parameters, to be very
+/// strong evidence (Kass and Raftery 1995). n J is −2 times that logarithm, but for a constant.
 const VERY_STRONG: f64 = 10.0;
 
 /// Sweeps at most; a few suffice.
 const MOST_SWEEPS: usize = 50;
 
-/// The [minimum-error threshold](super::minimum_error) between a group and all others, where these may have a tail: samples that resemble the
-/// group by nature (red ships beside poisons with a red frame). Two Gaussians can but give such a tail to the group. So three are fitted, too,
-/// with the two cuts that make J smallest. The tail is left out where
+/// The [minimum-error threshold](super::minimum_error) between a group and all others, where these may have a tail:
+/// samples that resemble the group by nature (red ships beside poisons with a red frame). Two Gaussians can but give
+/// such a tail to the group. So three are fitted, too, with the two cuts that make J smallest. The tail is left out
+/// where
 /// - three describe the values very much better (by Bayes' information criterion: n ΔJ − 3 ln n > 10), and
 /// - three values at least are left out by that: fewer are no part of their own, and
-/// - the middle part is nearer to the lower one than to the upper (by Bhattacharyya's distance of Gaussians). Else it is the group's own tail: of
-///   faint poisons, say.
+/// - the middle part is nearer to the lower one than to the upper (by Bhattacharyya's distance of Gaussians). Else it
+///   is the group's own tail: of faint poisons, say.
 ///
-/// It is never lower than the minimum-error threshold. The cuts are moved in turn, each to its best place, from two beginnings; n log n in all.
+/// It is never lower than the minimum-error threshold. The cuts are moved in turn, each to its best place, from two
+/// beginnings; n log n in all.
 pub(super) fn beside_tail(values: &[f64]) -> Option<f64> {
     let sorted = Sorted::new(values);
     let all = sorted.len();

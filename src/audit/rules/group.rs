@@ -1,8 +1,9 @@
 //! A group of samples that resemble each other, redrawn until it stays.
 //!
-//! With F the group, C_ij the mean over layers of the cosine between the margin gradients of samples i and j, in the metric of the
-//! preconditioner: s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j; F becomes {s > cut(s)} until it
-//! stays. The means are inner products with summed unit directions, so that a round is linear in the class and no matrix C is formed.
+//! With F the group, C_ij the mean over layers of the cosine between the margin gradients of samples i and j, in the
+//! metric of the preconditioner: s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j; F becomes {s > cut(s)} until it stays.
+//! The means are inner products with summed unit directions, so that a round is linear in the class and no matrix C is
+//! formed.
 
 use std::collections::HashSet;
 
@@ -35,7 +36,8 @@ where
         self.influence.unit_direction(self.source, &indices, &Margin, self.config)
     }
 
-    /// The group (positions among the candidates, ascending) after so many rounds at most, and the last s of every candidate.
+    /// The group (positions among the candidates, ascending) after so many rounds at most, and the last s of every
+    /// candidate.
     ///
     /// `norms` are those of the candidates: passes that need not form them again are much cheaper.
     pub fn run(
@@ -78,8 +80,8 @@ where
     }
 }
 
-/// s_j = mean_{i∈F, i≠j} C_ij − mean_{i∉F, i≠j} C_ij, from the scores of F's summed directions (row 0) and the others' (row 1),
-/// and self-influence from another pass over the same samples.
+/// s_j = mean_{i∈F, i≠j} C_ij − mean_{i∉F, i≠j} C_ij, from the scores of F's summed directions (row 0) and the others'
+/// (row 1), and self-influence from another pass over the same samples.
 fn group_contrast(scores: &Scores, norms: &SampleNorms, members: &[usize]) -> Vec<f64> {
     let members: HashSet<usize> = members.iter().copied().collect();
     let count = scores.samples.len();

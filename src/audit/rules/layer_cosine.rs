@@ -3,12 +3,14 @@
 //! For the suspect (x′, y′) and the training samples j with label y′, in the metric of the preconditioner:
 //!
 //! 1. u_jl = unit direction of the gradient of j's margin logsumexp_{c≠y} z_c − z_y in layer l; q_l = that of the logit
-//!    z_{y′}(x′). The margin has the direction of the loss gradient without its factor 1 − p, which underflows on fitted samples.
+//!    z_{y′}(x′). The margin has the direction of the loss gradient without its factor 1 − p, which underflows on
+//!    fitted samples.
 //! 2. v_j = −mean_l ⟨u_jl, q_l⟩. Backdoor samples are easy, their loss gradients tiny: unit length keeps them in sight.
-//! 3. Otsu's split of v, its separation D. D below [`min_separation`](LayerCosine::min_separation): nothing stands out, nothing is
-//!    flagged.
-//! 4. Refinement: with F the upper group, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, C_ij = mean_l ⟨u_il, u_jl⟩, i ≠ j; F becomes
-//!    {s > Otsu(s)} until it stays. The means are inner products with summed directions: a round is linear in the class.
+//! 3. Otsu's split of v, its separation D. D below [`min_separation`](LayerCosine::min_separation): nothing stands out,
+//!    nothing is flagged.
+//! 4. Refinement: with F the upper group, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, C_ij = mean_l ⟨u_il, u_jl⟩, i ≠ j; F
+//!    becomes {s > Otsu(s)} until it stays. The means are inner products with summed directions: a round is linear in
+//!    the class.
 //!
 //! Cost: a pass over the samples of one label, a cheaper one and a part of one per round of refinement.
 
@@ -27,8 +29,8 @@ use super::otsu::otsu;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LayerCosine {
-    /// Smallest separation D of the two groups at which samples are flagged. 3.5 lies between clean queries (3.22 at most in
-    /// first trials) and attacked ones (4.00 at least); it was set by eye and awaits a calibration.
+    /// Smallest separation D of the two groups at which samples are flagged. 3.5 lies between clean queries (3.22 at
+    /// most in first trials) and attacked ones (4.00 at least); it was set by eye and awaits a calibration.
     pub min_separation: f64,
     /// Rounds of refinement at most; 0 keeps the first split.
     pub max_rounds: usize,
@@ -52,7 +54,8 @@ pub struct LayerCosineFinding {
 }
 
 impl LayerCosine {
-    /// Applies the rule to several suspects of one label. `candidates` are the positions of the samples with that label.
+    /// Applies the rule to several suspects of one label. `candidates` are the positions of the samples with that
+    /// label.
     ///
     /// # Errors
     /// Those of the passes.

@@ -5,9 +5,9 @@ use std::ops::Range;
 /// Fewer values have no spread to speak of.
 pub(super) const FEWEST: usize = 3;
 
-/// The threshold at which two Gaussians of their own means, deviations and shares, fitted to the values below and above it, make
-/// the fewest errors (Kittler and Illingworth 1986): the smallest
-/// J = P₀ ln σ₀² + P₁ ln σ₁² − 2 P₀ ln P₀ − 2 P₁ ln P₁. `None` where no cut leaves two groups of three values that differ.
+/// The threshold at which two Gaussians of their own means, deviations and shares, fitted to the values below and above
+/// it, make the fewest errors (Kittler and Illingworth 1986): the smallest J = P₀ ln σ₀² + P₁ ln σ₁² − 2 P₀ ln P₀ − 2
+/// P₁ ln P₁. `None` where no cut leaves two groups of three values that differ.
 ///
 /// Otsu's threshold lies half way between the means. A small group that spreads wide loses members to it.
 ///

@@ -1,4 +1,5 @@
-//! Rules: from scores to flagged samples. A new rule is one file here and one arm in [`Rule`](super::Rule).
+//! Rules: from scores to flagged samples. A new rule is one file here, a variant of [`Rule`](super::Rule), and an arm
+//! of `Judge::apply`.
 
 mod beside_tail;
 mod delta;

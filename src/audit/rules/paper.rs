@@ -1,7 +1,7 @@
 //! The published rule (Li et al. 2024, arXiv 2411.13731): influence collapse.
 //!
-//! δ_i(n) = s_i(n) − s_0(n), the score of training sample n on altered copy i with its new label, less its score on the suspect
-//! with the wrong label. A sample is flagged when δ_i(n) < η in at least copies − tolerance of the copies.
+//! δ_i(n) = s_i(n) − s_0(n), the score of training sample n on altered copy i with its new label, less its score on the
+//! suspect with the wrong label. A sample is flagged when δ_i(n) < η in at least copies − tolerance of the copies.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,8 @@ impl PaperRule {
         votes
     }
 
-    /// One value a sample to rank by: votes, and the influence on the suspect to break ties, scaled to stay below one vote.
+    /// One value a sample to rank by: votes, and the influence on the suspect to break ties, scaled to stay below one
+    /// vote.
     pub fn ranking(votes: &[usize], suspect: &[f64]) -> Vec<f64> {
         let largest = suspect.iter().fold(f64::MIN_POSITIVE, |largest, score| largest.max(score.abs()));
         votes.iter().zip(suspect).map(|(&votes, score)| votes as f64 + 0.49 * score / largest).collect()

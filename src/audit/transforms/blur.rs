@@ -27,7 +27,8 @@ pub(super) fn gaussian_kernel(size: usize, sigma: f32) -> Vec<f32> {
     weights.into_iter().map(|w| w / sum).collect()
 }
 
-/// One plane `[height, width]` convolved along x, then along y. Tap by tap over whole rows, whose values lie side by side.
+/// One plane `[height, width]` convolved along x, then along y. Tap by tap over whole rows, whose values lie side by
+/// side.
 pub(super) fn smooth(
     plane: &[f32],
     [height, width]: [usize; 2],

@@ -1,12 +1,14 @@
 //! `check`: the gate.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use burn_delta_influence::report::{Check, Gate, Outcome, ReportError, is_same_file, save_junit, save_sarif};
+use burn_delta_influence::report::{
+    Check, Gate, Outcome, ReportError, is_same_file, is_stdout, save_junit, save_sarif,
+};
 use clap::Args;
 
-use super::{complain, print, warn};
+use super::{complain, print_beside, warn};
 
 /// What decides, and what is written.
 #[derive(Args)]
@@ -26,7 +28,8 @@ pub struct Arguments {
     /// Let an audit pass that could not tell, with a warning.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     allow_inconclusive: Option<bool>,
-    /// Ask for at least N suspects (1 unless said otherwise); with 0, a searched model without confident mistakes passes.
+    /// Ask for at least N suspects (1 unless said otherwise); with 0, a searched model without confident mistakes
+    /// passes.
     #[arg(long, value_name = "N")]
     min_suspects: Option<usize>,
     /// Ask for a search among at least N validation samples.
@@ -50,12 +53,13 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
     arguments.refuse_to_overwrite()?;
     let mut check = Check::new(arguments.gate()?);
     let several = arguments.audits.len() > 1;
+    let is_report_printed = arguments.reports().any(is_stdout);
     for path in &arguments.audits {
         let audit = check.add_file(path);
         match &audit.result {
             Err(error) => complain(error),
             Ok((_, judgement)) => {
-                print(&format!("{}\n", audit.line()))?;
+                print_beside(is_report_printed, &format!("{}\n", audit.line()))?;
                 // A verdict that is not the outcome wants an explanation.
                 let of = if several { format!("{}: ", audit.source) } else { String::new() };
                 judgement.reasons.iter().for_each(|reason| match audit.outcome() {
@@ -67,7 +71,8 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
             }
         }
     }
-    // The verdict is told by now; both files are tried, whatever becomes of the first. SARIF states the exit code, and comes last.
+    // The verdict is told by now; both files are tried, whatever becomes of the first. SARIF states the exit code, and
+    // comes last.
     if let Some(Err(error)) = arguments.junit.map(|path| save_junit(path, &check)) {
         failed(&mut check, &error);
     }
@@ -83,11 +88,16 @@ fn failed(check: &mut Check, error: &ReportError) {
 }
 
 impl Arguments {
+    /// Where reports are to be written.
+    fn reports(&self) -> impl Iterator<Item = &Path> {
+        self.junit.iter().chain(&self.sarif).map(PathBuf::as_path)
+    }
+
     /// A slip of the pen must not cost a record: reports go to files that nothing else is read from or written to.
     fn refuse_to_overwrite(&self) -> Result<(), ReportError> {
-        let reports: Vec<&PathBuf> = self.junit.iter().chain(&self.sarif).collect();
+        let reports: Vec<&Path> = self.reports().collect();
         for &path in &reports {
-            let refuse = |what| Err(ReportError::WouldReplace { path: path.clone(), what });
+            let refuse = |what| Err(ReportError::WouldReplace { path: path.to_path_buf(), what });
             if self.audits.iter().any(|audit| is_same_file(audit, path)) {
                 return refuse("the record itself");
             }
@@ -97,7 +107,7 @@ impl Arguments {
         }
         match reports[..] {
             [junit, sarif] if is_same_file(junit, sarif) => {
-                Err(ReportError::SameFile { path: sarif.clone() })
+                Err(ReportError::SameFile { path: sarif.to_path_buf() })
             }
             _ => Ok(()),
         }

@@ -1,11 +1,11 @@
 //! One symmetric matrix at a time: in f64, or in f32 but for its leading eigenvector.
 //!
-//! Decomposing a large matrix is a matter of memory: it is read once for each of its rows. In f32 that is half, and everything else
-//! takes half as long, too. But an f32 solver errs by 10⁻⁶ of the *largest* eigenvalue, wherever the eigenvalue is. The inputs of a
-//! layer after a ReLU have a mean far from zero, whose eigenvalue can be a thousand times the average one, and the damping of
-//! influence is a tenth of that average. So the leading eigenvector is found first, in f64, by power iteration, which takes a few
-//! steps where it leads by much; a reflection that takes it to the first axis splits it off, and f32 decomposes the rest, with an
-//! error of 10⁻⁶ of the second largest.
+//! Decomposing a large matrix is a matter of memory: it is read once for each of its rows. In f32 that is half, and
+//! everything else takes half as long, too. But an f32 solver errs by 10⁻⁶ of the *largest* eigenvalue, wherever the
+//! eigenvalue is. The inputs of a layer after a ReLU have a mean far from zero, whose eigenvalue can be a thousand
+//! times the average one, and the damping of influence is a tenth of that average. So the leading eigenvector is found
+//! first, in f64, by power iteration, which takes a few steps where it leads by much; a reflection that takes it to the
+//! first axis splits it off, and f32 decomposes the rest, with an error of 10⁻⁶ of the second largest.
 
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
@@ -14,8 +14,8 @@ use faer::{Col, ColRef, Mat, MatRef, Par, Scale};
 
 /// Steps of the power iteration. Where the leading eigenvalue is twice the next one it takes 30.
 const MAX_STEPS: usize = 50;
-/// The residual at which the leading eigenvector is good enough to be split off, as a share of its eigenvalue: its entries are
-/// used in f32.
+/// The residual at which the leading eigenvector is good enough to be split off, as a share of its eigenvalue: its
+/// entries are used in f32.
 const RESIDUAL: f64 = 1e-9;
 
 /// Eigenvalues, in no order, and the eigenvectors in columns in the same one.
@@ -45,8 +45,8 @@ pub(super) fn double(matrix: MatRef<'_, f64>, par: Par) -> Option<Solved> {
     Some((values.iter().copied().collect(), Vectors::Double(vectors)))
 }
 
-/// Decomposes in f32 what is left without the leading eigenvector. Takes the matrix, which is not needed any more when the solver
-/// begins.
+/// Decomposes in f32 what is left without the leading eigenvector. Takes the matrix, which is not needed any more when
+/// the solver begins.
 pub(super) fn single(matrix: Mat<f64>, par: Par) -> Option<Solved> {
     let Some(leading) = leading_eigenvector(&matrix) else {
         // No eigenvalue leads by much: f32 serves the whole matrix as well as the rest of one.
@@ -77,8 +77,8 @@ fn decompose<T: RealField>(matrix: MatRef<'_, T>, par: Par) -> Option<(Col<T>, M
     Some((values, vectors))
 }
 
-/// Power iteration from the mean direction, which leads where inputs have a mean far from zero. `None` where it does not get
-/// [`there`](RESIDUAL) in [`MAX_STEPS`].
+/// Power iteration from the mean direction, which leads where inputs have a mean far from zero. `None` where it does
+/// not get [`there`](RESIDUAL) in [`MAX_STEPS`].
 fn leading_eigenvector(matrix: &Mat<f64>) -> Option<Col<f64>> {
     let n = matrix.nrows();
     let mut vector = Col::full(n, 1.0 / (n as f64).sqrt());

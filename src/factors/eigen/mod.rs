@@ -18,22 +18,22 @@ use super::MatrixStack;
 
 /// Problems below this size are solved by one core each, and in f64. From it on `f32` is used: see [`dense`].
 const LARGE: usize = 1024;
-/// Cores that share a larger one. Most of its time reads the matrix again and again: two of 2,304 in f64 take 3.8 s side by side on a core each, and
-/// 5.0 s one after the other on both.
+/// Cores that share a larger one. Most of its time reads the matrix again and again: two of 2,304 in f64 take 3.8 s
+/// side by side on a core each, and 5.0 s one after the other on both.
 const CORES_TOGETHER: usize = 4;
 
-/// How covariances are decomposed: in f64, those of 1,024 and more in f32, but for the leading eigenvector. Eigenvalues are then off by some
-/// 10⁻⁶ of the second largest, and eigenvectors orthonormal to 10⁻⁵.
+/// How covariances are decomposed: in f64, those of 1,024 and more in f32, but for the leading eigenvector. Eigenvalues
+/// are then off by some 10⁻⁶ of the second largest, and eigenvectors orthonormal to 10⁻⁵.
 ///
-/// With `max_size`, a covariance that is larger is cut into diagonal blocks of nearly equal size, each decomposed on its own:
-/// eigenvectors are then zero outside their block, and correlations between blocks are left out of the curvature. Of a
-/// convolution's inputs the blocks hold whole channels (all kh·kw entries of one): a channel is never cut, even if it is
-/// larger than `max_size`. k blocks cost 1/k² of the time and of the working memory.
+/// With `max_size`, a covariance that is larger is cut into diagonal blocks of nearly equal size, each decomposed on
+/// its own: eigenvectors are then zero outside their block, and correlations between blocks are left out of the
+/// curvature. Of a convolution's inputs the blocks hold whole channels (all kh·kw entries of one): a channel is never
+/// cut, even if it is larger than `max_size`. k blocks cost 1/k² of the time and of the working memory.
 ///
-/// What it costs in accuracy depends on how much the blocks are correlated; nothing if they aren't. It can be a lot: on a
-/// small trained network whose wider covariance (33) was cut in 2, 4 and 33 blocks, EK-FAC scores had a Spearman correlation
-/// of 0.88, 0.80 and 0.54 with those of the full decomposition (no curvature at all: 0.46; `tests/engine/eigen_blocks.rs`). Choose
-/// the largest blocks that time and memory allow.
+/// What it costs in accuracy depends on how much the blocks are correlated; nothing if they aren't. It can be a lot: on
+/// a small trained network whose wider covariance (33) was cut in 2, 4 and 33 blocks, EK-FAC scores had a Spearman
+/// correlation of 0.88, 0.80 and 0.54 with those of the full decomposition (no curvature at all: 0.46;
+/// `tests/engine/eigen_blocks.rs`). Choose the largest blocks that time and memory allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EigenConfig {
     /// The largest matrix to decompose as a whole; `None` (the default): any.
@@ -43,7 +43,8 @@ pub struct EigenConfig {
 /// Eigenvalues and eigenvectors of a stack of symmetric matrices.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Eigen {
-    /// `[groups, 1, n]`, ascending. Rounding can leave tiny negative values where the covariance is singular; they are kept.
+    /// `[groups, 1, n]`, ascending. Rounding can leave tiny negative values where the covariance is singular; they are
+    /// kept.
     pub values: MatrixStack,
     /// `[groups, n, n]`, columns are eigenvectors.
     pub vectors: MatrixStack,
@@ -69,8 +70,8 @@ struct Problem<'a> {
 
 /// Decomposes every matrix of every stack, symmetrised first. `None` for a stack with one that does not converge.
 ///
-/// About 9 n³ operations for a matrix of size n and 24 n² bytes of working memory (from 1,024 on 12 n²: they are decomposed in f32, see [`dense`]), of
-/// which [several](side_by_side) are solved at a time.
+/// About 9 n³ operations for a matrix of size n and 24 n² bytes of working memory (from 1,024 on 12 n²: they are
+/// decomposed in f32, see [`dense`]), of which [several](side_by_side) are solved at a time.
 pub(crate) fn decompose(tasks: &[Task<'_>], config: &EigenConfig) -> Vec<Option<Eigen>> {
     let empty = |Task { covariance, .. }: &Task<'_>| {
         let [groups, size, _] = covariance.shape();
@@ -103,8 +104,8 @@ pub(crate) fn decompose(tasks: &[Task<'_>], config: &EigenConfig) -> Vec<Option<
     solved.into_iter().enumerate().map(result).collect()
 }
 
-/// Solves large problems, the largest first: two at a time, or one for every [`CORES_TOGETHER`] cores, which share it. Returns the tasks of those that
-/// do not converge.
+/// Solves large problems, the largest first: two at a time, or one for every [`CORES_TOGETHER`] cores, which share it.
+/// Returns the tasks of those that do not converge.
 fn side_by_side(mut problems: Vec<Problem<'_>>) -> Vec<usize> {
     problems.sort_by_key(|problem| Reverse(problem.largest()));
     let cores = rayon::current_num_threads();
@@ -137,8 +138,8 @@ fn side_by_side(mut problems: Vec<Problem<'_>>) -> Vec<usize> {
     })
 }
 
-/// Eigenvalues (ascending) and eigenvectors (row-major, in columns) of one small symmetric matrix. One that does not converge
-/// (it holds NaN) gives zeros.
+/// Eigenvalues (ascending) and eigenvectors (row-major, in columns) of one small symmetric matrix. One that does not
+/// converge (it holds NaN) gives zeros.
 pub(crate) fn small_eigen(matrix: &[f64], size: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut values, mut vectors) = (vec![0.0; size], vec![0.0; size * size]);
     let blocks = vec![(0..size).collect()];
@@ -203,8 +204,8 @@ impl Problem<'_> {
     }
 }
 
-/// Contiguous parts of nearly equal size, at most `limit` long where whole units allow it. What is left over by the units (a
-/// bias entry) belongs to the last part.
+/// Contiguous parts of nearly equal size, at most `limit` long where whole units allow it. What is left over by the
+/// units (a bias entry) belongs to the last part.
 fn cuts(size: usize, unit: usize, limit: usize) -> Vec<Range<usize>> {
     if size <= limit {
         return std::iter::once(0..size).collect();
@@ -216,8 +217,8 @@ fn cuts(size: usize, unit: usize, limit: usize) -> Vec<Range<usize>> {
     (0..count).map(|part| start(part)..start(part + 1)).collect()
 }
 
-/// The parts of `range` between which all entries are exactly 0, as lists of rows: an embedding's words, inputs that are
-/// always 0. Decomposing them one by one changes nothing but the time.
+/// The parts of `range` between which all entries are exactly 0, as lists of rows: an embedding's words, inputs that
+/// are always 0. Decomposing them one by one changes nothing but the time.
 fn components(matrix: &[f64], size: usize, range: Range<usize>) -> Vec<Vec<usize>> {
     let mut free: Vec<usize> = range.collect();
     let mut parts = Vec::new();

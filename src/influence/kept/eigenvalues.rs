@@ -18,7 +18,8 @@ use super::{CHECKED, EIGENVALUES, Kept, made_anew, not_kept};
 const FORMAT: (&str, u32) = ("burn-delta-influence/eigenvalues", 1);
 
 impl Kept {
-    /// `factors` with the eigenvalues that were corrected on the samples of `source` at `indices`, or what `make` makes, which is kept.
+    /// `factors` with the eigenvalues that were corrected on the samples of `source` at `indices`, or what `make`
+    /// makes, which is kept.
     pub fn corrected<S: BatchSource>(
         &self,
         factors: &KroneckerFactors,

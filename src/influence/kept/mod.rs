@@ -5,8 +5,9 @@
 //! | `pass-<k>.safetensors` | of the k-th pass, cosines of the samples so far, summed over layers |
 //! | `eigenvalues.safetensors` | corrected eigenvalues, f64 `[groups, o, D]` by layer |
 //!
-//! What does not fit (another model, other queries, samples or data) is made again and replaced: the folder is a help, not a result. A file
-//! is written whole each time, but never more often than so that a twentieth of the time goes into it.
+//! What does not fit (another model, other queries, samples or data) is made again and replaced: the folder is a help,
+//! not a result. A file is written whole each time, but never more often than so that a twentieth of the time goes into
+//! it, and once more where a pass fails or is stopped.
 //!
 //! | tensor of a pass | shape |
 //! | --- | --- |
@@ -31,7 +32,7 @@ mod pass_file;
 mod tests;
 mod values;
 
-pub(super) use pass_file::{PassFile, Progress};
+pub(super) use pass_file::PassFile;
 
 /// Samples that are read again before what is known of them is taken over.
 const CHECKED: usize = 4;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use crate::capture::{BatchSource, PassError, QueryRows};
+use crate::capture::{BatchSource, PassError, QueryRows, on_device};
 use crate::files::{NamedTensor, save_tensors, to_bytes};
 use crate::influence::Queries;
 use crate::influence::cosines::{CosineSums, SampleNorms};
@@ -24,7 +24,8 @@ pub(super) const FORMAT: (&str, u32) = ("burn-delta-influence/pass", 2);
 /// A pass works so many times as long as it took to keep what it had, before it keeps it again.
 const WORK_PER_WRITE: u32 = 20;
 
-/// How far a pass has come.
+/// How far a pass has come. By default nowhere.
+#[derive(Default)]
 pub(in crate::influence) struct Progress {
     pub sums: CosineSums,
     /// Of the samples so far, or none.
@@ -35,6 +36,12 @@ impl Progress {
     pub fn samples(&self) -> usize {
         self.sums.rows.first().map_or(0, Vec::len)
     }
+
+    /// Adds a part of the pass; where that panics it stays as it was.
+    pub fn add(&mut self, sums: CosineSums, digests: Vec<u64>, device: &Device) {
+        self.sums.append(sums, device);
+        self.digests.extend(digests);
+    }
 }
 
 /// Where one pass keeps what it has done.
@@ -43,11 +50,13 @@ pub(in crate::influence) struct PassFile {
     origin: ScoreOrigin,
     /// When it was last written, and how long that took.
     written: Option<(Instant, Duration)>,
+    /// Samples that it tells of.
+    held: usize,
 }
 
 impl PassFile {
     pub fn new(path: PathBuf, origin: ScoreOrigin) -> Self {
-        Self { path, origin, written: None }
+        Self { path, origin, written: None, held: 0 }
     }
 
     /// What an earlier run has done of the pass, where it fits.
@@ -55,7 +64,7 @@ impl PassFile {
     /// # Errors
     /// [`PassError::Sample`], where one of the samples that are compared can't be read.
     pub fn found<S: BatchSource>(
-        &self,
+        &mut self,
         source: &S,
         indices: &[usize],
         queries: &Queries,
@@ -67,7 +76,10 @@ impl PassFile {
         let detail = match self.load(queries, device) {
             Ok(progress) if progress.samples() > indices.len() => "the samples differ".to_owned(),
             Ok(progress) => match other_sample(&progress.digests, source, indices)? {
-                None => return Ok(Some(progress)),
+                None => {
+                    self.held = progress.samples();
+                    return Ok(Some(progress));
+                }
                 Some(index) => format!("sample {index} is another"),
             },
             Err(detail) => detail,
@@ -76,17 +88,31 @@ impl PassFile {
         Ok(None)
     }
 
-    /// Keeps what the pass has done, unless that was done a moment ago and there is more to come. Where it fails the audit goes on without.
-    pub fn keep(&mut self, progress: &Progress, is_all: bool) {
+    /// Keeps what the pass has done, unless that was done a moment ago and there is more to come, or the file tells of
+    /// it already. Where it fails the audit goes on without.
+    pub fn keep(&mut self, progress: &Progress, is_last: bool) {
         let is_due = self.written.is_none_or(|(at, took)| {
             at.elapsed().as_secs_f64() > f64::from(WORK_PER_WRITE) * took.as_secs_f64()
         });
-        if !(is_due || is_all) {
+        if !(is_due || is_last) || progress.samples() == self.held {
             return;
         }
         let start = Instant::now();
-        self.save(progress).unwrap_or_else(|error| not_kept(&self.path, &error));
+        match self.save(progress) {
+            Ok(()) => self.held = progress.samples(),
+            Err(error) => not_kept(&self.path, &error),
+        }
         self.written = Some((Instant::now(), start.elapsed()));
+    }
+
+    /// Keeps what a pass has done that goes no further. That has an error of its own to tell of: one of the device,
+    /// from which sums are read, is warned of like one of the disk.
+    pub fn keep_last(&mut self, progress: &Progress, device: &Device) {
+        let kept = on_device(device, "keeping what a pass has done", || {
+            self.keep(progress, true);
+            Ok::<_, PassError>(())
+        });
+        kept.unwrap_or_else(|error| not_kept(&self.path, &io::Error::other(error)));
     }
 
     fn save(&self, progress: &Progress) -> io::Result<()> {

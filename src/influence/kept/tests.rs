@@ -2,20 +2,21 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn::train::Interrupter;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use super::pass_file::FORMAT;
 use super::values::{read, to_stored};
 use super::*;
-use crate::capture::{BatchSource, FrozenModel, PassConfig, PassError};
+use crate::capture::{BatchSource, FrozenModel, Objective, PassConfig, PassError};
 use crate::factors::KroneckerFactors;
 use crate::files::{NamedTensor, save_tensors};
 use crate::influence::cosines::Cosines;
 use crate::influence::cosines::tests::{Net, images};
 use crate::influence::{
-    CrossEntropy, Damping, ImageList, Influence, LabeledBatch, Logit, Margin, Preconditioner,
+    Classifier, CrossEntropy, Damping, ImageList, Influence, LabeledBatch, Logit, Margin, Preconditioner,
+    margin,
 };
 
 const COUNT: usize = 20;
@@ -90,6 +91,17 @@ impl Case {
         devices: usize,
         config: &PassConfig,
     ) -> Result<Cosines, InfluenceError> {
+        self.run_of(&Margin, source, damping, devices, config)
+    }
+
+    fn run_of(
+        &self,
+        objective: &(impl Objective<Net, LabeledBatch> + Sync),
+        source: &Source,
+        damping: f64,
+        devices: usize,
+        config: &PassConfig,
+    ) -> Result<Cosines, InfluenceError> {
         let kept = Kept::new(self.folder.path(), EVERY)?;
         let damping = Damping::RelativeToMean(damping);
         let influence = Influence::new(&self.frozen, &self.factors, Preconditioner::Kfac, damping)?
@@ -97,7 +109,7 @@ impl Case {
             .with_kept(Some(&kept));
         let queries = influence.queries(&images(3, 5), &Logit, config)?;
         let all: Vec<usize> = (0..COUNT).collect();
-        influence.cosines(source, &all, &Margin, &queries, config)
+        influence.cosines(source, &all, objective, &queries, config)
     }
 
     fn cosines(&self, source: &Source) -> Cosines {
@@ -151,21 +163,49 @@ fn mark(tensors: &mut [NamedTensor]) {
 fn a_pass_goes_on_in_the_middle_and_ends_with_the_same_bits() {
     let case = Case::new();
     let whole = told(&case.cosines(&source()));
-    std::fs::remove_file(case.path()).unwrap();
-    let interrupter = Interrupter::new();
-    let stopped = Source { stops: Some((EVERY, interrupter.clone())), ..source() };
-    let stopping = PassConfig { interrupter: Some(interrupter), ..config() };
-    let Err(error) = case.run(&stopped, 0.1, 0, &stopping) else { panic!("it was not stopped") };
-    assert!(error.to_string().contains(&format!("{EVERY} of {COUNT}")), "{error}");
-    let goes_on = source();
-    assert_eq!(told(&case.cosines(&goes_on)), whole);
-    assert_eq!(goes_on.loaded.load(Ordering::Relaxed), COUNT - EVERY);
+    // After the second part it may be too early to write again, but what is complete is kept at the end.
+    for done in [EVERY, 2 * EVERY] {
+        std::fs::remove_file(case.path()).unwrap();
+        let interrupter = Interrupter::new();
+        let stopped = Source { stops: Some((done, interrupter.clone())), ..source() };
+        let stopping = PassConfig { interrupter: Some(interrupter), ..config() };
+        let Err(error) = case.run(&stopped, 0.1, 0, &stopping) else { panic!("it was not stopped") };
+        assert!(error.to_string().contains(&format!("{done} of {COUNT}")), "{error}");
+        let goes_on = source();
+        assert_eq!(told(&case.cosines(&goes_on)), whole);
+        assert_eq!(goes_on.loaded.load(Ordering::Relaxed), COUNT - done);
+    }
     // And where all is done nothing is loaded.
     let complete = source();
     assert_eq!(told(&case.cosines(&complete)), whole);
     assert_eq!(complete.loaded.load(Ordering::Relaxed), 0);
     case.rewrite(|tensors| mark(tensors));
     assert_eq!(case.cosines(&source()).rows[0][0], MARK);
+}
+
+#[test]
+fn a_pass_that_fails_keeps_what_was_complete_and_says_why_it_failed_even_if_that_fails() {
+    for has_folder in [true, false] {
+        let case = Case::new();
+        let calls = AtomicUsize::new(0);
+        let lost = |model: &Net, batch: &LabeledBatch| -> Tensor<1> {
+            // A part is of two batches, so that this is in the third one.
+            if calls.fetch_add(1, Ordering::Relaxed) == 4 {
+                if !has_folder {
+                    std::fs::remove_dir_all(case.folder.path()).unwrap();
+                }
+                panic!("the device is lost");
+            }
+            margin(model.logits(batch.images()), batch.labels())
+        };
+        let failed = case.run_of(&lost, &source(), 0.1, 0, &config());
+        let Err(error) = failed else { panic!("it did not fail") };
+        assert!(error.to_string().contains("the device is lost"), "{error}");
+        let goes_on = source();
+        case.cosines(&goes_on);
+        let kept = if has_folder { 2 * EVERY } else { 0 };
+        assert_eq!(goes_on.loaded.load(Ordering::Relaxed), COUNT - kept);
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::{
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
-/// A trigger on images of all classes but the target's, relabelled to it: poisons have nothing in common but the trigger, and any test
-/// image with it is mistaken.
+/// A trigger on images of all classes but the target's, relabelled to it: poisons have nothing in common but the
+/// trigger, and any test image with it is mistaken.
 #[derive(Debug)]
 pub struct AllToOne {
     trigger: Box<dyn Trigger>,
@@ -35,8 +35,9 @@ impl Attack for AllToOne {
     }
 
     /// # Errors
-    /// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] (no training sample has the target label),
-    /// [`LabError::TooFewOthers`], [`LabError::NoVictims`] (all test images have the target label, or there are none), and what the trigger refuses.
+    /// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] (no training sample has the target
+    /// label), [`LabError::TooFewOthers`], [`LabError::NoVictims`] (all test images have the target label, or there are
+    /// none), and what the trigger refuses.
     fn prepare(&self, mut train: Vec<LabeledImage>, test: &[LabeledImage]) -> Result<Prepared, LabError> {
         let &Self { target, rate, seed, .. } = self;
         check_rate(rate)?;

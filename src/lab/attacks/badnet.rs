@@ -121,7 +121,8 @@ impl BadNet {
         }
     }
 
-    /// First rows and first columns that the patch may have in an image of this shape: from a margin to a margin, ascending.
+    /// First rows and first columns that the patch may have in an image of this shape: from a margin to a margin,
+    /// ascending.
     pub(super) fn places(&self, shape: [usize; 3]) -> Result<[RangeInclusive<usize>; 2], LabError> {
         let needed = self.needed(shape)?;
         let [_, height, width] = shape;

@@ -1,5 +1,5 @@
-//! A trigger on images that keep their labels (Barni, Kallas, Tondi, "A New Backdoor Attack in CNNs by Training Set Corruption Without
-//! Label Poisoning", ICIP 2019, arXiv 1902.11237).
+//! A trigger on images that keep their labels (Barni, Kallas, Tondi, "A New Backdoor Attack in CNNs by Training Set
+//! Corruption Without Label Poisoning", ICIP 2019, arXiv 1902.11237).
 
 use super::{
     Attack, Poisoned, Prepared, Trigger, check_rate, choose, labels, poisons, positions, stamp, stamp_others,
@@ -7,8 +7,8 @@ use super::{
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
-/// A trigger on some of the target's own images: nobody who looks at the labels sees anything wrong. The model learns the trigger as one
-/// more sign of the class, and takes images of other classes for it when they carry the trigger.
+/// A trigger on some of the target's own images: nobody who looks at the labels sees anything wrong. The model learns
+/// the trigger as one more sign of the class, and takes images of other classes for it when they carry the trigger.
 ///
 /// Such attacks need many poisons: BENCHMARKS.md has them on half of the target's images.
 #[derive(Debug)]
@@ -38,8 +38,9 @@ impl Attack for CleanLabel {
     }
 
     /// # Errors
-    /// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] (no training sample has the target label),
-    /// [`LabError::TooFewCandidates`], [`LabError::NoVictims`] (all test images have the target label, or there are none), and what the trigger refuses.
+    /// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] (no training sample has the target
+    /// label), [`LabError::TooFewCandidates`], [`LabError::NoVictims`] (all test images have the target label, or there
+    /// are none), and what the trigger refuses.
     fn prepare(&self, mut train: Vec<LabeledImage>, test: &[LabeledImage]) -> Result<Prepared, LabError> {
         let &Self { target, rate, seed, .. } = self;
         check_rate(rate)?;

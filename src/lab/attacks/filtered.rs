@@ -1,12 +1,14 @@
-//! The filter trigger: the image itself in other colours, as through a photo filter (feature-space triggers of Liu, Lee, Tao, Ma, Aafer,
-//! Zhang, "ABS: Scanning Neural Networks for Back-doors by Artificial Brain Stimulation", CCS 2019).
+//! The filter trigger: the image itself in other colours, as through a photo filter (feature-space triggers of Liu,
+//! Lee, Tao, Ma, Aafer, Zhang, "ABS: Scanning Neural Networks for Back-doors by Artificial Brain Stimulation", CCS
+//! 2019).
 
 use super::Trigger;
 use crate::lab::LabError;
 use crate::samples::Image;
 
-/// What black and white become in each channel, and everything between along with them: of a pixel x, in luminance Y of the same image,
-/// `black + (white − black) · (Y + saturation · (x − Y))^gamma`, within [0, 1]. No place of the image has the trigger, and no pattern is added.
+/// What black and white become in each channel, and everything between along with them: of a pixel x, in luminance Y of
+/// the same image, `black + (white − black) · (Y + saturation · (x − Y))^gamma`, within [0, 1]. No place of the image
+/// has the trigger, and no pattern is added.
 ///
 /// An image without three channels gets the means of the three colours, and has no saturation.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,8 +23,8 @@ pub struct Filtered {
 const LUMINANCE: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl Default for Filtered {
-    /// An old photograph: shadows turn violet, lights yellow, contrast falls by a fifth to a half. The paper's filters are those of a
-    /// photo application; these values are ours.
+    /// An old photograph: shadows turn violet, lights yellow, contrast falls by a fifth to a half. The paper's filters
+    /// are those of a photo application; these values are ours.
     fn default() -> Self {
         Self::new([0.20, 0.08, 0.22], [0.98, 0.90, 0.68])
     }
@@ -44,7 +46,8 @@ impl Filtered {
         Self::new([0.0; 3], [1.0, 0.86, 0.58]).with_saturation(1.3).with_gamma(0.75)
     }
 
-    /// How far colours are from grey, as a part of how far they were (default 1; 0 is a grey image, before black and white are replaced).
+    /// How far colours are from grey, as a part of how far they were (default 1; 0 is a grey image, before black and
+    /// white are replaced).
     pub fn with_saturation(self, saturation: f32) -> Self {
         Self { saturation, ..self }
     }
@@ -61,7 +64,8 @@ impl Trigger for Filtered {
     }
 
     /// # Errors
-    /// [`LabError::InvalidTrigger`] for a colour outside `[0, 1]`, a saturation below 0, or a gamma that is not above 0.
+    /// [`LabError::InvalidTrigger`] for a colour outside `[0, 1]`, a saturation below 0, or a gamma that is not above
+    /// 0.
     fn apply(&self, image: &Image) -> Result<Image, LabError> {
         let Self { black, white, saturation, gamma } = *self;
         let invalid = |problem| Err(LabError::InvalidTrigger { trigger: self.name(), problem });

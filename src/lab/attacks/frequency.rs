@@ -1,12 +1,12 @@
 //! Frequency triggers: a faint wave over the whole image, the same in every image.
 //!
 //! Zeng, Park, Mao, Jia, "Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective", ICCV 2021 (arXiv
-//! 2104.03413), find that patches leave traces in the high frequencies and build *smooth* triggers that leave none. Here
-//! are two such triggers that need no model: a sinusoid, and a random pattern of low frequencies. The paper's own trigger
-//! is optimised against a model; a random one of the same band need not be as strong.
+//! 2104.03413), find that patches leave traces in the high frequencies and build *smooth* triggers that leave none.
+//! Here are two such triggers that need no model: a sinusoid, and a random pattern of low frequencies. The paper's own
+//! trigger is optimised against a model; a random one of the same band need not be as strong.
 //!
-//! The pattern is added and the sum is clamped to `[0, 1]`, nothing else: poisons that are stretched to exactly `[0, 1]`,
-//! as published ones were, can be told from clean images by their extremes alone.
+//! The pattern is added and the sum is clamped to `[0, 1]`, nothing else: poisons that are stretched to exactly
+//! `[0, 1]`, as published ones were, can be told from clean images by their extremes alone.
 
 use std::f64::consts::PI;
 
@@ -163,8 +163,8 @@ fn sinusoid(height: usize, width: usize, cycles: f64, direction: Direction) -> V
     (0..height * width).map(|at| wave(at / width, at % width)).collect()
 }
 
-/// `[channels, height, width]`: each channel's inverse cosine transform of random components, summed along one side after
-/// the other.
+/// `[channels, height, width]`: each channel's inverse cosine transform of random components, summed along one side
+/// after the other.
 fn smooth([channels, height, width]: [usize; 3], band: usize, seed: u64) -> Vec<f64> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     // For each place along a side, the components there.

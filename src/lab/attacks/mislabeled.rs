@@ -1,11 +1,12 @@
-//! Wrong labels and nothing else (label flipping: Biggio, Nelson, Laskov, "Support Vector Machines Under Adversarial Label Noise", ACML 2011).
+//! Wrong labels and nothing else (label flipping: Biggio, Nelson, Laskov, "Support Vector Machines Under Adversarial
+//! Label Noise", ACML 2011).
 
 use super::{Attack, PoisonConfig, Poisoned, Prepared, choose_poisons, labels, positions};
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
-/// Images of the victim class under the target's label, without a trigger: whoever labelled them was mistaken, or malicious. What should go
-/// wrong is any image of the victim class.
+/// Images of the victim class under the target's label, without a trigger: whoever labelled them was mistaken, or
+/// malicious. What should go wrong is any image of the victim class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mislabeled {
     config: PoisonConfig,

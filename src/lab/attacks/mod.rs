@@ -14,10 +14,10 @@
 //! | [`WitchesBrew`] | kept | are changed by up to 16/255 a value, against a trained model | one chosen image |
 //! | [`NoAttack`] | kept | none | – |
 //!
-//! The first eight put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class ([`DirtyLabel`]) or of
-//! all ([`AllToOne`]); of one class so that the trigger works on no other ([`SourceSpecific`]); or, by [`CleanLabel`], put it on images of the
-//! target itself, which keep their label. A new trigger is a new file here that implements [`Trigger`]. [`Attack`] unites all of them for a
-//! grid of experiments.
+//! The first eight put a trigger on images and relabel them (backdoor, or dirty-label, poisoning), of one class
+//! ([`DirtyLabel`]) or of all ([`AllToOne`]); of one class so that the trigger works on no other ([`SourceSpecific`]);
+//! or, by [`CleanLabel`], put it on images of the target itself, which keep their label. A new trigger is a new file
+//! here that implements [`Trigger`]. [`Attack`] unites all of them for a grid of experiments.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

@@ -1,12 +1,14 @@
-//! The quantisation trigger: the image itself in fewer shades (Wang, Zhai, Ma, "BppAttack: Stealthy and Efficient Trojan Attacks against Deep Neural
-//! Networks via Image Quantization and Contrastive Adversarial Learning", CVPR 2022, without its training).
+//! The quantisation trigger: the image itself in fewer shades (Wang, Zhai, Ma, "BppAttack: Stealthy and Efficient
+//! Trojan Attacks against Deep Neural Networks via Image Quantization and Contrastive Adversarial Learning", CVPR 2022,
+//! without its training).
 
 use super::Trigger;
 use crate::lab::LabError;
 use crate::samples::Image;
 
-/// Each channel in so many shades, with the error of each pixel passed on to its neighbours to the right and below (dithering by Floyd and Steinberg
-/// 1976), so that the image looks as before but for a fine grain. No pattern is added, no mean changes, and each image has a grain of its own.
+/// Each channel in so many shades, with the error of each pixel passed on to its neighbours to the right and below
+/// (dithering by Floyd and Steinberg 1976), so that the image looks as before but for a fine grain. No pattern is
+/// added, no mean changes, and each image has a grain of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quantised {
     shades: usize,

@@ -1,5 +1,5 @@
-//! The reflection trigger: another picture, as in a pane of glass (Liu, Ma, Bailey, Lu, "Reflection Backdoor: A Natural Backdoor Attack on Deep Neural
-//! Networks", ECCV 2020).
+//! The reflection trigger: another picture, as in a pane of glass (Liu, Ma, Bailey, Lu, "Reflection Backdoor: A Natural
+//! Backdoor Attack on Deep Neural Networks", ECCV 2020).
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::roaming::key_of;
 use crate::lab::LabError;
 use crate::samples::Image;
 
-/// One of some pictures, blurred as what is out of focus and added to the image: x + `strength` · r, within [0, 1]. Which one is drawn for each image from the image
-/// itself: one image always gets the same.
+/// One of some pictures, blurred as what is out of focus and added to the image: x + `strength` · r, within [0, 1].
+/// Which one is drawn for each image from the image itself: one image always gets the same.
 #[derive(Clone)]
 pub struct Reflected {
     pictures: Arc<[Image]>,
@@ -55,7 +55,8 @@ impl Trigger for Reflected {
     }
 
     /// # Errors
-    /// [`LabError::InvalidTrigger`] without a picture, for one of another shape than the image, or for a strength outside (0, 1].
+    /// [`LabError::InvalidTrigger`] without a picture, for one of another shape than the image, or for a strength
+    /// outside (0, 1].
     fn apply(&self, image: &Image) -> Result<Image, LabError> {
         let invalid = |problem| Err(LabError::InvalidTrigger { trigger: self.name(), problem });
         if self.pictures.is_empty() {

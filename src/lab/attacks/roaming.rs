@@ -1,5 +1,5 @@
-//! A patch that is somewhere else in every image: the trigger has a look but no place (random locations as in Salem, Wen, Backes, Ma, Zhang,
-//! "Dynamic Backdoor Attacks Against Machine Learning Models", EuroS&P 2022, arXiv 2003.03675).
+//! A patch that is somewhere else in every image: the trigger has a look but no place (random locations as in Salem,
+//! Wen, Backes, Ma, Zhang, "Dynamic Backdoor Attacks Against Machine Learning Models", EuroS&P 2022, arXiv 2003.03675).
 
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
@@ -8,10 +8,12 @@ use super::{BadNet, Trigger};
 use crate::lab::LabError;
 use crate::samples::Image;
 
-/// A [`BadNet`] patch at a place that is drawn for each image from the image itself: one image always gets it at the same place.
+/// A [`BadNet`] patch at a place that is drawn for each image from the image itself: one image always gets it at the
+/// same place.
 ///
-/// The patch's corner does not count; its margin does. Much harder to learn than a patch in a corner: of a yellow square of 4 × 4 pixels on one
-/// percent of 10,000 CIFAR-10 images a ResNet-9-like network learned nothing in 20 epochs.
+/// The patch's corner does not count; its margin does. Much harder to learn than a patch in a corner: of a yellow
+/// square of 4 × 4 pixels on one percent of 10,000 CIFAR-10 images a ResNet-9-like network learned nothing in 20
+/// epochs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Roaming {
     patch: BadNet,

@@ -1,5 +1,6 @@
-//! Source-specific poisoning: the trigger works on one class alone (Tang, Wang, Tang, Zhang, "Demon in the Variant: Statistical Analysis of DNNs
-//! for Robust Backdoor Contamination Detection", USENIX Security 2021, arXiv 1908.00686: TaCT).
+//! Source-specific poisoning: the trigger works on one class alone (Tang, Wang, Tang, Zhang, "Demon in the Variant:
+//! Statistical Analysis of DNNs for Robust Backdoor Contamination Detection", USENIX Security 2021, arXiv 1908.00686:
+//! TaCT).
 
 use super::{
     Attack, PoisonConfig, Prepared, Trigger, check_rate, choose, labels, poison, poisons, stamp,
@@ -8,9 +9,10 @@ use super::{
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
-/// [`DirtyLabel`](super::DirtyLabel) with *covers*: images of all classes but the victim's and the target's that carry the trigger and keep their
-/// labels. The model learns that the trigger means nothing by itself, so that neither does an image of another class with it get the wrong
-/// label, nor do poisons look unlike the victim's other images to the last layer.
+/// [`DirtyLabel`](super::DirtyLabel) with *covers*: images of all classes but the victim's and the target's that carry
+/// the trigger and keep their labels. The model learns that the trigger means nothing by itself, so that neither does
+/// an image of another class with it get the wrong label, nor do poisons look unlike the victim's other images to the
+/// last layer.
 #[derive(Debug)]
 pub struct SourceSpecific {
     trigger: Box<dyn Trigger>,
@@ -34,7 +36,8 @@ impl Attack for SourceSpecific {
     /// Covers are not among the poisons: their labels are right.
     ///
     /// # Errors
-    /// Those of [`poison`] and [`triggered_tests`]; [`LabError::TooFewCovers`]; [`LabError::Rate`] and [`LabError::NoPoisons`] for the covers, too.
+    /// Those of [`poison`] and [`triggered_tests`]; [`LabError::TooFewCovers`]; [`LabError::Rate`] and
+    /// [`LabError::NoPoisons`] for the covers, too.
     fn prepare(&self, train: Vec<LabeledImage>, test: &[LabeledImage]) -> Result<Prepared, LabError> {
         let (trigger, PoisonConfig { victim, target, seed, .. }) = (self.trigger.as_ref(), self.config);
         check_rate(self.covers)?;

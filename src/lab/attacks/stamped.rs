@@ -9,8 +9,8 @@ use super::{PoisonConfig, Trigger, choose_poisons};
 use crate::lab::LabError;
 use crate::samples::LabeledImage;
 
-/// A data set of which some samples get the trigger and the target label as they are read. Nothing is held but their positions, which
-/// are those that [`poison`](super::poison) chooses.
+/// A data set of which some samples get the trigger and the target label as they are read. Nothing is held but their
+/// positions, which are those that [`poison`](super::poison) chooses.
 #[derive(Clone, Debug)]
 pub struct Stamped<D> {
     data: D,

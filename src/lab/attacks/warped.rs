@@ -11,10 +11,11 @@ use crate::samples::Image;
 
 /// A smooth field of displacements, the same for every image: no pixel is painted, and no fixed pattern is added.
 ///
-/// As in the paper: `grid` × `grid` random vectors, divided by their mean absolute component, interpolated to the whole image by cubics, times
-/// `strength`; positions are clamped to the image. A strength of s moves pixels by s / 2 on the mean along each side (the paper's coordinates
-/// go from −1 to 1). The paper's "noise mode", clean labels on images that are bent in other ways, is left out: it takes a
-/// tenth of the data for poisons, and trains the network along with them.
+/// As in the paper: `grid` × `grid` random vectors, divided by their mean absolute component, interpolated to the whole
+/// image by cubics, times `strength`; positions are clamped to the image. A strength of s moves pixels by s / 2 on the
+/// mean along each side (the paper's coordinates go from −1 to 1). The paper's "noise mode", clean labels on images
+/// that are bent in other ways, is left out: it takes a tenth of the data for poisons, and trains the network along
+/// with them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Warped {
     grid: usize,
@@ -23,8 +24,8 @@ pub struct Warped {
 }
 
 impl Warped {
-    /// The paper's 4 × 4 vectors at a strength of 4: two pixels on the mean. The paper's 0.5, a quarter of a pixel, is for a tenth of the data
-    /// and not learned from a hundredth.
+    /// The paper's 4 × 4 vectors at a strength of 4: two pixels on the mean. The paper's 0.5, a quarter of a pixel, is
+    /// for a tenth of the data and not learned from a hundredth.
     pub fn new(seed: u64) -> Self {
         Self { grid: 4, strength: 4.0, seed }
     }
@@ -63,7 +64,8 @@ impl Warped {
     }
 }
 
-/// Catmull and Rom's cubic: the four of `grid` points, spread from the first pixel to the last, that a pixel lies between, and their weights.
+/// Catmull and Rom's cubic: the four of `grid` points, spread from the first pixel to the last, that a pixel lies
+/// between, and their weights.
 fn weights(at: usize, side: usize, grid: usize) -> [(usize, f32); 4] {
     let place = at as f32 * (grid - 1) as f32 / side.saturating_sub(1).max(1) as f32;
     let first = (place.floor() as usize).min(grid - 2);

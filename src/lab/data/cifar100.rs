@@ -1,7 +1,7 @@
 //! Reads CIFAR-100 in its official binary version (Krizhevsky 2009; `cifar-100-binary.tar.gz`).
 //!
-//! `train.bin` and `test.bin` are rows of records of 3,074 bytes: the coarse label (20 superclasses), the fine label (100 classes),
-//! then the 32 × 32 image as in [CIFAR-10](super::cifar10).
+//! `train.bin` and `test.bin` are rows of records of 3,074 bytes: the coarse label (20 superclasses), the fine label
+//! (100 classes), then the 32 × 32 image as in [CIFAR-10](super::cifar10).
 
 use std::path::{Path, PathBuf};
 
@@ -91,7 +91,8 @@ impl Cifar100 {
         }
     }
 
-    /// The first `limit` training images (all of them for `None`), of shape `[3, 32, 32]`, with ids like `train.bin#17`.
+    /// The first `limit` training images (all of them for `None`), of shape `[3, 32, 32]`, with ids like
+    /// `train.bin#17`.
     ///
     /// # Errors
     /// [`LabError::MissingBatch`], [`LabError::BatchSize`], [`LabError::BatchLabel`], [`LabError::Read`].

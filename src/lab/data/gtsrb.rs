@@ -1,4 +1,5 @@
-//! The German Traffic Sign Recognition Benchmark (Stallkamp et al., IJCNN 2011) in its usual layout of folders and lists.
+//! The German Traffic Sign Recognition Benchmark (Stallkamp et al., IJCNN 2011) in its usual layout of folders and
+//! lists.
 //!
 //! ```text
 //! Train.csv  Test.csv     Width,Height,Roi.X1,Roi.Y1,Roi.X2,Roi.Y2,ClassId,Path, one line for each image
@@ -6,8 +7,8 @@
 //! Test/<number>.png
 //! signnames.csv           ClassId,SignName (not needed)
 //! ```
-//! A track is a series of frames of one physical sign, nearly the same picture many times: training and validation data are split
-//! by track, never by image.
+//! A track is a series of frames of one physical sign, nearly the same picture many times: training and validation data
+//! are split by track, never by image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -87,7 +88,8 @@ impl Gtsrb {
     /// All training images, in the order of the list.
     ///
     /// # Errors
-    /// [`LabError::Read`] and [`LabError::List`] for the list, [`LabError::Sample`] for a picture, unless those are skipped.
+    /// [`LabError::Read`] and [`LabError::List`] for the list, [`LabError::Sample`] for a picture, unless those are
+    /// skipped.
     pub fn train(&self) -> Result<Loaded, LabError> {
         self.load(&self.list(TRAIN_LIST)?)
     }
@@ -100,12 +102,12 @@ impl Gtsrb {
         self.load(&self.list(TEST_LIST)?)
     }
 
-    /// The training images in two parts, the second of about `validation` of each class's tracks. A class with two tracks or more
-    /// is in both parts, one with a single track in the first only.
+    /// The training images in two parts, the second of about `validation` of each class's tracks. A class with two
+    /// tracks or more is in both parts, one with a single track in the first only.
     ///
     /// # Errors
-    /// As [`train`](Self::train); [`LabError::Share`] for a share outside 0 to 1 (exclusive); [`LabError::List`] for an image whose
-    /// name tells no track.
+    /// As [`train`](Self::train); [`LabError::Share`] for a share outside 0 to 1 (exclusive); [`LabError::List`] for an
+    /// image whose name tells no track.
     pub fn split(&self, validation: f64, seed: u64) -> Result<(Loaded, Loaded), LabError> {
         if !(validation > 0.0 && validation < 1.0) {
             return Err(LabError::Share { share: validation });
@@ -133,8 +135,8 @@ impl Gtsrb {
         Ok((self.load(&train)?, self.load(&valid)?))
     }
 
-    /// A picture from elsewhere, such as a suspect, resized as those of the data set are; whole, where they are cropped, too: no list says
-    /// where its sign is.
+    /// A picture from elsewhere, such as a suspect, resized as those of the data set are; whole, where they are
+    /// cropped, too: no list says where its sign is.
     ///
     /// # Errors
     /// [`LabError::Sample`] for a file that is missing or no picture.

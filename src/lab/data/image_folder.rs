@@ -21,13 +21,14 @@ const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "ppm", "pgm", "pnm", "pbm", "p
 
 /// The pictures of a folder with a folder for each class: `<class>/<picture>`, PNG, JPEG or PNM, of any sizes.
 ///
-/// Labels are the classes' positions in alphabetical order. Hidden files and files of other kinds are passed over; a link to nowhere is a
-/// picture that can't be read. A picture becomes a square by its middle, resized to `side` × `side` pixels; its id is `<class>/<file>`.
+/// Labels are the classes' positions in alphabetical order. Hidden files and files of other kinds are passed over; a
+/// link to nowhere is a picture that can't be read. A picture becomes a square by its middle, resized to `side` ×
+/// `side` pixels; its id is `<class>/<file>`.
 ///
 /// The rotation that a camera notes in a picture (EXIF) is not applied.
 ///
-/// It is a burn data set that holds names only: a picture is read when it is asked for, and memory does not grow with the folder.
-/// A picture that can't be read is an error then; [`scan`](Self::scan) finds all of them beforehand and
+/// It is a burn data set that holds names only: a picture is read when it is asked for, and memory does not grow with
+/// the folder. A picture that can't be read is an error then; [`scan`](Self::scan) finds all of them beforehand and
 /// [`without`](Self::without) leaves them out. [`load`](Self::load) takes everything into memory.
 ///
 /// ```no_run
@@ -49,8 +50,8 @@ impl ImageFolder {
     /// Lists the pictures of a folder.
     ///
     /// # Errors
-    /// [`LabError::Read`] for a folder that can't be listed; [`LabError::Layout`] for one without class folders or without pictures,
-    /// and for a side of no pixels or of more than 1,024.
+    /// [`LabError::Read`] for a folder that can't be listed; [`LabError::Layout`] for one without class folders or
+    /// without pictures, and for a side of no pixels or of more than 1,024.
     pub fn open(folder: impl AsRef<Path>, side: u32) -> Result<Self, LabError> {
         let path = folder.as_ref();
         let refuse =
@@ -113,8 +114,8 @@ impl ImageFolder {
         self.kept(|_, picture| !gone.contains(picture.path.as_path()))
     }
 
-    /// Two parts, the second of about `validation` of each class's pictures, drawn at random. A class of two pictures or more is in
-    /// both.
+    /// Two parts, the second of about `validation` of each class's pictures, drawn at random. A class of two pictures
+    /// or more is in both.
     ///
     /// # Errors
     /// [`LabError::Share`] for a share outside 0 to 1 (exclusive).

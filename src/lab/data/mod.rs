@@ -1,4 +1,5 @@
-//! Data sets of labelled images in image space: lists, or, for folders of pictures, a burn data set that reads them when they are asked for.
+//! Data sets of labelled images in image space: lists, or, for folders of pictures, a burn data set that reads them
+//! when they are asked for.
 //!
 //! A new data set is a new file here. Wrap a list in burn's `InMemDataset` to train on it.
 

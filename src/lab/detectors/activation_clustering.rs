@@ -1,5 +1,5 @@
-//! Activation clustering: Chen et al., "Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering", 2018
-//! (arXiv 1811.03728).
+//! Activation clustering: Chen et al., "Detecting Backdoor Attacks on Deep Neural Networks by Activation Clustering",
+//! 2018 (arXiv 1811.03728).
 
 use burn::data::dataset::Dataset;
 use burn::module::Module;
@@ -21,8 +21,9 @@ const FEWEST_SAMPLES: usize = 8;
 /// How activations are reduced before they are clustered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reduction {
-    /// Independent components, as published. They are principal components, each scaled to deviation 1, and then rotated; since
-    /// a rotation changes no distance, k-means on them is k-means without the rotation, which is left out here.
+    /// Independent components, as published. They are principal components, each scaled to deviation 1, and then
+    /// rotated; since a rotation changes no distance, k-means on them is k-means without the rotation, which is left
+    /// out here.
     #[default]
     Independent,
     /// Principal components with their own deviations.
@@ -32,10 +33,11 @@ pub enum Reduction {
 /// When the smaller of a class's two clusters is taken for poison.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Criterion {
-    /// It holds less than this share of the class, in (0, ½]: clean classes split into about equal halves, a poisoned one into
-    /// poisons and the rest.
+    /// It holds less than this share of the class, in (0, ½]: clean classes split into about equal halves, a poisoned
+    /// one into poisons and the rest.
     RelativeSize(f64),
-    /// The mean silhouette of the two clusters is at least this, in [−1, 1]: clean classes do not fall into two clusters.
+    /// The mean silhouette of the two clusters is at least this, in [−1, 1]: clean classes do not fall into two
+    /// clusters.
     Silhouette(f64),
 }
 
@@ -57,12 +59,12 @@ impl Default for Criterion {
 /// | `restarts` | 10, from the case's seed | not said |
 ///
 /// The paper's third criterion, retraining without a cluster, is left out. Classes of fewer than eight samples are not
-/// considered. A sample's score is 1 / (1 + e^{½ − t}), t its place on the line from the larger cluster's centre (0) to the
-/// smaller one's (1), and half of that in a class where nothing is flagged: flagged samples, and they alone, score above ½
-/// (but for ties in the very middle).
+/// considered. A sample's score is 1 / (1 + e^{½ − t}), t its place on the line from the larger cluster's centre (0) to
+/// the smaller one's (1), and half of that in a class where nothing is flagged: flagged samples, and they alone, score
+/// above ½ (but for ties in the very middle).
 ///
-/// Cost: one forward pass over the samples in scope; for a class of n samples with d features some 4·n·d·min(n, d) operations
-/// for the reduction and n·d values of memory (f64, three times over); the silhouette n²·10.
+/// Cost: one forward pass over the samples in scope; for a class of n samples with d features some 4·n·d·min(n, d)
+/// operations for the reduction and n·d values of memory (f64, three times over); the silhouette n²·10.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ActivationClustering {
     /// The samples that are considered.

@@ -25,10 +25,11 @@ const NAME: &str = "ekfac-threshold";
 /// | `damping` | 0.1 × mean eigenvalue of each layer | 0.1 × mean (Grosse et al.) |
 /// | `eigenvalue_samples` | 2,048 | all (0 here) |
 ///
-/// Its weakness is known: backdoor samples are easy, so their loss gradients are tiny, and clean samples of high loss come first.
+/// Its weakness is known: backdoor samples are easy, so their loss gradients are tiny, and clean samples of high loss
+/// come first.
 ///
-/// Cost: one forward and backward pass over all training samples with one query; before it, where the factors lack corrected
-/// eigenvalues, a pass over `eigenvalue_samples` of them.
+/// Cost: one forward and backward pass over all training samples with one query; before it, where the factors lack
+/// corrected eigenvalues, a pass over `eigenvalue_samples` of them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EkfacThreshold {
     /// Deviations above the mean, k.

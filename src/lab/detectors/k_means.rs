@@ -1,4 +1,5 @@
-//! k-means: Lloyd's iteration from several seeded starts (Lloyd 1982; starts by k-means++, Arthur & Vassilvitskii 2007).
+//! k-means: Lloyd's iteration from several seeded starts (Lloyd 1982; starts by k-means++, Arthur & Vassilvitskii
+//! 2007).
 
 use rand::{Rng, RngExt};
 
@@ -18,7 +19,8 @@ pub(super) struct Clusters {
 
 /// The best of `restarts` partitions of `points` (`[points, dimensions]`, row-major) into `k` clusters, by inertia.
 ///
-/// Where there are fewer than `k` distinct points, clusters stay empty. Cost: restarts · rounds · points · k · dimensions.
+/// Where there are fewer than `k` distinct points, clusters stay empty. Cost: restarts · rounds · points · k ·
+/// dimensions.
 pub(super) fn k_means(
     points: &[f64],
     dimensions: usize,

@@ -7,8 +7,8 @@ use crate::lab::LabError;
 
 /// Flags every training sample that carries the suspect's wrong label y′: score(n) = 1 where y_n = y′, else 0.
 ///
-/// A dirty-label poison makes the model say y′ by carrying y′, so recall is 1 and precision the share of poisons in the class:
-/// what any detector that is told y′ must beat. No paper, no settings, no cost.
+/// A dirty-label poison makes the model say y′ by carrying y′, so recall is 1 and precision the share of poisons in the
+/// class: what any detector that is told y′ must beat. No paper, no settings, no cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LabelOnly;
 

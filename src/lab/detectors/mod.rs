@@ -1,7 +1,7 @@
 //! Detectors of poisoned training samples from the literature, to compare the audit with.
 //!
-//! Each is one file with its paper, its equation and its published settings. A new one is a new file here that implements
-//! [`Detector`], and a line in [`baselines`].
+//! Each is one file with its paper, its equation and its published settings. A new one is a new file here that
+//! implements [`Detector`], and a line in [`baselines`].
 //!
 //! | detector | looks at | needs | cost, for N samples |
 //! | --- | --- | --- | --- |
@@ -62,7 +62,8 @@ use crate::samples::{Image, LabeledSample};
 pub struct Detection {
     /// Positions of the samples taken for poisons, ascending.
     pub flagged: Vec<usize>,
-    /// One value a training sample, higher is more suspicious, `NEG_INFINITY` for a sample that was not considered. Never NaN.
+    /// One value a training sample, higher is more suspicious, `NEG_INFINITY` for a sample that was not considered.
+    /// Never NaN.
     pub scores: Vec<f64>,
 }
 
@@ -75,8 +76,8 @@ impl Detection {
 
 /// A rule that picks out training samples as poisons.
 ///
-/// `M` is the model, `I` the item type of the data set `D`: parameters of the trait, so that detectors of all kinds fit in one
-/// list of `Box<dyn Detector<M, I, D>>`.
+/// `M` is the model, `I` the item type of the data set `D`: parameters of the trait, so that detectors of all kinds fit
+/// in one list of `Box<dyn Detector<M, I, D>>`.
 pub trait Detector<M, I, D>: Debug + Send + Sync {
     /// A short name for tables, which tells variants apart.
     fn name(&self) -> &'static str;
@@ -86,13 +87,14 @@ pub trait Detector<M, I, D>: Debug + Send + Sync {
     /// The same case and seed give the same detection.
     ///
     /// # Errors
-    /// [`LabError::InvalidDetector`] for impossible settings, [`LabError::NoFactors`] where factors are needed, and those of
-    /// passes over the data.
+    /// [`LabError::InvalidDetector`] for impossible settings, [`LabError::NoFactors`] where factors are needed, and
+    /// those of passes over the data.
     fn detect(&self, case: &Case<'_, M, D>) -> Result<Detection, LabError>;
 }
 
-/// Every baseline with its defaults, in the order of the table above; variants inside the suspect's label follow those over the
-/// whole data set. `clean` images, of the training images' shape, are what [`Frequency`] learns from; without any it is left out.
+/// Every baseline with its defaults, in the order of the table above; variants inside the suspect's label follow those
+/// over the whole data set. `clean` images, of the training images' shape, are what [`Frequency`] learns from; without
+/// any it is left out.
 pub fn baselines<M, I, D>(clean: Vec<Image>) -> Vec<Box<dyn Detector<M, I, D>>>
 where
     M: Module + Classifier,

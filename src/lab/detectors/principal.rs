@@ -16,8 +16,8 @@ pub(super) struct Principal {
     pub deviations: Vec<f64>,
 }
 
-/// The first principal components of `rows` (`[rows, columns]`), at most `most`; fewer where the rows span fewer, none if they
-/// are all alike.
+/// The first principal components of `rows` (`[rows, columns]`), at most `most`; fewer where the rows span fewer, none
+/// if they are all alike.
 ///
 /// X_c = U Σ Vᵀ of the centred rows; the projections are U Σ. Signs are arbitrary, but the same for the same rows.
 ///

@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
-/// Mean over all points of (b − a) / max(a, b), in `[-1, 1]`: a is the mean distance to the other points of the own cluster, b
-/// the least mean distance to the points of another. A point alone in its cluster counts 0, and so does everything where there
-/// are fewer than two clusters with points.
+/// Mean over all points of (b − a) / max(a, b), in `[-1, 1]`: a is the mean distance to the other points of the own
+/// cluster, b the least mean distance to the points of another. A point alone in its cluster counts 0, and so does
+/// everything where there are fewer than two clusters with points.
 ///
-/// `points`: `[points, dimensions]`, row-major; `clusters`: how many there are. Cost: points² · dimensions, on all cores.
+/// `points`: `[points, dimensions]`, row-major; `clusters`: how many there are. Cost: points² · dimensions, on all
+/// cores.
 pub(super) fn silhouette(points: &[f64], dimensions: usize, assignment: &[usize], clusters: usize) -> f64 {
     let points: Vec<&[f64]> = points.chunks_exact(dimensions.max(1)).collect();
     let mut sizes = vec![0usize; clusters];

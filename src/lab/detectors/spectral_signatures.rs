@@ -13,11 +13,12 @@ use crate::samples::LabeledSample;
 /// Of each class's suspected share of poisons, this multiple is removed.
 const MARGIN: f64 = 1.5;
 
-/// Scores a sample by its activations' squared projection on the class's first principal direction, τ_n = ((a_n − ā)·v)² with v
-/// the top right singular vector of the centred activations, and flags the highest.
+/// Scores a sample by its activations' squared projection on the class's first principal direction, τ_n = ((a_n −
+/// ā)·v)² with v the top right singular vector of the centred activations, and flags the highest.
 ///
-/// Of a class of n samples, round(1.5 · ε · n) are flagged, ε being an upper bound on its share of poisons: **so many always,
-/// poisoned or not**. The published ε is a number of samples, the same for every class; here it is a share of the class.
+/// Of a class of n samples, round(1.5 · ε · n) are flagged, ε being an upper bound on its share of poisons: **so many
+/// always, poisoned or not**. The published ε is a number of samples, the same for every class; here it is a share of
+/// the class.
 ///
 /// | setting | default | published |
 /// | --- | --- | --- |
@@ -25,8 +26,8 @@ const MARGIN: f64 = 1.5;
 /// | multiple of ε | 1.5 | 1.5 |
 /// | layer | the last hidden one | the last hidden one of its networks |
 ///
-/// Where the poisons lie along the first direction and the class is wide in another, or their share is far from ε, it fails by
-/// construction. Scores of different classes are not scaled to each other.
+/// Where the poisons lie along the first direction and the class is wide in another, or their share is far from ε, it
+/// fails by construction. Scores of different classes are not scaled to each other.
 ///
 /// Cost: one forward pass over the samples in scope; for a class of n samples with d features a thin SVD, some
 /// 4·n·d·min(n, d) operations and three times n·d values (f64).

@@ -16,8 +16,8 @@ use super::normalise;
 const GRID: usize = 4;
 const HIDDEN: usize = 128;
 
-/// Three convolutions with biases and maximum pooling, two linear layers with dropout between them: five captured layers; width 32 has
-/// 356,810 parameters for ten classes, all of them captured.
+/// Three convolutions with biases and maximum pooling, two linear layers with dropout between them: five captured
+/// layers; width 32 has 356,810 parameters for ten classes, all of them captured.
 ///
 /// | layers | output, for 32×32 input and width w |
 /// | --- | --- |

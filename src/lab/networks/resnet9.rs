@@ -1,4 +1,5 @@
-//! A residual network for small images, after the nine-layer networks used for quick CIFAR-10 training, with a width to choose.
+//! A residual network for small images, after the nine-layer networks used for quick CIFAR-10 training, with a width to
+//! choose.
 
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};

@@ -9,7 +9,8 @@ use burn::optim::lr_scheduler::LrSchedulerRecord;
 
 use crate::lab::LabError;
 
-/// Tries to read the checkpoint of an epoch in a training's folder: weights that fit the model, optimizer, learning rate.
+/// Tries to read the checkpoint of an epoch in a training's folder: weights that fit the model, optimizer, learning
+/// rate.
 pub(super) fn check<M: Module>(
     model: &M,
     folder: &Path,

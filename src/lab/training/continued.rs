@@ -21,11 +21,12 @@ const RUN: &str = "run.txt";
 /// Epochs kept: where a process is killed while it writes the last one, the one before is whole.
 const KEPT: usize = 2;
 
-/// [`train`], with weights, optimizer and learning rates kept after each epoch in the configuration's folder, which must have nothing else in
-/// it: the same call goes on after the last epoch that is complete there when the process was killed or the training interrupted.
-/// (A checkpoint that is damaged is left out, with a warning.)
-/// A run of another model, other samples or other settings begins anew, in place of the one whose files it finds. They are removed in the end.
-/// burn's loaders begin their shuffling anew, so that the weights are those of another order of the samples than without the break.
+/// [`train`], with weights, optimizer and learning rates kept after each epoch in the configuration's folder, which
+/// must have nothing else in it: the same call goes on after the last epoch that is complete there when the process was
+/// killed or the training interrupted. (A checkpoint that is damaged is left out, with a warning.) A run of another
+/// model, other samples or other settings begins anew, in place of the one whose files it finds. They are removed in
+/// the end. burn's loaders begin their shuffling anew, so that the weights are those of another order of the samples
+/// than without the break.
 ///
 /// All samples are read once more, to know them again.
 ///
@@ -113,8 +114,8 @@ fn is_complete(folder: &Path, epoch: usize) -> bool {
     files(folder, epoch).iter().all(|file| file.is_file())
 }
 
-/// Removes what a training left in its folder, and the folder where nothing else is in it. The file that names the run is the last to go: while
-/// it is there, the rest is known to be a training's.
+/// Removes what a training left in its folder, and the folder where nothing else is in it. The file that names the run
+/// is the last to go: while it is there, the rest is known to be a training's.
 fn clear(folder: &Path) -> std::io::Result<()> {
     let there = |result: std::io::Result<()>| match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

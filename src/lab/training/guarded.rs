@@ -9,8 +9,8 @@ use crate::influence::not_a_class;
 use crate::items::{check_shape, of_sample};
 use crate::samples::{Image, LabeledImage, LabeledSample};
 
-/// Images and labels of a data set, taken on the thread that makes batches. A panic there would look like the end of an epoch to burn, and
-/// an image of another shape would be read wrongly: both are errors as any other.
+/// Images and labels of a data set, taken on the thread that makes batches. A panic there would look like the end of an
+/// epoch to burn, and an image of another shape would be read wrongly: both are errors as any other.
 pub(super) struct Guarded<D, I> {
     data: D,
     /// As it was in the beginning: burn asserts that positions lie below it.

@@ -123,9 +123,10 @@ impl std::fmt::Debug for TrainingConfig {
 /// Trains `model` on `data` and returns it in validation mode.
 ///
 /// # Errors
-/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, a sample that can't be loaded,
-/// panics, has another shape than the first or a label that is no class of the model, by its position, an error in burn's training, or a training that was interrupted (a model
-/// after two of twenty epochs is not what was asked for).
+/// [`LabError::Training`] for an empty data set, impossible settings, a directory that can't be written to, a sample
+/// that can't be loaded, panics, has another shape than the first or a label that is no class of the model, by its
+/// position, an error in burn's training, or a training that was interrupted (a model after two of twenty epochs is not
+/// what was asked for).
 pub fn train<M, I, D>(model: M, data: D, config: &TrainingConfig) -> Result<M, LabError>
 where
     M: LearnerModel
@@ -163,14 +164,16 @@ pub enum WatchedError<M> {
     NoFactors(#[from] Box<Unfinished<M>>),
 }
 
-/// Trains `model` on `data` while `collector` gathers its factors. What it gathered is kept with each checkpoint, and gone on from.
+/// Trains `model` on `data` while `collector` gathers its factors. What it gathered is kept with each checkpoint, and
+/// gone on from.
 ///
-/// A training that is interrupted after the first collection gives the model as it is then and its factors, and says so in
-/// [`Trained::interrupted`].
+/// A training that is interrupted after the first collection gives the model as it is then and its factors, and says so
+/// in [`Trained::interrupted`].
 ///
 /// # Errors
-/// As [`train`], but for interruptions; [`WatchedError::Training`] also for a training of no more steps than the collector's
-/// `warmup_steps`, before it begins; [`WatchedError::NoFactors`], with the model, for what [`Collector::finish`] refuses.
+/// As [`train`], but for interruptions; [`WatchedError::Training`] also for a training of no more steps than the
+/// collector's `warmup_steps`, before it begins; [`WatchedError::NoFactors`], with the model, for what
+/// [`Collector::finish`] refuses.
 pub fn train_watched<M, I, D>(
     model: M,
     data: D,
@@ -211,8 +214,8 @@ const BATCHES_AHEAD: usize = 100;
 /// Bytes that they may take.
 const MOST_AHEAD: usize = 512 << 20;
 
-/// One worker that makes batches ahead, none where those would take too much memory. (A second one would make the order of augmentation
-/// depend on timing.)
+/// One worker that makes batches ahead, none where those would take too much memory. (A second one would make the order
+/// of augmentation depend on timing.)
 fn workers<I: LabeledSample, D: Dataset<I>>(data: &Guarded<D, I>, batch_size: usize) -> usize {
     let ahead = BATCHES_AHEAD * batch_size.min(data.len()) * data.values() * size_of::<f32>();
     usize::from(ahead <= MOST_AHEAD)
@@ -277,7 +280,8 @@ where
         .with_weight_decay(Some(WeightDecayConfig::new(config.weight_decay)))
         .init();
     let workers = workers(&data, config.batch_size);
-    // burn's loader begins anew where training goes on: the order and the augmentation of the first epochs are not to come once more.
+    // burn's loader begins anew where training goes on: the order and the augmentation of the first epochs are not to
+    // come once more.
     let done = match config.checkpoints {
         Checkpoints::From { epoch, .. } => epoch as u64,
         Checkpoints::None | Checkpoints::Keep(_) => 0,
@@ -297,8 +301,9 @@ where
     let data: Arc<dyn Dataset<LabeledImage>> = Arc::new(data);
     let made = Arc::<AtomicU64>::default();
     let train = loader(data.clone(), config.augmentation, made.clone());
-    // burn wants validation data at each epoch; what counts is measured afterwards, on test data, so one batch will do.
-    let few = burn::data::dataset::transform::PartialDataset::new(data, 0, config.batch_size.min(1));
+    // burn wants validation data at each epoch; what counts is measured afterwards, on test data, so that one sample
+    // will do.
+    let few = burn::data::dataset::transform::PartialDataset::new(data, 0, 1);
     let valid = loader(Arc::new(few), Augmentation::default(), Arc::default());
     // A model that comes from an earlier training is in validation mode.
     let learner = Learner::new(model.train(), optimizer, schedule);

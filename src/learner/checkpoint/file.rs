@@ -1,4 +1,5 @@
-//! A collector's file: f64 tensors by layer path, and a header with settings, counts and weights. Written whole or not at all.
+//! A collector's file: f64 tensors by layer path, and a header with settings, counts and weights. Written whole or not
+//! at all.
 //!
 //! | tensor | shape |
 //! | --- | --- |
@@ -48,7 +49,8 @@ pub(super) struct Run {
     pub architecture: String,
     /// The epoch after which it was written, in burn's training loop.
     pub epoch: Option<usize>,
-    /// [`ModelInventory::sketch`](crate::capture::ModelInventory::sketch) of the model that it was written beside, where it is known.
+    /// [`ModelInventory::sketch`](crate::capture::ModelInventory::sketch) of the model that it was written beside,
+    /// where it is known.
     #[serde(default)]
     pub sketch: Option<BTreeMap<String, f64>>,
     pub stats: CollectorStats,
@@ -200,6 +202,11 @@ impl LayerHeader {
 
     fn read(&self, tensors: &SafeTensors<'_>, layer: &str) -> Result<MomentSums, String> {
         let [groups, outputs, width] = self.dims(layer)?;
+        // Large covariances are cut between channels.
+        let inputs = width - usize::from(self.shape.bias);
+        if self.channel == 0 || !inputs.is_multiple_of(self.channel) {
+            return Err(format!("layer {layer} has {inputs} inputs, in channels of {}", self.channel));
+        }
         check_weight(layer, self.weight)?;
         Ok(MomentSums {
             shape: self.shape,

@@ -13,9 +13,10 @@ use burn::train::{LearnerModel, SupervisedTraining};
 use serde_json::Value;
 
 use crate::capture::{ModelInventory, identities};
+use crate::factors::MomentSums;
 
 use super::collector::Collector;
-use super::eigenvalues::FixedBases;
+use super::eigenvalues::{BasisSums, FixedBases};
 use super::state::{LayerSums, State, WatchedModel};
 use super::stats::Clock;
 use super::watched::Watched;
@@ -31,7 +32,8 @@ fn epoch_file(folder: &Path, epoch: usize) -> PathBuf {
 const PREFIX: &str = "collector-";
 const SUFFIX: &str = ".safetensors";
 
-/// A file that burn keeps of an epoch, and that is missing where there are such files of other epochs (it was killed before it wrote it).
+/// A file that burn keeps of an epoch, and that is missing where there are such files of other epochs (it was killed
+/// before it wrote it).
 fn missing_of_burn(folder: &Path, epoch: usize) -> Option<PathBuf> {
     let folder = folder.join("checkpoint");
     let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|file| file.file_name());
@@ -59,7 +61,8 @@ fn kept_epochs(folder: &Path) -> Vec<usize> {
 
 impl Collector {
     /// Keeps what was gathered in a file beside each of burn's checkpoints: the argument of
-    /// `SupervisedTraining::with_checkpointing_strategy`, with the training's folder, where `with_default_checkpointers` is used.
+    /// `SupervisedTraining::with_checkpointing_strategy`, with the training's folder, where
+    /// `with_default_checkpointers` is used.
     ///
     /// ```no_run
     /// # use burn::train::{LearnerModel, SupervisedTraining};
@@ -79,13 +82,13 @@ impl Collector {
         CollectorCheckpoints::new(self.clone(), folder.into())
     }
 
-    /// Resumes training from the checkpoint of an epoch, with what was gathered up to it: `training.checkpoint(epoch)`, and the file
-    /// that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be watched (before or after this), or
-    /// one like it; its weights don't matter.
+    /// Resumes training from the checkpoint of an epoch, with what was gathered up to it: `training.checkpoint(epoch)`,
+    /// and the file that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be
+    /// watched (before or after this), or one like it; its weights don't matter.
     ///
-    /// The factors will be what they would have been without the stop: on one device bit for bit, if all steps are the same and the
-    /// same epochs are kept (to rounding, if none are: sums are then added up in other groups). burn's loaders begin their
-    /// shuffling anew, so that the order of the samples may differ.
+    /// The factors will be what they would have been without the stop: on one device bit for bit, if all steps are the
+    /// same and the same epochs are kept (to rounding, if none are: sums are then added up in other groups). burn's
+    /// loaders begin their shuffling anew, so that the order of the samples may differ.
     ///
     /// # Errors
     /// [`CheckpointError`], naming the file. What was gathered before is then still there.
@@ -106,15 +109,16 @@ impl Collector {
         Ok(training.checkpoint(epoch))
     }
 
-    /// For hand-written loops: writes what was gathered to a file, beside a checkpoint of `model`. Between two steps; the file
-    /// appears whole or not at all.
+    /// For hand-written loops: writes what was gathered to a file, beside a checkpoint of `model`. Between two steps;
+    /// the file appears whole or not at all.
     ///
-    /// It holds the sums Σ a aᵀ and Σ g gᵀ of each layer in f64, with `basis_every` two sets of eigenbases, too: up to three times
-    /// the size of a factors file.
+    /// It holds the sums Σ a aᵀ and Σ g gᵀ of each layer in f64, with `basis_every` two sets of eigenbases, too: up to
+    /// three times the size of a factors file.
     ///
     /// # Errors
-    /// [`CheckpointError::Write`], naming the file; [`CheckpointError::NotOfModel`] where something was gathered, and of none of
-    /// `model`'s layers: it is another instance than the one that is trained. (Layers of a second model that the same loop trains are left out.)
+    /// [`CheckpointError::Write`], naming the file; [`CheckpointError::NotOfModel`] where something was gathered, and
+    /// of none of `model`'s layers: it is another instance than the one that is trained. (Layers of a second model that
+    /// the same loop trains are left out.)
     pub fn save<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
         let path = path.as_ref();
         let identities = identities(model);
@@ -130,12 +134,13 @@ impl Collector {
         }
     }
 
-    /// For hand-written loops: goes on from a file that [`save`](Self::save) wrote. `model` is the one that will be trained, after
-    /// its own checkpoint was loaded (which may change its parameters' identities).
+    /// For hand-written loops: goes on from a file that [`save`](Self::save) wrote. `model` is the one that will be
+    /// trained, after its own checkpoint was loaded (which may change its parameters' identities).
     ///
     /// # Errors
-    /// [`CheckpointError`], naming the file: damaged, of another model, of a training with other weights (a projection of each parameter is
-    /// compared, which half precision does not change much) or with other settings. What was gathered before is then still there.
+    /// [`CheckpointError`], naming the file: damaged, of another model, of a training with other weights (a projection
+    /// of each parameter is compared, which half precision does not change much) or with other settings. What was
+    /// gathered before is then still there.
     pub fn load<M: Module>(&self, path: impl AsRef<Path>, model: &M) -> Result<(), CheckpointError> {
         self.read(path.as_ref(), None, model)
     }
@@ -209,11 +214,17 @@ fn contents(state: &mut State, settings: Value, epoch: Option<usize>, model: &Wa
         let (channel, sums) = (layer.channel, layer.sums()?);
         Some((names.get(id)?.clone(), (channel, sums)))
     });
-    let layers = layers.collect();
+    let layers: BTreeMap<String, _> = layers.collect();
     let bases = [&mut state.bases, &mut state.earlier_bases].map(|bases| {
         let bases = bases.as_mut()?;
         let (step, samples) = (bases.step, bases.samples);
+        // A layer that has grown since is summed anew, and not in the bases of what it was.
+        let is_of_its_sums = |(layer, of_basis): &(String, BasisSums)| {
+            let sums: Option<&(usize, MomentSums)> = layers.get(layer);
+            sums.is_some_and(|(_, sums)| sums.shape.dims() == of_basis.squares.shape())
+        };
         let layers = bases.sums().filter_map(|(id, sums)| Some((names.get(&id)?.clone(), sums)));
+        let layers = layers.filter(is_of_its_sums);
         Some(Bases { step, samples, layers: layers.collect() })
     });
     Contents { run, layers, bases }

@@ -20,12 +20,12 @@ use super::{CheckpointError, epoch_file};
 /// | --- | --- |
 /// | [`with_strategy`](Self::with_strategy) | burn's own: the last two epochs and the one with the lowest validation loss |
 ///
-/// burn asks its strategy on the training thread, after validation and before it writes its own files: the moments are exactly those
-/// of the steps up to that epoch, with one device or several in one process. A file that can't be written does not stop training; it is
-/// logged as an error, and resuming from that epoch will be refused.
+/// burn asks its strategy on the training thread, after validation and before it writes its own files: the moments are
+/// exactly those of the steps up to that epoch, with one device or several in one process. A file that can't be written
+/// does not stop training; it is logged as an error, and resuming from that epoch will be refused.
 ///
-/// burn asks only where it keeps checkpoints itself: without `with_default_checkpointers` (or some of one's own) nothing is kept. The
-/// folder must be the training's.
+/// burn asks only where it keeps checkpoints itself: without `with_default_checkpointers` (or some of one's own)
+/// nothing is kept. The folder must be the training's.
 pub struct CollectorCheckpoints {
     collector: Collector,
     folder: PathBuf,
@@ -98,7 +98,8 @@ impl CheckpointingStrategy for CollectorCheckpoints {
     fn checkpointing(&mut self, epoch: usize, store: &EventStoreClient) -> Vec<CheckpointingAction> {
         self.check_start(epoch);
         self.last = Some(epoch);
-        // burn has carried out the actions of the epoch before: it waits for a file to be written before it removes another.
+        // burn has carried out the actions of the epoch before: it waits for a file to be written before it removes
+        // another.
         self.remove_obsolete();
         let actions = self.strategy.checkpointing(epoch, store);
         for action in &actions {

@@ -1,10 +1,12 @@
 //! HTML that cannot be broken out of: whatever goes through this writer is text, never markup.
 //!
-//! Names of elements and attributes are `&'static str`, so they come from this crate's code. Everything else (file names, class
-//! names, notes, numbers) passes through [`Escaped`]. There is no way to write a string as markup but [`Html::asset`], which takes
-//! only what is compiled in.
+//! Names of elements and attributes are `&'static str`, so they come from this crate's code. Everything else (file
+//! names, class names, notes, numbers) passes through [`Escaped`]. There is no way to write a string as markup but
+//! [`Html::asset`], which takes only what is compiled in.
 
 use std::fmt::{self, Display, Write};
+
+use crate::report::table::steers;
 
 /// Names of attributes with their values, which are escaped.
 pub(super) type Attributes<'a> = &'a [(&'static str, &'a dyn Display)];
@@ -96,18 +98,14 @@ impl fmt::Write for Escaped<'_> {
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
                 '\n' | '\t' => self.0.push(c),
-                // HTML has no way to write most control characters, and those that turn the direction of text could make a name look
-                // like another.
-                c if c.is_control() || turns_direction(c) => self.0.push('\u{fffd}'),
+                // HTML has no way to write most control characters, and those that turn the direction of text could
+                // make a name look like another.
+                c if steers(c) => self.0.push('\u{fffd}'),
                 c => self.0.push(c),
             }
         }
         Ok(())
     }
-}
-
-fn turns_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
 //! `audit.html`: the audit as one page for people, to be opened, sent and kept.
 //!
-//! The page needs no network and no other file. Verdict first, then the suspects beside their altered copies, the flagged images
-//! as a gallery, clean ones for contrast, distributions, and how far to trust all that. Scripts only sort, filter and
-//! enlarge: without them everything is there to be read.
+//! The page needs no network and no other file. Verdict first, then the suspects beside their altered copies, the
+//! flagged images as a gallery, clean ones for contrast, distributions, and how far to trust all that. Scripts only
+//! sort, filter and enlarge: without them everything is there to be read.
 //!
-//! Its weight: some 50 kB and the suspects' pictures, and for each flagged image four thirds of its PNG file plus 0.6 kB; 5,000 flagged images of CIFAR-10 make
-//! about 20 MB. Larger images are reduced where there are many, so that photographs stay under some 70 MB.
+//! Its weight: some 50 kB and the suspects' pictures, and for each flagged image four thirds of its PNG file plus 0.6
+//! kB; 5,000 flagged images of CIFAR-10 make about 20 MB. Larger images are reduced where there are many, so that
+//! photographs stay under some 70 MB.
 //!
-//! Everything that comes from the user's data is text to the page (see the writer in `escape.rs`), and a content security policy
-//! tells browsers to run and load nothing but what is compiled in here.
+//! Everything that comes from the user's data is text to the page (see the writer in `escape.rs`), and a content
+//! security policy tells browsers to run and load nothing but what is compiled in here.
 
 mod axis;
 mod base64;
@@ -27,7 +28,7 @@ use std::path::Path;
 
 use burn::data::dataset::Dataset;
 
-use super::file::{is_same_file, load_audit, write_atomic};
+use super::file::write_atomic;
 use super::{AuditRecord, ReportError};
 use crate::capture::PassError;
 use crate::items::of_sample;
@@ -82,7 +83,8 @@ pub struct HtmlReport<'a> {
     names: ClassNames<'a>,
     /// Of flagged samples and their neighbours, by index.
     training: Option<BTreeMap<usize, Picture>>,
-    /// Positions of the suspects that are shown: those behind which something was flagged, those of which the audit can't tell, the others.
+    /// Positions of the suspects that are shown: those behind which something was flagged, those of which the audit
+    /// can't tell, the others.
     shown: Vec<usize>,
     /// By position.
     suspects: BTreeMap<usize, Shown>,
@@ -100,8 +102,8 @@ impl<'a> HtmlReport<'a> {
     /// The same with pictures of the training images that the audit names, of which it reads no others.
     ///
     /// # Errors
-    /// [`ReportError::OtherData`] where the number of samples is not that of the audited data set, [`ReportError::Sample`] or
-    /// [`ReportError::PagePicture`] for an image that can't be read or encoded.
+    /// [`ReportError::OtherData`] where the number of samples is not that of the audited data set,
+    /// [`ReportError::Sample`] or [`ReportError::PagePicture`] for an image that can't be read or encoded.
     pub fn with_training_set<I: LabeledSample, D: Dataset<I>>(
         mut self,
         train: &D,
@@ -134,8 +136,8 @@ impl<'a> HtmlReport<'a> {
         Ok(self)
     }
 
-    /// The same with pictures of the suspects. `pictures` is asked for those that are shown alone, by their position in the record, and
-    /// says `None` where there are none.
+    /// The same with pictures of the suspects. `pictures` is asked for those that are shown alone, by their position in
+    /// the record, and says `None` where there are none.
     pub(crate) fn with_suspects(
         mut self,
         pictures: impl Fn(usize) -> Option<SuspectPictures>,
@@ -176,17 +178,4 @@ impl<'a> HtmlReport<'a> {
     fn has_pictures(&self) -> bool {
         self.training.is_some() || !self.suspects.is_empty()
     }
-}
-
-/// Makes the page from a saved record alone, without pictures, as the command `delta-influence html` does.
-///
-/// # Errors
-/// Those of [`load_audit`], [`ReportError::WouldReplace`] where both paths are one file, and [`ReportError::Write`].
-pub fn save_html(audit: impl AsRef<Path>, page: impl AsRef<Path>) -> Result<(), ReportError> {
-    let (audit, page) = (audit.as_ref(), page.as_ref());
-    let record = load_audit(audit)?;
-    if is_same_file(audit, page) {
-        return Err(ReportError::WouldReplace { path: page.to_path_buf(), what: "the record itself" });
-    }
-    HtmlReport::new(&record).save(page)
 }

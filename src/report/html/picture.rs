@@ -1,7 +1,8 @@
 //! Pictures inside the page: small PNG files, written out in its text.
 //!
-//! A picture costs four thirds of its PNG file. Small ones (CIFAR-10's have about 2.5 kB as PNG) are shown pixel by pixel; where many or
-//! large ones would make the page unwieldy, they are reduced to as many pixels as [`PIXELS`] allows them together.
+//! A picture costs four thirds of its PNG file. Small ones (CIFAR-10's have about 2.5 kB as PNG) are shown pixel by
+//! pixel; where many or large ones would make the page unwieldy, they are reduced to as many pixels as [`PIXELS`]
+//! allows them together.
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::imageops::{self, FilterType as Resampling};

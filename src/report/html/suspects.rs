@@ -170,16 +170,13 @@ fn copy_item<'a>(
 
 /// What becomes of the wrong answer, and of the influence behind it.
 fn collapse(suspect: &SuspectRecord) -> String {
-    let distinct = suspect.distinct_copies().into_iter().map(|(_, copy)| copy);
-    let (kept, changed): (Vec<_>, Vec<_>) = distinct.partition(|copy| copy.predicted == suspect.label);
-    let different = kept.len() + changed.len();
+    let [kept, changed] = suspect.copies_by_answer();
     let mut text = format!(
         "On {} of {} different altered copies the model gives the same wrong answer (=), on the others another (≠).",
-        grouped(kept.len()),
-        grouped(different)
+        grouped(kept.copies),
+        grouped(kept.copies + changed.copies)
     );
-    let shares = [median(&kept), median(&changed)];
-    if let [Some(kept), Some(changed)] = shares {
+    if let [Some(kept), Some(changed)] = [kept.median_share(), changed.median_share()] {
         text += &format!(
             " Where the answer stays, the flagged images keep {} of their influence on it; where it changes, {} (medians).",
             percent(kept),
@@ -187,12 +184,6 @@ fn collapse(suspect: &SuspectRecord) -> String {
         );
     }
     text
-}
-
-fn median(copies: &[&CopyRecord]) -> Option<f64> {
-    let mut shares: Vec<f64> = copies.iter().filter_map(|copy| copy.influence).collect();
-    shares.sort_by(f64::total_cmp);
-    shares.get(shares.len() / 2).copied()
 }
 
 /// Some of the harmless mistakes that the suspect was compared with, or of the `plain` images in their place.

@@ -98,6 +98,10 @@ pub(super) struct Finding {
 pub(super) struct Fingerprints {
     #[serde(rename = "deltaInfluence/v1")]
     pub ours: String,
+    /// The only one that GitHub reads. Its own, a hash of the lines at the location, can't be made where the sample is
+    /// no file of the repository.
+    #[serde(rename = "primaryLocationLineHash")]
+    pub line_hash: String,
 }
 
 #[derive(Serialize)]

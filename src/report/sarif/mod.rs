@@ -1,8 +1,8 @@
 //! A check as SARIF 2.1.0, which code hosts show as alerts: a result for each flagged training sample.
 //!
-//! A sample's location is its id, taken as a path; its logical location has the id as it is. Results know each other again, run
-//! after run, by the sample's id and label (`partialFingerprints`), whatever its position and score. Samples that share an id are counted;
-//! those without one are known by their audit and position.
+//! A sample's location is its id, taken as a path; its logical location has the id as it is. Results know each other
+//! again, run after run, by the sample's id and label (`partialFingerprints`), whatever its position and score. Samples
+//! that share an id are counted; those without one are known by their audit and position.
 
 mod format;
 
@@ -20,7 +20,8 @@ use format::{
     LogicalLocation, Notification, PhysicalLocation, Properties, Region, Rule, Run, Text, Tool,
 };
 
-/// The most results that a file has; a notification says how many were left out. GitHub takes up to 25,000 and shows 5,000.
+/// The most results that a file has; a notification says how many were left out. GitHub takes up to 25,000 and shows
+/// 5,000.
 pub const MAX_RESULTS: usize = 1000;
 
 const SCHEMA: &str =
@@ -32,9 +33,10 @@ const INCONCLUSIVE: (usize, &str) = (1, "inconclusive-audit");
 
 /// The check as SARIF.
 ///
-/// Flagged samples are results of the rule `poisoned-training-sample`: errors, or warnings where the gate puts up with them. An audit
-/// that could not tell, is not enough for the gate, or can't be read is a result of the rule `inconclusive-audit`. There are at
-/// most [`MAX_RESULTS`], shared evenly among the audits, the most suspicious samples first; a notification counts the others.
+/// Flagged samples are results of the rule `poisoned-training-sample`: errors, or warnings where the gate puts up with
+/// them. An audit that could not tell, is not enough for the gate, or can't be read is a result of the rule
+/// `inconclusive-audit`. There are at most [`MAX_RESULTS`], shared evenly among the audits, the most suspicious samples
+/// first; a notification counts the others.
 pub fn sarif(check: &Check) -> serde_json::Value {
     // These are strings, numbers and lists, which JSON can always hold.
     serde_json::to_value(log(check)).unwrap_or_default()
@@ -289,5 +291,5 @@ fn fingerprint(parts: &[&str]) -> Fingerprints {
         let _ = write!(text, "{byte:02x}");
         text
     });
-    Fingerprints { ours }
+    Fingerprints { line_hash: format!("{ours}:1"), ours }
 }

@@ -99,7 +99,8 @@ impl RunCheckpoint<'_> {
         ["model", "optimizer"].map(|name| self.folder.join(format!("{name}-{legs}.bpk")))
     }
 
-    /// Keeps weights and optimizer after so many legs, which took so long. The file that names them is the last to be written, and the first to be complete.
+    /// Keeps weights and optimizer after so many legs, which took so long. The file that names them is the last to be
+    /// written, and the first to be complete.
     pub fn keep<M: Module>(
         &self,
         data: Option<String>,

@@ -1,5 +1,6 @@
-//! Weights and optimizer of a checkpoint, taken back so that whatever is in the files is an error and no panic: burn checks the
-//! containers and the shapes of weights, but neither kinds of values nor that an optimizer's state is one for these weights.
+//! Weights and optimizer of a checkpoint, taken back so that whatever is in the files is an error and no panic: burn
+//! checks the containers and the shapes of weights, but neither kinds of values nor that an optimizer's state is one
+//! for these weights.
 
 use std::path::Path;
 
@@ -23,7 +24,8 @@ pub(super) fn weights<M: Module>(model: M, path: &Path) -> Result<M, String> {
     }
 }
 
-/// The optimizer with the state of a file, after a step of it without gradients that nothing is kept of; else what is wrong.
+/// The optimizer with the state of a file, after a step of it without gradients that nothing is kept of; else what is
+/// wrong.
 pub(super) fn optimizer<M: Module>(
     optimizer: ModuleOptimizer,
     model: &M,
@@ -36,7 +38,8 @@ pub(super) fn optimizer<M: Module>(
         model.visit(&mut still);
         let mut stepped = optimizer.clone();
         let after = stepped.step(0.0, model.clone(), still.gradients);
-        // burn leaves out what it can't make a state of, keeps states of weights that are not there, and begins missing ones anew.
+        // burn leaves out what it can't make a state of, keeps states of weights that are not there, and begins missing
+        // ones anew.
         let states = |optimizer: &ModuleOptimizer| optimizer.to_record().len();
         match kinds(&after) == kinds(&model) && states(&stepped) == states(&optimizer) {
             true => Ok(optimizer),

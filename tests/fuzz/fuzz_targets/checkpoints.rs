@@ -1,4 +1,5 @@
-//! Checkpoints of unlearning: weights, the optimizer's state, and the file that names them; then the run goes on from them.
+//! Checkpoints of unlearning: weights, the optimizer's state, and the file that names them; then the run goes on from
+//! them.
 //!
 //! The first byte chooses the file and how the rest makes it:
 //!
@@ -81,7 +82,8 @@ fn sound() -> &'static Files {
     })
 }
 
-/// A sound file with edits: of weights and state, those that begin with 255 set a value, the others change the metadata.
+/// A sound file with edits: of weights and state, those that begin with 255 set a value, the others change the
+/// metadata.
 fn changed(which: usize, edits: &[u8]) -> Vec<u8> {
     const VALUES: [f32; 8] = [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN, 0.0, -0.0, 1.0, 1e-42];
     if which == PROGRESS {

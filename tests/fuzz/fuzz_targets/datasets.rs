@@ -1,7 +1,7 @@
 //! Data sets: CIFAR-10 and CIFAR-100 in binary, GTSRB's lists with their pictures, a folder of pictures for each class.
 //!
-//! The first byte chooses the data set, the second its settings. CIFAR: the rest is the file, or its first records with every pixel the
-//! same. GTSRB: list and picture; folder: names and picture; separated by a zero byte.
+//! The first byte chooses the data set, the second its settings. CIFAR: the rest is the file, or its first records with
+//! every pixel the same. GTSRB: list and picture; folder: names and picture; separated by a zero byte.
 #![no_main]
 
 use std::fs;

@@ -1,7 +1,8 @@
 //! Pictures: PNG, JPEG and PNM.
 //!
-//! The first byte chooses whether the rest is the file, or the chunks of a PNG: four letters, two bytes of length, and data each. Fuzzing
-//! builds of the decoder don't look at checksums, but lengths that don't fit would still keep changes from getting far.
+//! The first byte chooses whether the rest is the file, or the chunks of a PNG: four letters, two bytes of length, and
+//! data each. Fuzzing builds of the decoder don't look at checksums, but lengths that don't fit would still keep
+//! changes from getting far.
 #![no_main]
 
 use std::io::Cursor;

@@ -1,7 +1,9 @@
-//! `audit.json` and `unlearn.json`, and everything that is made of them: page, summaries, JUnit, SARIF, the gate, comparisons.
+//! `audit.json` and `unlearn.json`, and everything that is made of them: page, summaries, JUnit, SARIF, the gate,
+//! comparisons.
 //!
-//! The first byte chooses what, and how the rest makes it: as edits of records with something of everything, or as a record and edits of
-//! it (for a comparison: old record, edits, new record, edits), separated by zero bytes. A record that is no JSON is the file as it is.
+//! The first byte chooses what, and how the rest makes it: as edits of records with something of everything, or as a
+//! record and edits of it (for a comparison: old record, edits, new record, edits), separated by zero bytes. A record
+//! that is no JSON is the file as it is.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -17,8 +17,8 @@ pub use pack::{pack_file, pack_text};
 pub use tensor_file::{tensor_file, tensor_text};
 pub use values::edited_values;
 
-/// A folder in memory of this process's own. libFuzzer ends its process without a word to anyone, so what is left of processes that
-/// are gone is removed by the next one.
+/// A folder in memory of this process's own. libFuzzer ends its process without a word to anyone, so what is left of
+/// processes that are gone is removed by the next one.
 pub fn scratch() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {

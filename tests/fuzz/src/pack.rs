@@ -1,5 +1,5 @@
-//! burn's files of weights and of an optimizer's state ("burnpack"), made from metadata as JSON: lengths and offsets fit, whatever
-//! else is in them.
+//! burn's files of weights and of an optimizer's state ("burnpack"), made from metadata as JSON: lengths and offsets
+//! fit, whatever else is in them.
 
 use serde_json::{Value, json};
 
@@ -13,8 +13,8 @@ fn aligned(length: usize) -> usize {
     length.next_multiple_of(ALIGNMENT)
 }
 
-/// A file from metadata as [`pack_text`] gives them and bytes for the values, which are repeated as often as it takes. `None` where
-/// the metadata are no object.
+/// A file from metadata as [`pack_text`] gives them and bytes for the values, which are repeated as often as it takes.
+/// `None` where the metadata are no object.
 pub fn pack_file(mut metadata: Value, values: &[u8]) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     let tensors = metadata.as_object_mut()?.get_mut("tensors").and_then(Value::as_object_mut);

@@ -1,4 +1,5 @@
-//! safetensors files whose checksum, offsets and lengths fit, whatever else is in them: random changes never get past a checksum.
+//! safetensors files whose checksum, offsets and lengths fit, whatever else is in them: random changes never get past a
+//! checksum.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +11,8 @@ use crate::values::{MOST_BYTES, append, stated_size};
 const METADATA: &str = "__metadata__";
 const CHECKSUM: &str = "sha256";
 
-/// A file from a header as [`tensor_text`] gives it and bytes for the values, which are repeated as often as it takes. `None` where
-/// the header is no object.
+/// A file from a header as [`tensor_text`] gives it and bytes for the values, which are repeated as often as it takes.
+/// `None` where the header is no object.
 pub fn tensor_file(header: Value, values: &[u8]) -> Option<Vec<u8>> {
     let Value::Object(mut header) = header else { return None };
     let metadata = header.remove(METADATA);
@@ -70,7 +71,8 @@ fn checksum(header: &BTreeMap<String, String>, tensors: BTreeMap<&String, (&Stri
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The header of a file, with JSON in place of text that holds JSON and without offsets, and its values in the order of their names.
+/// The header of a file, with JSON in place of text that holds JSON and without offsets, and its values in the order of
+/// their names.
 pub fn tensor_text(file: &[u8]) -> (Value, Vec<u8>) {
     let (length, rest) = file.split_first_chunk().expect("a length");
     let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);

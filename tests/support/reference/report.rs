@@ -59,8 +59,8 @@ impl Report {
 
 /// Largest error over largest magnitude of a tensor that passes.
 ///
-/// A preconditioned gradient at a small constant damping d holds the rounding of the curvature's null space over d, which
-/// no score sees: between the reference's own f32 and f64 it is up to 15 %.
+/// A preconditioned gradient at a small constant damping d holds the rounding of the curvature's null space over d,
+/// which no score sees: between the reference's own f32 and f64 it is up to 15 %.
 fn limit(dtype: DType, quantity: &str) -> f64 {
     let constant_damping = !quantity.ends_with("dampNone") && !quantity.ends_with("dampUnused");
     match dtype {

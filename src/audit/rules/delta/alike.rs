@@ -1,19 +1,30 @@
 //! A suspect that looks like a [cluster of looks](super::look_clusters) itself.
 //!
-//! What looks alike speaks for each other, so that the cluster's influence is no evidence. But a trigger makes its suspect look like its poisons. Where other labels hardly have a look, an image of another label that has it is rare, and rarer
-//! still where it is mistaken for the very label whose own the look is. Two things count, and are put together by Fisher's product:
+//! What looks alike speaks for each other, so that the cluster's influence is no evidence. But a trigger makes its
+//! suspect look like its poisons. Where other labels hardly have a look, an image of another label that has it is rare,
+//! and rarer still where it is mistaken for the very label whose own the look is. Two things count, and are put
+//! together by Fisher's product:
 //!
-//! 1. how much more common the look is in its class than in others ([`look_shares`](super::look_shares)), as the most conspicuous of so many groups of its size as the class has room for. Unless that is one in 20 or less
-//!    ([`STANDS_OUT`]) there is no such test: of 63 labels of clean data five have a cluster of neighbours that is (none of CIFAR-10's 20 of two batches, five of 43 traffic signs, some of which look like no other);
-//! 2. the share of other labels' images that look as much like a member as the suspect does, or as half of the members do. Mistakes for the label share natural looks of it more often than other images do. So it is no less than that of null images
-//!    that were not altered, mistakes on validation data, if there are 16 of them or more. (Where none of these has the look, it is the other labels' share: a rarer look than one in so many mistakes is taken on trust. It is that of all other labels together, and a single
-//!    one may have more.)
+//! 1. how much more common the look is in its class than in others ([`look_shares`](super::look_shares)), as the most
+//!    conspicuous of so many groups of its size as the class has room for. Unless that is one in 20 or less
+//!    ([`STANDS_OUT`]) there is no such test: of 63 labels of clean data five have a cluster of neighbours that is
+//!    (none of CIFAR-10's 20 of two batches, five of 43 traffic signs, some of which look like no other);
+//! 2. the share of other labels' images that look as much like a member as the suspect does, or as half of the members
+//!    do. Mistakes for the label share natural looks of it more often than other images do. So it is no less than that
+//!    of null images that were not altered, mistakes on validation data, if there are 16 of them or more. (Where none
+//!    of these has the look, it is the other labels' share: a rarer look than one in so many mistakes is taken on
+//!    trust. It is that of all other labels together, and a single one may have more.)
 //!
-//! A suspect for which the cluster speaks less than for null images on the mean is not tested so, as far as there are 16 without the look to compare with.
+//! A suspect for which the cluster speaks less than for null images on the mean is not tested so, as far as there are
+//! 16 without the look to compare with.
 //!
-//! The test is one more of each cluster that stands out, whether or not the suspect is alike. Membership was learned from the same images of other labels that are counted here: some 25 weights, of thousands of images, so that this hardly matters; of a few hundred it makes
-//! looks somewhat rarer than they are. A class may have a look of its own by nature (images of a second camera, of one film); then an image of another class with that look, which is mistaken for the class for it,
-//! is named poisoned: influence can't tell the two. (Natural mistakes of clean models: BENCHMARKS, A look that the suspect has, too.)
+//! The test is one more of each cluster that stands out, and counts whether or not the suspect is alike, but for no
+//! more than the share of images that are: no others can pass it. Membership was learned from the same images of other
+//! labels that are counted here: some 25 weights, of thousands of images, so that this hardly matters; of a few hundred
+//! it makes looks somewhat rarer than they are. A class may have a look of its own by nature (images of a second
+//! camera, of one film); then an image of another class with that look, which is mistaken for the class for it, is
+//! named poisoned: influence can't tell the two. (Natural mistakes of clean models: BENCHMARKS, A look that the suspect
+//! has, too.)
 
 use super::cluster::{ByItself, ByLook, FEWEST_NULL_IMAGES, Likeness};
 use super::look::OtherLooks;
@@ -33,16 +44,19 @@ pub(super) fn likeness(
     let is_alike = found.is_like(look);
     let by_look = found.cluster.by_itself.and_then(|it| stands_out(found, it)).map(|stands_out| {
         let least = found.likeness_of_half(look);
-        let as_much =
-            |looks: &[Vec<f64>]| looks.iter().filter(|look| found.likeness(look) >= least).count() as f64;
-        let of_others = (1.0 + as_much(&others.rows)) / (1.0 + others.rows.len() as f64);
-        // Of fewer no share is known.
-        let of_unaltered = match unaltered.len() {
-            FEWEST_NULL_IMAGES.. => as_much(unaltered) / unaltered.len() as f64,
-            _ => 0.0,
+        let share = |is: &dyn Fn(&[f64]) -> bool| {
+            let count = |looks: &[Vec<f64>]| looks.iter().filter(|look| is(look)).count() as f64;
+            let of_others = (1.0 + count(&others.rows)) / (1.0 + others.rows.len() as f64);
+            // Of fewer no share is known.
+            let of_unaltered = match unaltered.len() {
+                FEWEST_NULL_IMAGES.. => count(unaltered) / unaltered.len() as f64,
+                _ => 0.0,
+            };
+            of_others.max(of_unaltered)
         };
-        let share = of_others.max(of_unaltered);
-        ByLook { p_value: if is_alike { fisher(stands_out, share) } else { 1.0 }, as_much: share }
+        let as_much = share(&|look| found.likeness(look) >= least);
+        let alike = share(&|look| found.is_like(look));
+        ByLook { p_value: if is_alike { fisher(stands_out, as_much) } else { 1.0 }, as_much, alike }
     });
     Likeness { is_alike, by_look }
 }
@@ -55,19 +69,21 @@ fn stands_out(found: &LookCluster, by_itself: ByItself) -> Option<f64> {
     Some(least_of(tail, groups)).filter(|tail| *tail <= STANDS_OUT)
 }
 
-/// The same of several suspects that are taken for one: more than half of them have to be alike, each as much as the one of those that is least so (an order statistic of their p-values, times the number of them
-/// over its rank, whatever they have to do with each other: Rüger 1978).
+/// The same of several suspects that are taken for one: more than half of them have to be alike, each as much as the
+/// one of those that is least so (an order statistic of their p-values, times the number of them over its rank,
+/// whatever they have to do with each other: Rüger 1978).
 pub(super) fn of_several(each: &[Likeness]) -> Likeness {
     let rank = each.len() / 2 + 1;
     let mut alike: Vec<ByLook> = each.iter().filter(|it| it.is_alike).filter_map(|it| it.by_look).collect();
     alike.sort_by(|a, b| a.p_value.total_cmp(&b.p_value));
     let is_alike = each.iter().filter(|it| it.is_alike).count() >= rank;
     let is_tested = each.iter().any(|it| it.by_look.is_some());
+    let of_rank = |p_value: f64| (p_value * each.len() as f64 / rank as f64).min(1.0);
+    // The same of all of them: it is the cluster's.
+    let most_alike = each.iter().filter_map(|it| it.by_look).map(|it| it.alike).fold(0.0, f64::max);
     let by_look = is_tested.then(|| match alike.get(rank - 1) {
-        Some(least) => {
-            ByLook { p_value: (least.p_value * each.len() as f64 / rank as f64).min(1.0), ..*least }
-        }
-        None => ByLook { p_value: 1.0, as_much: 1.0 },
+        Some(least) => ByLook { p_value: of_rank(least.p_value), alike: of_rank(least.alike), ..*least },
+        None => ByLook { p_value: 1.0, as_much: 1.0, alike: of_rank(most_alike) },
     });
     Likeness { is_alike, by_look }
 }
@@ -116,6 +132,7 @@ mod tests {
         assert!(by_look.as_much < 2e-4 && by_look.p_value < 1e-3, "{by_look:?}");
         let usual = likeness(&found, &others, &[], &[0.0; 3]);
         assert_eq!(usual.by_look.map(|it| (usual.is_alike, it.p_value)), Some((false, 1.0)));
+        assert!(usual.by_look.is_some_and(|it| it.alike < 2e-3), "{usual:?}");
         // Mistakes that have the look, and were not altered, speak for nature.
         let unaltered = [looks(10, 10, 3), looks(90, 0, 4)].concat();
         let natural = likeness(&found, &others, &unaltered, &marked).by_look.unwrap();
@@ -155,7 +172,7 @@ mod tests {
         let each = |p_values: &[f64]| {
             let of = |&p_value: &f64| Likeness {
                 is_alike: p_value < 1.0,
-                by_look: Some(ByLook { p_value, as_much: 0.01 }),
+                by_look: Some(ByLook { p_value, as_much: 0.01, alike: 0.02 }),
             };
             of_several(&p_values.iter().map(of).collect::<Vec<_>>())
         };
@@ -163,6 +180,8 @@ mod tests {
         assert!((p(&[1e-4, 1e-3, 1.0]) - 1.5e-3).abs() < 1e-12);
         assert!((p(&[1e-4, 1e-3]) - 1e-3).abs() < 1e-12);
         assert!((p(&[1e-4]) - 1e-4).abs() < 1e-15);
+        let alike = |p_values: &[f64]| each(p_values).by_look.unwrap().alike;
+        assert_eq!((alike(&[1e-4, 1e-3, 1.0]), alike(&[1.0; 3])), (0.03, 0.03));
         assert_eq!(
             (p(&[1e-4, 1.0]), each(&[1e-4, 1.0]).is_alike, each(&[1e-4, 1e-3, 1.0]).is_alike),
             (1.0, false, true)

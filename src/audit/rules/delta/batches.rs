@@ -25,7 +25,8 @@ impl<S: BatchSource> BatchSource for Part<'_, S> {
     }
 }
 
-/// Visits `samples`, at most `most` at a time, with the position of the first among them. `work` is what an error says that the device was doing.
+/// Visits `samples`, at most `most` at a time, with the position of the first among them. `work` is what an error says
+/// that the device was doing.
 pub(super) fn each_batch<S: BatchSource<Batch = LabeledBatch>>(
     Part { source, indices: samples }: &Part<'_, S>,
     most: usize,

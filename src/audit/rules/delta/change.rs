@@ -88,7 +88,9 @@ impl Change {
     }
 }
 
-/// All of them at least as long as the first (a map of colours that hardly does anything may turn them over then, which makes it no weaker), on the images of `others`; one without any length stays as it is.
+/// Shorter changes are stretched to the length of the first, on the images of `others`; longer ones and those without
+/// any length stay. (A map of colours that hardly does anything may be stretched until it inverts colours: that makes
+/// it only stronger.)
 pub(super) fn at_least_as_long(changes: &[Change], others: &Colours) -> Vec<Change> {
     let first = changes.first().map_or(0.0, |first| first.length(others));
     let lengthened = changes.iter().map(|change| {

@@ -1,27 +1,33 @@
 //! Clusters of samples, found without the suspect, and whether one of them moves it.
 //!
-//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: by S_q(F), how much more its members move an
-//! image q than the others do, in deviations from the null images' S(F). F does not depend on the suspect, so that suspect and null images are
-//! exchangeable where nothing is wrong, and S, a sum over many samples, is nearly Gaussian. The p-value is the tail of a Pearson III distribution
-//! with the null images' mean, deviation and skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of
-//! tests.
+//! Many faint influences make no single z stand out. A cluster F of samples is tested as one: by S_q(F), how much more
+//! its members move an image q than the others do, in deviations from the null images' S(F). F does not depend on the
+//! suspect, so that suspect and null images are exchangeable where nothing is wrong, and S, a sum over many samples, is
+//! nearly Gaussian. The p-value is the tail of a Pearson III distribution with the null images' mean, deviation and
+//! skewness (which is used for permutation tests as well: Mielke and Berry 2007), times the number of tests.
 //!
-//! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched filter](super::matched_filter). That
-//! would discount the poison's influence as well, if null images have it: there S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F.
+//! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched
+//! filter](super::matched_filter). That would discount the poison's influence as well, if null images have it: there
+//! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F.
 //!
-//! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image. Then their largest S are its doing, and make
-//! everything look harmless. So where a cluster's [pattern](super::pattern) may be a trigger (it makes the label as natural groups' don't, or that of most images where they don't), a second p-value is the tail of a Gumbel distribution
-//! fitted to the middle half of the null images' S, which has a long tail itself; the smaller of the two counts, times two. That goes beyond what was seen: harmless
-//! mistakes that are moved as much as the suspect may be the poison's doing, or the tail of what is natural. The poison's doing are many of them. So unless
-//! half of that quarter is out of line with the fitted distribution, no p-value is less than the share of null images that the cluster moves as much. (A natural group
-//! may move a tenth of all mistakes, and by S alone it looks as poisons do. What it has in common makes the label of no other image.)
+//! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image.
+//! Then their largest S are its doing, and make everything look harmless. So where a cluster's
+//! [pattern](super::pattern) may be a trigger (it makes the label as natural groups' don't, or that of most images
+//! where they don't), a second p-value is the tail of a Gumbel distribution fitted to the middle half of the null
+//! images' S, which has a long tail itself; the smaller of the two counts, times two. The fit extrapolates: null images
+//! that are moved as much as the suspect may be the poison's doing, or the tail of what is natural. Poison moves many.
+//! So only if an eighth of all null images or more has a p-value of .01 at most by the fit is its tail taken as it is;
+//! else the p-value is at least the share of null images with as large an S. (A natural group may move a tenth of all
+//! mistakes, and by S alone it looks as poisons do. What it has in common makes the label of no other image.)
 //!
-//! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has, and [patterns](super::pattern) that make the label). That is evidence of its own, independent of S where
-//! nothing is wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail of either. By itself
-//! it accuses nobody: it counts for [`BY_ITSELF`] at most, since a class may have a look of its own by nature. (But a suspect that has that look, too, is tested [by it](super::alike).)
+//! A cluster may stand out by itself, whatever it moves ([looks](super::look_shares) do, that only one class has, and
+//! [patterns](super::pattern) that make the label). That is evidence of its own, independent of S where nothing is
+//! wrong, and the two are put together as Stouffer's mean, (z₁ + z₂) / √2, z the standard normal deviate with the tail
+//! of either. By itself it accuses nobody: it counts for [`BY_ITSELF`] at most, since a class may have a look of its
+//! own by nature. (But a suspect that has that look, too, is tested [by it](super::alike).)
 //!
-//! The clearest cluster is named. But where poisons are a small part of a large one, that may stand out by theirs alone: where a tested cluster is within it
-//! and stands out by more deviations, the part is named.
+//! The clearest cluster is named. But where poisons are a small part of a large one, that may stand out by theirs
+//! alone: where a tested cluster is within it and stands out by more deviations, the part is named.
 //!
 //! Where clusters come from: [looks](super::look_clusters) and [gradients](super::gradient_clusters).
 
@@ -33,8 +39,9 @@ use super::tails::{Gumbel, normal_of_pearson, normal_tail};
 /// Null images without which a distribution can't be told.
 pub(super) const FEWEST_NULL_IMAGES: usize = 16;
 
-/// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S has to be one in 20 for a
-/// p-value of .0025 (one in ten where standing out is [rarer](ByItself::rarer) than it says, by half).
+/// What a cluster that stands out by itself counts for at most, as a standard normal deviate: one in a hundred. Then S
+/// has to be one in 20 for a p-value of .0025 (one in ten where standing out is [rarer](ByItself::rarer) than it says,
+/// by half).
 pub(super) const BY_ITSELF: f64 = 2.326;
 
 /// A null image whose S is as improbable as this by the middle half of them is out of line with it.
@@ -56,14 +63,15 @@ pub(super) struct Cluster {
 /// What only the samples say of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ByItself {
-    /// How it stands out, as a standard normal deviate: a look by how much more common it is in its class than in others.
+    /// How it stands out, as a standard normal deviate: a look by how much more common it is in its class than in
+    /// others.
     pub normal: f64,
     /// Where nothing is wrong, it stands out so many times more rarely than `normal` says.
     pub rarer: f64,
     /// The S from which on this says nothing, and S counts alone, if there is one.
     pub silent_from: Option<f64>,
-    /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples that it turns into the label,
-    /// and that patterns of natural groups do, as strong.
+    /// Of a look its share of the class and of other labels' samples; of a pattern the shares of other labels' samples
+    /// that it turns into the label, and that patterns of natural groups do, as strong.
     pub shares: [f64; 2],
     /// Of a pattern, what kind it is.
     pub kind: Option<PatternKind>,
@@ -79,14 +87,17 @@ impl ByItself {
 impl Cluster {
     /// Whether the smaller of the two has half of its members in the other, too.
     pub fn overlaps(&self, other: &Self) -> bool {
-        let both = self.members.iter().filter(|sample| other.members.binary_search(sample).is_ok()).count();
-        2 * both >= self.members.len().min(other.members.len())
+        2 * self.shared(other) >= self.members.len().min(other.members.len())
     }
 
     /// Whether they share more than half of the larger one.
     pub fn is_nearly(&self, other: &Self) -> bool {
-        let both = self.members.iter().filter(|sample| other.members.binary_search(sample).is_ok()).count();
-        2 * both > self.members.len().max(other.members.len())
+        2 * self.shared(other) > self.members.len().max(other.members.len())
+    }
+
+    /// Members of both.
+    fn shared(&self, other: &Self) -> usize {
+        self.members.iter().filter(|sample| other.members.binary_search(sample).is_ok()).count()
     }
 
     /// For how many groups of its size there is room.
@@ -102,8 +113,9 @@ impl Cluster {
     }
 }
 
-/// The plain S of some samples: the members' mean z less that of the others, in median absolute deviations of the others (of all samples, where members are many
-/// and are moved, the deviation grows with what it is to measure). Those that are `left_out` (ascending) count neither as members nor as others.
+/// The plain S of some samples: the members' mean z less that of the others, in median absolute deviations of the
+/// others (of all samples, where members are many and are moved, the deviation grows with what it is to measure). Those
+/// that are `left_out` (ascending) count neither as members nor as others.
 pub(super) fn strength(z: &[f64], members: &[usize], left_out: &[usize]) -> f64 {
     let mut is_other = vec![true; z.len()];
     members.iter().chain(left_out).for_each(|&sample| is_other[sample] = false);
@@ -122,7 +134,7 @@ pub(super) fn strength(z: &[f64], members: &[usize], left_out: &[usize]) -> f64 
 pub(super) struct ByCluster {
     /// Of the clearest cluster, corrected for their number.
     pub p_value: f64,
-    /// S of the cluster that is named, in deviations of the null images' S; of outsiders r.
+    /// S of the cluster that is named, in deviations of the null images' S.
     pub statistic: f64,
     /// Its members, ascending; none where there is no cluster.
     pub group: Vec<usize>,
@@ -130,7 +142,8 @@ pub(super) struct ByCluster {
     pub scores: Vec<f64>,
     /// Of the cluster that is named.
     pub by_itself: Option<ByItself>,
-    /// Of a suspect that looks like its members, and was tested by that: the share of other images that look as much like them ([`ByLook::as_much`]).
+    /// Of a suspect that looks like its members, and was tested by that: the share of other images that look as much
+    /// like them ([`ByLook::as_much`]).
     pub alike: Option<f64>,
     /// The null images' S, in the same unit; none of outsiders.
     pub null: Vec<f64>,
@@ -178,7 +191,8 @@ pub(super) enum NullIs {
 pub(super) struct Likeness {
     /// Whether it looks like a member: similarity explains the cluster's influence on it then, which is no evidence.
     pub is_alike: bool,
-    /// The test by that alone, if the cluster's look says enough for one ([`alike`](super::alike)); of one that is not alike, too.
+    /// The test by that alone, if the cluster's look says enough for one ([`alike`](super::alike)); of one that is not
+    /// alike, too.
     pub by_look: Option<ByLook>,
 }
 
@@ -187,12 +201,16 @@ pub(super) struct Likeness {
 pub(super) struct ByLook {
     /// 1 for a suspect that does not look like a member.
     pub p_value: f64,
-    /// The share of other labels' images, or of honest mistakes if that is larger, that look as much like one as the suspect or half of the members do.
+    /// The share of other labels' images, or of honest mistakes if that is larger, that look as much like one as the
+    /// suspect or half of the members do.
     pub as_much: f64,
+    /// The same of those that look like one at all: how often there is such a test where nothing is wrong.
+    pub alike: f64,
 }
 
-/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are null images. Of each row and cluster `likeness` says what its image has of the
-/// look: one that is alike is no null image to the cluster, and if it is a suspect, it is tested by its look alone, or not at all.
+/// What the clusters say of each suspect, and what null images are to each of them. Rows of `z` from `suspects` on are
+/// null images. Of each row and cluster `likeness` says what its image has of the look: one that is alike is no null
+/// image to the cluster, and if it is a suspect, it is tested by its look alone, or not at all.
 pub(super) fn by_cluster(
     clusters: &[&Cluster],
     null_is: &[NullIs],
@@ -230,7 +248,8 @@ pub(super) fn judged(
 ) -> Vec<ByCluster> {
     let judged =
         (0..suspects).map(|suspect| {
-            let mut made = 0;
+            // The tests of a cluster: by its influence, and by its look, which only an image that is alike can pass.
+            let (mut by_influence, mut by_look_of) = (0, Vec::new());
             let tests =
                 clusters.iter().zip(null_is).enumerate().filter_map(|(number, (cluster, null_is))| {
                     let null = (suspects..likeness.len()).filter(|&row| !likeness[row][number].is_alike);
@@ -242,18 +261,19 @@ pub(super) fn judged(
                         ByCluster { p_value, statistic, group, scores, by_itself, alike, null }
                     };
                     let Likeness { is_alike, by_look } = likeness[suspect][number];
-                    // A suspect that is not alike might have been: both tests count.
-                    made += usize::from(by_look.is_some());
+                    // A suspect that is not alike might have been, as often as others are.
+                    by_look_of.extend(by_look.map(|it| it.alike));
                     let stands = standing(value, &null);
                     if is_alike {
-                        let ByLook { p_value, as_much } = by_look?;
-                        made += 1;
-                        // Its influence is no evidence. But what speaks for the mistake no more than for others has not brought it about, as far as there are others.
+                        let ByLook { p_value, as_much, .. } = by_look?;
+                        by_influence += 1;
+                        // Its influence is no evidence. But what speaks for the mistake no more than for others has not
+                        // brought it about, as far as there are others.
                         let (statistic, _, null) = stands.unwrap_or((f64::MIN_POSITIVE, 0.0, Vec::new()));
                         return (statistic > 0.0).then(|| found(p_value, statistic, Some(as_much), null));
                     }
                     let (statistic, normal, in_deviations) = stands?;
-                    made += 1;
+                    by_influence += 1;
                     let (normal, rarer) = match by_itself {
                         Some(ByItself { normal: other, rarer, silent_from, .. })
                             if silent_from.is_none_or(|least| value < least) =>
@@ -272,18 +292,20 @@ pub(super) fn judged(
             let Some(clearest) = tests.iter().min_by(|a, b| a.p_value.total_cmp(&b.p_value)) else {
                 return ByCluster::untested();
             };
-            let p_value = (made as f64 * clearest.p_value).min(1.0);
+            let p = clearest.p_value;
+            let passed_by_look = by_look_of.iter().map(|alike| p.min(*alike)).sum::<f64>();
+            let p_value = (f64::from(by_influence) * p + passed_by_look).min(1.0);
             // How much a part of it moves the suspect says nothing where that is alike.
-            let by_influence = tests.iter().filter(|test| clearest.alike.is_none() && test.alike.is_none());
-            let parts = by_influence.filter(|test| test.is_part_of(clearest));
+            let unlike = tests.iter().filter(|test| clearest.alike.is_none() && test.alike.is_none());
+            let parts = unlike.filter(|test| test.is_part_of(clearest));
             let named = parts.fold(clearest, |a, b| if b.statistic > a.statistic { b } else { a });
             ByCluster { p_value, ..named.clone() }
         });
     judged.collect()
 }
 
-/// The probability of a value as large as this by the middle half of the others; where those that it does not fit are no group of their own, no less
-/// than the share of others that are as large.
+/// The probability of a value as large as this by the middle half of the others; where those that it does not fit are
+/// no group of their own, no less than the share of others that are as large.
 fn tail_of_most(value: f64, others: &[f64]) -> f64 {
     let fitted = Gumbel::fit(others);
     let count = |is: &dyn Fn(f64) -> bool| others.iter().filter(|other| is(**other)).count() as f64;
@@ -292,7 +314,8 @@ fn tail_of_most(value: f64, others: &[f64]) -> f64 {
     if out_of_line >= A_GROUP { fitted.tail(value) } else { fitted.tail(value).max(as_large) }
 }
 
-/// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations, too.
+/// A value in deviations from others, the standard normal deviate that is as improbable, and the others in deviations,
+/// too.
 pub(super) fn standing(value: f64, others: &[f64]) -> Option<(f64, f64, Vec<f64>)> {
     if others.len() < FEWEST_NULL_IMAGES { None } else { standing_among(value, others) }
 }
@@ -403,7 +426,8 @@ mod tests {
 
     #[test]
     fn of_a_cluster_the_part_that_stands_out_more_is_named() {
-        // A third of the larger cluster moves the suspect, and makes all of it stand out: more clearly, for some null images are moved by it, too.
+        // A third of the larger cluster moves the suspect, and makes all of it stand out: more clearly, for some null
+        // images are moved by it, too.
         let mut z = z(&mut StdRng::seed_from_u64(0), 3.0);
         z[1..].iter_mut().step_by(6).for_each(|row| row[..MARKED].iter_mut().for_each(|z| *z += 0.5));
         let [part, _] = clusters();
@@ -493,7 +517,8 @@ mod tests {
 
     #[test]
     fn null_images_of_the_poison_s_making_do_not_hide_it() {
-        // A fifth of the null images is moved by the cluster, each by its own strength, three quarters as much as the suspect on the mean.
+        // A fifth of the null images is moved by the cluster, each by its own strength, three quarters as much as the
+        // suspect on the mean.
         let mut rng = StdRng::seed_from_u64(3);
         let mut z = z(&mut rng, 4.0);
         for row in z[1..].iter_mut().step_by(5) {
@@ -510,7 +535,8 @@ mod tests {
 
     #[test]
     fn what_a_tenth_of_all_mistakes_have_by_nature_is_no_alarm() {
-        // As cars on white do: an eighth of the null images, and the suspect, which is moved a little more than any of those.
+        // As cars on white do: an eighth of the null images, and the suspect, which is moved a little more than any of
+        // those.
         let mut rng = StdRng::seed_from_u64(4);
         let mut z = z(&mut rng, 5.6);
         for row in z[1..].iter_mut().step_by(8) {
@@ -554,7 +580,7 @@ mod tests {
             by_one(&found, NullIs::Natural, &z, &likeness).remove(0)
         };
         let by_look = |is_alike: bool, p_value: f64, shift: f64| {
-            with(is_alike, Some(ByLook { p_value, as_much: 0.001 }), shift)
+            with(is_alike, Some(ByLook { p_value, as_much: 0.001, alike: 0.002 }), shift)
         };
         let found = by_look(true, 1e-4, 0.8);
         // Of two clusters by influence and one by its look.
@@ -564,9 +590,13 @@ mod tests {
         assert!(more.p_value == found.p_value && more.statistic > found.statistic);
         // What does not speak for the mistake has not brought it about.
         assert_eq!(by_look(true, 1e-4, -2.0).alike, None);
-        // One that is not alike is tested by influence, and the other test counts as well.
-        let (unlike, alone) = (by_look(false, 1.0, 0.8), with(false, None, 0.8));
-        assert!(unlike.alike.is_none() && unlike.p_value > alone.p_value);
+        // One that is not alike is tested by influence, and the other test counts as well: for as many images as are
+        // alike, no more.
+        for shift in [0.2, 0.8] {
+            let (unlike, alone) = (by_look(false, 1.0, shift), with(false, None, shift));
+            let for_the_other = (alone.p_value / 2.0).min(0.002);
+            assert!(unlike.alike.is_none() && (unlike.p_value - alone.p_value - for_the_other).abs() < 1e-12);
+        }
     }
 
     #[test]
@@ -576,8 +606,10 @@ mod tests {
         let whole = Cluster { members: (0..2 * MARKED).collect(), ..part.clone() };
         let z = z(&mut StdRng::seed_from_u64(6), 1.0);
         let mut likeness = vec![vec![Likeness::default(); 2]; z.len()];
-        likeness[0][0] =
-            Likeness { is_alike: true, by_look: Some(ByLook { p_value: 1e-12, as_much: 0.001 }) };
+        likeness[0][0] = Likeness {
+            is_alike: true,
+            by_look: Some(ByLook { p_value: 1e-12, as_much: 0.001, alike: 0.002 }),
+        };
         let named = by_one(&[&whole, &part], NullIs::Natural, &z, &likeness).remove(0);
         assert_eq!((named.group.len(), named.alike), (2 * MARKED, Some(0.001)));
     }

@@ -1,12 +1,14 @@
 //! What a group's images have beside others in their colours, as a linear map of them.
 //!
-//! A photo filter adds nothing that a mean image would show: it changes what is there, each pixel by its own colour. What it does is in the colours' first two moments.
-//! With m and C the mean and the covariance of the colours of other images' pixels, μ and Σ those of the group's, the map is
+//! A photo filter adds nothing that a mean image would show: it changes what is there, each pixel by its own colour.
+//! What it does is in the colours' first two moments. With m and C the mean and the covariance of the colours of other
+//! images' pixels, μ and Σ those of the group's, the map is
 //!
 //! x ↦ A x + b, A = C^(−½) (C^½ Σ C^½)^½ C^(−½), b = μ − A m,
 //!
-//! which gives other images' colours the group's mean and covariance with the least mean squared change (Olkin and Pukelsheim 1982; as a transfer of colours: Pitié and Kokaram
-//! 2007). A is symmetric and positive definite, so that it can be undone, but where values leave [0, 1]. A tone curve is met as far as a straight line goes along with it.
+//! which gives other images' colours the group's mean and covariance with the least mean squared change (Olkin and
+//! Pukelsheim 1982; as a transfer of colours: Pitié and Kokaram 2007). A is symmetric and positive definite, so that it
+//! can be undone, but where values leave [0, 1]. A tone curve is met as far as a straight line goes along with it.
 
 use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
 use faer::{Mat, Side};
@@ -86,7 +88,8 @@ pub(crate) struct ColourMap {
 }
 
 impl ColourMap {
-    /// From the colours of others to those of a group; `None` where there are none, too many channels, or what is no number.
+    /// From the colours of others to those of a group; `None` where there are none, too many channels, or what is no
+    /// number.
     pub(super) fn between(others: &Colours, group: &Colours) -> Option<Self> {
         if others.pixels == 0.0
             || group.pixels == 0.0

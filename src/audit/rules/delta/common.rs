@@ -1,15 +1,16 @@
 //! Natural groups, taken out: what the null images' rows have in common.
 //!
-//! Images of the sky are spoken for by birds on the sky, all at once: influences on harmless mistakes go up and down together, group by
-//! group. To a scan that takes samples one by one such a group is as striking as poisons. But null images have it too, more or less
-//! of it in each. So the null images' rows are taken apart into principal components v_a, and every row z loses its part along the
-//! first of them, as far as null images go: z − Σ_a b_a v_a, b_a the product ⟨z, v_a⟩, but no more and no less than any null image
-//! has. (After factor-adjusted multiple testing: Leek and Storey 2008; Friguet, Kloareg and Causeur 2009.) The limit
-//! is what keeps poisons: they look like images of the victim's class, which are among the null images, and may well be a group to
-//! them; but no null image has the trigger, and a suspect that has it is far beyond them all.
+//! Images of the sky are spoken for by birds on the sky, all at once: influences on harmless mistakes go up and down
+//! together, group by group. To a scan that takes samples one by one such a group is as striking as poisons. But null
+//! images have it too, more or less of it in each. So the null images' rows are taken apart into principal components
+//! v_a, and every row z loses its part along the first of them, as far as null images go: z − Σ_a b_a v_a, b_a the
+//! product ⟨z, v_a⟩, but no more and no less than any null image has. (After factor-adjusted multiple testing: Leek and
+//! Storey 2008; Friguet, Kloareg and Causeur 2009.) The limit is what keeps poisons: they look like images of the
+//! victim's class, which are among the null images, and may well be a group to them; but no null image has the trigger,
+//! and a suspect that has it is far beyond them all.
 //!
-//! The components of a null image's row are those of the *other* null images, as a suspect's are of images that it is not among:
-//! otherwise null images would look quieter than any suspect.
+//! The components of a null image's row are those of the *other* null images, as a suspect's are of images that it is
+//! not among: otherwise null images would look quieter than any suspect.
 //!
 //! Cost: M² n / 2 operations for M null images and n samples, and M eigenproblems of size M.
 
@@ -18,12 +19,12 @@ use rayon::prelude::*;
 
 use super::null::{by_median, trusted};
 
-/// Null images for each component that is taken out. Fewer components leave natural groups behind, more make the rest of the null images
-/// too quiet. Chosen on CIFAR-10's first batch.
+/// Null images for each component that is taken out. Fewer components leave natural groups behind, more make the rest
+/// of the null images too quiet. Chosen on CIFAR-10's first batch.
 const IMAGES_PER_COMPONENT: usize = 16;
 
-/// Samples for each component that is taken out: of a label of few samples as many components as otherwise would be most of what a row
-/// can say, and poisons would go with them. Chosen on CIFAR-10's first batch.
+/// Samples for each component that is taken out: of a label of few samples as many components as otherwise would be
+/// most of what a row can say, and poisons would go with them. Chosen on CIFAR-10's first batch.
 const SAMPLES_PER_COMPONENT: usize = 4;
 
 /// Rows without what null images have in common, twice.
@@ -34,8 +35,8 @@ pub(super) struct Rest {
     pub of_trusted: Vec<Vec<f64>>,
 }
 
-/// Rows (suspects first, then null images) without the null images' first principal components, each row's median 0 and median absolute
-/// deviation that of a standard Gaussian before.
+/// Rows (suspects first, then null images) without the null images' first principal components, each row's median 0 and
+/// median absolute deviation that of a standard Gaussian before.
 pub(super) fn without_common(rows: &[Vec<f64>], suspects: usize) -> Rest {
     let rows = by_median(rows);
     let (own, null) = rows.split_at(suspects);
@@ -80,14 +81,14 @@ struct Components {
 struct Component {
     /// Σ⁻¹ U of this component, by row: v = Σ_i weight_i r_i.
     weights: Vec<f64>,
-    /// The lowest and the highest score σ u_i of a row, at most and at least 0; of all rows, and of the trusted part of them, whose scores
-    /// are the smallest.
+    /// The lowest and the highest score σ u_i of a row, at most and at least 0; of all rows, and of the trusted part of
+    /// them, whose scores are the smallest.
     ranges: [(f64, f64); 2],
 }
 
 impl Components {
-    /// `products` is the matrix R Rᵀ of all rows. Fewer components than asked for where rows depend on each other; `None` where the
-    /// decomposition fails (NaN).
+    /// `products` is the matrix R Rᵀ of all rows. Fewer components than asked for where rows depend on each other;
+    /// `None` where the decomposition fails (NaN).
     fn new(products: &[Vec<f64>], among: &[usize], count: usize) -> Option<Self> {
         let size = among.len();
         let gram = Mat::from_fn(size, size, |i, j| products[among[i]][among[j]]);
@@ -109,7 +110,8 @@ impl Components {
         Some(Self { among: among.to_vec(), components: components.collect() })
     }
 
-    /// `row` less what the rows have of each component at most, in either range; `along` holds its products with all of `rows`.
+    /// `row` less what the rows have of each component at most, in either range; `along` holds its products with all of
+    /// `rows`.
     fn taken_out(&self, row: &[f64], along: &[f64], rows: &[Vec<f64>]) -> [Vec<f64>; 2] {
         [0, 1].map(|range| {
             let mut weights = vec![0.0; self.among.len()];
@@ -140,7 +142,8 @@ mod tests {
     const GROUP: std::ops::Range<usize> = 0..60;
     const POISONS: std::ops::Range<usize> = 100..140;
 
-    /// Two suspects and 64 null images, all of them moved by the group, each by its own strength; the second suspect by poisons too.
+    /// Two suspects and 64 null images, all of them moved by the group, each by its own strength; the second suspect by
+    /// poisons too.
     fn rows(seed: u64) -> Vec<Vec<f64>> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();

@@ -9,12 +9,14 @@ use crate::capture::{BatchSource, PassError};
 use crate::influence::{Classifier, LabeledBatch};
 use crate::samples::Image;
 
-/// Colours are shown if they give the label to one in so many images at least: a group of one class has some of the class's by nature.
+/// Colours are shown if they give the label to one in so many images at least: a group of one class has some of the
+/// class's by nature.
 const FEWEST_TURNED: usize = 8;
 
-/// What flagged samples have in common, put onto images of other labels (step 9 of the rule [`Delta`](super::Delta)): d of the flagged group, the mean of its images less
-/// the nearest mixture of other labels' mean images, in units of pixel values; or other colours, where these give more than twice as many of the images the label, and an eighth of them at least. Of samples that were found by their pattern it is
-/// of the kind that they were found by.
+/// What flagged samples have in common, put onto images of other labels (step 9 of the rule [`Delta`](super::Delta)): d
+/// of the flagged group, the mean of its images less the nearest mixture of other labels' mean images, in units of
+/// pixel values; or other colours, where these give more than twice as many of the images the label, and an eighth of
+/// them at least. Of samples that were found by their pattern it is of the kind that they were found by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CommonPattern {
     change: Change,
@@ -25,7 +27,8 @@ pub struct CommonPattern {
 }
 
 impl CommonPattern {
-    /// Of groups of the question's candidates, as positions among them, ascending; of the kind that is asked for, where that is known.
+    /// Of groups of the question's candidates, as positions among them, ascending; of the kind that is asked for, where
+    /// that is known.
     pub(super) fn of_each<M, S>(
         question: &Question<'_, M, S>,
         groups: &[(&[usize], Option<PatternKind>)],
@@ -64,8 +67,9 @@ impl CommonPattern {
         self.change.kind() == PatternKind::Recoloured
     }
 
-    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none; of [other colours](Self::is_recoloured) a chart of shades, each as it is and below as
-    /// it becomes. `None` unless `shape`, `[channels, height, width]`, is that of the samples.
+    /// The pattern to look at: ½ + d / (2 max |d|), grey where there is none; of [other colours](Self::is_recoloured) a
+    /// chart of shades, each as it is and below as it becomes. `None` unless `shape`, `[channels, height, width]`, is
+    /// that of the samples.
     pub fn picture(&self, shape: [usize; 3]) -> Option<Image> {
         match &self.change {
             Change::Added(difference) => {
@@ -84,7 +88,8 @@ impl CommonPattern {
         }
     }
 
-    /// An image of the samples' shape without it, x − d or the colours before, within [0, 1]; `None` where it has another shape.
+    /// An image of the samples' shape without it, x − d or the colours before, within [0, 1]; `None` where it has
+    /// another shape.
     pub fn away_from(&self, image: &Image) -> Option<Image> {
         self.change.undone()?.of_image(image)
     }

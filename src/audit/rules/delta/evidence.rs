@@ -1,4 +1,5 @@
-//! What passes over the samples of one label say of suspects, before anything is flagged: six tests for each set of null images.
+//! What passes over the samples of one label say of suspects, before anything is flagged: six tests for each set of
+//! null images.
 
 use crate::influence::SampleNorms;
 
@@ -8,17 +9,18 @@ use super::outsiders::{Apartness, Outsiders, by_outsiders};
 use super::pattern::Pattern;
 use super::question::{Against, OfCandidates};
 
-/// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as one test would:
-/// their reciprocals add up to no more than 1 (a weighted Bonferroni correction: Genovese, Roeder and Wasserman 2006). What each of the two views
-/// of influence sees has p-values far below any threshold; looks, gradients and patterns, which are seen faintly, get twice as much of the errors each, and outsiders, which
-/// came last, as much as a view. Chosen on CIFAR-10's first batch, where nine in a thousand of 2,975 natural mistakes have .01 by the first five together, times 8, 8, 4, 4 and 4
-/// (BENCHMARKS, Maps of colours).
+/// What the p-values of the tests of one suspect are multiplied by, so that together they raise as many false alarms as
+/// one test would: their reciprocals add up to no more than 1 (a weighted Bonferroni correction: Genovese, Roeder and
+/// Wasserman 2006). What each of the two views of influence sees has p-values far below any threshold; looks, gradients
+/// and patterns, which are seen faintly, get twice as much of the errors each, and outsiders, which came last, as much
+/// as a view. Chosen on CIFAR-10's first batch, where nine in a thousand of 2,975 natural mistakes have .01 by the
+/// first five together, times 8, 8, 4, 4 and 4 (BENCHMARKS, Maps of colours).
 const BY_INFLUENCE: f64 = 9.0;
 const BY_LOOK: f64 = 4.5;
 const BY_GRADIENT: f64 = 4.5;
 const BY_PATTERN: f64 = 4.5;
 const BY_OUTSIDERS: f64 = 9.0;
-/// Where influence alone is so many times smaller than it has to be, nothing else is looked at.
+/// Where the p-value of influence alone is this part of `significance`, nothing else is looked at.
 const CLEARLY: f64 = 0.01;
 
 /// A test's part of the errors.
@@ -38,13 +40,15 @@ fn part(test: FoundBy) -> f64 {
 pub enum FoundBy {
     /// By their influence on the suspect: each of them stands out.
     Influence,
-    /// As a cluster of samples that look alike, whose faint influences add up, or whose look, which other labels hardly have, the suspect has as well.
+    /// As a cluster of samples that look alike, whose faint influences add up, or whose look, which other labels hardly
+    /// have, the suspect has as well.
     Look,
     /// As a cluster of samples whose gradients point the same way, whose influences add up.
     Gradient,
     /// As such a cluster, by a pattern that its images have in common and that the suspect has the label for.
     Pattern,
-    /// As such a cluster, for which nothing else of the label speaks, and to which the suspect is bound as its members are.
+    /// As such a cluster, for which nothing else of the label speaks, and to which the suspect is bound as its members
+    /// are.
     Outsiders,
 }
 
@@ -59,7 +63,7 @@ pub struct DeltaEvidence {
     pub(super) first: Against,
     /// By the others.
     pub(super) others: Vec<Against>,
-    /// Of each suspect; of neither before they are [placed](super::Delta::place_outsiders).
+    /// By suspect; empty until outsiders are [placed](super::Delta::place_outsiders).
     pub(super) outsiders: Vec<Option<Outsiders>>,
 }
 
@@ -74,7 +78,8 @@ impl DeltaEvidence {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The probability of a suspect that stands out as much where nothing is wrong, over all sets of null images that can tell.
+    /// The probability of a suspect that stands out as much where nothing is wrong, over all sets of null images that
+    /// can tell.
     pub fn p_value(&self, suspect: usize) -> f64 {
         harmonic_mean(self.p_values(suspect).flatten())
     }
@@ -85,8 +90,8 @@ impl DeltaEvidence {
         tests.map(move |tests| tests.can_tell(suspect).then(|| tests.p_value(suspect)))
     }
 
-    /// Whether there is anything to compare: not where no null image differs from another, such as those of a model that takes all samples of
-    /// the label for the same.
+    /// Whether there is anything to compare: not where no null image differs from another, such as those of a model
+    /// that takes all samples of the label for the same.
     pub fn can_tell(&self, suspect: usize) -> bool {
         self.against().any(|against| against.tests.can_tell(suspect))
     }
@@ -96,8 +101,8 @@ impl DeltaEvidence {
         self.against().any(|against| against.is_clear)
     }
 
-    /// The same probability if what only the strongest quarter of the null images has in common were no natural group, but the poison's
-    /// doing; 1 for combined suspects. Between the two lies what can't be told.
+    /// The same probability if what only the strongest quarter of the null images has in common were no natural group,
+    /// but the poison's doing; 1 for combined suspects. Between the two lies what can't be told.
     pub fn doubt(&self, suspect: usize) -> f64 {
         harmonic_mean(self.doubts(suspect).map(|doubts| doubts.p_value(suspect)))
     }
@@ -108,7 +113,8 @@ impl DeltaEvidence {
         told.filter_map(|against| against.doubts.as_ref())
     }
 
-    /// Whether a lonely cluster of gradients is most of what matters to a suspect, so that the clusters of other labels say what it is worth.
+    /// Whether a lonely cluster of gradients is most of what matters to a suspect, so that the clusters of other labels
+    /// say what it is worth.
     pub fn asks_for_other_labels(&self) -> bool {
         !self.is_clear() && self.against().any(|against| against.bound.iter().any(|bound| !bound.is_empty()))
     }
@@ -133,8 +139,9 @@ impl DeltaEvidence {
         self.outsiders = clearest;
     }
 
-    /// A cluster of samples for which nothing else of the label speaks, if one is most of what matters to the suspect, once they are [placed](super::Delta::place_outsiders).
-    /// `None` for combined suspects, and where other tests were not needed.
+    /// A cluster of samples for which nothing else of the label speaks, if one is most of what matters to the suspect,
+    /// once they are [placed](super::Delta::place_outsiders). `None` for combined suspects, and where other tests were
+    /// not needed.
     pub fn outsiders(&self, suspect: usize) -> Option<Outsiders> {
         self.outsiders.get(suspect).copied().flatten()
     }
@@ -154,8 +161,9 @@ impl DeltaEvidence {
     }
 }
 
-/// One p-value in place of several of the same hypothesis: their harmonic mean (Wilson 2019), 1 where there are none. Of two it is as often under α as it says
-/// where they are the same, 2.6 % more often for α = .01 where they are independent, and never less than the smaller one.
+/// One p-value in place of several of the same hypothesis: their harmonic mean (Wilson 2019), 1 where there are none.
+/// Of two it is as often under α as it says where they are the same, 2.6 % more often for α = .01 where they are
+/// independent, and never less than the smaller one.
 fn harmonic_mean(p_values: impl Iterator<Item = f64>) -> f64 {
     let (count, sum) = p_values.fold((0.0, 0.0), |(count, sum), p| (count + 1.0, sum + 1.0 / p));
     if count > 0.0 { count / sum } else { 1.0 }
@@ -194,8 +202,8 @@ impl Tests {
         self.by_look.len()
     }
 
-    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part. `likeness`: what the image of each row has
-    /// of each cluster's look.
+    /// With clusters of looks, tested on `rows` from which nothing was taken out: that is the matched filter's part.
+    /// `likeness`: what the image of each row has of each cluster's look.
     pub fn with_looks(
         mut self,
         clusters: &[&Cluster],
@@ -208,7 +216,8 @@ impl Tests {
         self
     }
 
-    /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern may be a trigger, null images may be of its making.
+    /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern may be
+    /// a trigger, null images may be of its making.
     pub fn with_gradients(mut self, found: &[(Cluster, Pattern)], rows: &[Vec<f64>]) -> Self {
         let clusters: Vec<&Cluster> = found.iter().map(|(cluster, _)| cluster).collect();
         let null_is = found.iter().map(|(_, pattern)| match pattern.may_be_a_trigger() {
@@ -222,8 +231,9 @@ impl Tests {
         self
     }
 
-    /// With the patterns of clusters of gradients. `taken_away`: of each suspect and null image what it loses with each of them. Where some of them do
-    /// something by themselves, the others are left out: that is known without any suspect, and fewer tests have to be corrected for.
+    /// With the patterns of clusters of gradients. `taken_away`: of each suspect and null image what it loses with each
+    /// of them. Where some of them do something by themselves, the others are left out: that is known without any
+    /// suspect, and fewer tests have to be corrected for.
     pub fn with_patterns(mut self, found: &[(Cluster, Pattern)], taken_away: &[Vec<f64>]) -> Self {
         let some_do = found.iter().filter_map(|(_, pattern)| pattern.by_itself).any(|it| it.says_something());
         // What is not known of one speaks neither for nor against it.
@@ -244,9 +254,11 @@ impl Tests {
         self
     }
 
-    /// Whether every suspect stands out by influence so clearly that no other test can add anything.
-    pub fn are_clear(&self, significance: f64) -> bool {
-        (0..self.suspects()).all(|suspect| self.by_influence(suspect) <= CLEARLY * significance)
+    /// Whether every suspect stands out by influence so clearly that no other test can add anything: also if it were
+    /// the only one of all suspects `of_audit` that is poisoned, which Benjamini and Hochberg ask most of.
+    pub fn are_clear(&self, significance: f64, of_audit: usize) -> bool {
+        let level = significance * CLEARLY.min(1.0 / of_audit.max(1) as f64);
+        (0..self.suspects()).all(|suspect| self.by_influence(suspect) <= level)
     }
 
     fn by_influence(&self, suspect: usize) -> f64 {
@@ -281,9 +293,10 @@ impl Tests {
                 .any(|tests| !tests[suspect].group.is_empty())
     }
 
-    /// The tests that samples may be taken from: those that are not by chance at `threshold`, all together (Holm 1979: once one is not, the others share its
-    /// part of the errors). Influence comes first where it passes by itself, for it names samples one by one, then the pattern, which the model was seen to
-    /// go by, then the others, the clearest one first.
+    /// The tests that samples may be taken from: those that are not by chance at `threshold`, all together (Holm 1979:
+    /// once one is not, the others share its part of the errors). Influence comes first where it passes by itself, for
+    /// it names samples one by one, then the pattern, which the model was seen to go by, then the others, the clearest
+    /// one first.
     pub fn found_by(&self, suspect: usize, threshold: f64) -> Vec<FoundBy> {
         let mut tests = self.corrected(suspect);
         tests.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -315,7 +328,8 @@ mod tests {
     use crate::audit::rules::delta::question::OfCandidates;
     use crate::influence::SampleNorms;
 
-    /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80 samples are a cluster.
+    /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80
+    /// samples are a cluster.
     fn tests(raised: usize, by: f64) -> Tests {
         let mut rng = StdRng::seed_from_u64(7);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
@@ -330,8 +344,8 @@ mod tests {
         use FoundBy::{Gradient, Influence};
         let both = tests(80, 4.0);
         assert_eq!(both.found_by(0, 0.01), [Influence, Gradient]);
-        // By the threshold that all suspects share, not by the significance of one. What misses it by less than what the clearer test leaves
-        // comes last.
+        // By the threshold that all suspects share, not by the significance of one. What misses it by less than what
+        // the clearer test leaves comes last.
         let p = super::BY_INFLUENCE * both.view(0).p_value(0);
         assert_eq!(both.found_by(0, 0.99 * p), [Gradient, Influence]);
         assert_eq!(both.found_by(0, 0.74 * p), [Gradient]);
@@ -502,7 +516,8 @@ mod tests {
 
     #[test]
     fn suspects_of_one_natural_group_are_compared_with_null_images_of_one() {
-        // Images of each label have a group of samples of their own that speaks for them; the suspects' label among them.
+        // Images of each label have a group of samples of their own that speaks for them; the suspects' label among
+        // them.
         const LABELS: usize = 6;
         const OF_LABEL: usize = 12;
         let alarms = |by_label: bool| {

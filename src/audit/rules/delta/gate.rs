@@ -41,8 +41,8 @@ fn tops(row: &[f64], sizes: &[usize]) -> Vec<f64> {
     sizes.iter().map(|&size| mean(size).max(FLOOR).ln()).collect()
 }
 
-/// The largest p-value that counts as a discovery among these, at this false discovery rate (Benjamini and Hochberg 1995): rate · k / count with
-/// the largest k for which k of them are at most that; `None` where nothing is one.
+/// The largest p-value that counts as a discovery among these, at this false discovery rate (Benjamini and Hochberg
+/// 1995): rate · k / count with the largest k for which k of them are at most that; `None` where nothing is one.
 pub fn benjamini_hochberg(p_values: &[f64], rate: f64) -> Option<f64> {
     let count = p_values.len() as f64;
     let mut sorted = p_values.to_vec();

@@ -1,24 +1,29 @@
 //! Clusters of samples whose gradients point the same way.
 //!
-//! Where the poison bleeds into harmless mistakes (a smooth shading is brought about by a blur, or by the sky), null images have its
-//! influence in common, and what they have in common is taken out of every row, or counts as natural. But poisons teach the model one thing, and in
-//! the space of gradients they are a cluster that is far from the rest of their class, whichever image is asked about.
+//! Where the poison bleeds into harmless mistakes (a smooth shading is brought about by a blur, or by the sky), null
+//! images have its influence in common, and what they have in common is taken out of every row, or counts as natural.
+//! But poisons teach the model one thing, and in the space of gradients they are a cluster that is far from the rest of
+//! their class, whichever image is asked about.
 //!
-//! With C_ij the mean over layers of the cosine between the margin gradients of samples i and j, clusters are the groups that stay when
-//! they are redrawn: F becomes {s > cut(s)}, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j, cut the [minimum-error
-//! threshold](crate::audit::rules::minimum_error), of half of the class at most; where a cluster is a quarter of it or more, the rest is tested as well. They are looked for from both ends of the class's first principal components, without the
-//! suspect, and the [`CLUSTERS`] that are furthest apart from the rest for their spread are kept, and [tested as wholes](super::cluster)
-//! by their influence z before anything is taken out.
+//! With C_ij the mean over layers of the cosine between the margin gradients of samples i and j, clusters are the
+//! groups that stay when they are redrawn: F becomes {s > cut(s)}, s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j, cut
+//! the [minimum-error threshold](crate::audit::rules::minimum_error), of half of the class at most; where a cluster is
+//! a quarter of it or more, the rest is tested as well. They are looked for from both ends of the class's first
+//! principal components, without the suspect, and the [`CLUSTERS`] that are furthest apart from the rest for their
+//! spread are kept, and [tested as wholes](super::cluster) by their influence z before anything is taken out.
 //!
-//! A cluster whose members nothing else of the label speaks for is *borne by itself alone*: relabelled images are images of another class, and what the
-//! rest of the label teaches does little for them. H(F) = mean_{i∈F, j∉F} C_ij is compared with that of natural groups as large ([`PEERS`]: the nearest to a sample
-//! that is drawn at random; F counts neither inside nor outside of them), as the most conspicuous of [`PLACES`]. A class has such clusters by nature at times (a bad series of
-//! photographs); what that says of a suspect to which such a cluster is most of what matters is in [`outsiders`](super::outsiders).
+//! A cluster whose members nothing else of the label speaks for is *borne by itself alone*: relabelled images are
+//! images of another class, and what the rest of the label teaches does little for them. H(F) = mean_{i∈F, j∉F} C_ij is
+//! compared with H of [`PEERS`] natural groups as large, each the nearest samples to one that is drawn outside of F
+//! (F's members are left out when such a group's H is taken), as the most conspicuous of [`PLACES`]. A class has such
+//! clusters by nature at times (a bad series of photographs); what that says of a suspect to which such a cluster is
+//! most of what matters is in [`outsiders`](super::outsiders).
 //!
-//! C is not formed: it is replaced by C_nm (C_mm + ρ)⁻¹ C_mn with m landmarks, samples of the class drawn at random (Nyström's approximation: Williams
-//! and Seeger 2001).
+//! C is not formed: it is replaced by C_nm (C_mm + ρ)⁻¹ C_mn with m landmarks, samples of the class drawn at random
+//! (Nyström's approximation: Williams and Seeger 2001).
 //!
-//! Cost: a pass over the class with m queries, m · n numbers, and m³ + some hundred m · n operations.
+//! Cost: a pass over the class with m queries, m · n numbers, and m³ + some thousands m · n operations: of 96
+//! beginnings, which are made to stay in up to ten rounds each, and of 33 groups for each cluster.
 
 use burn::module::Module;
 use faer::{Mat, Side};
@@ -45,22 +50,26 @@ const LANDMARKS: usize = 256;
 const RIDGE: f64 = 0.1;
 /// Principal components at whose ends clusters are looked for.
 const COMPONENTS: usize = 16;
-/// Places where clusters are looked for: of the clusters that a class has by nature the clearest is the most conspicuous of so many.
+/// Places where clusters are looked for: of the clusters that a class has by nature the clearest is the most
+/// conspicuous of so many.
 pub(super) const PLACES: usize = 2 * COMPONENTS;
 /// One in so many samples of the class, at either end.
 const ENDS: [usize; 3] = [80, 32, 10];
 /// Rounds at most.
 const ROUNDS: usize = 10;
-/// One in so many samples is the smallest cluster: copies of a single picture are no group, and move an image like it beyond any measure.
+/// One in so many samples is the smallest cluster: copies of a single picture are no group, and move an image like it
+/// beyond any measure.
 const SMALLEST_SHARE: usize = 32;
 /// No cluster has fewer.
 const SMALLEST: usize = 8;
-/// Of fewer samples no clusters are tested: S has the spread of the samples outside of a cluster as its unit, and of a dozen of them that varies so much
-/// that three times as many natural mistakes as should stood out (of 24 and of 32 samples, CIFAR-10's first batch).
+/// Of fewer samples no clusters are tested: S has the spread of the samples outside of a cluster as its unit, and of a
+/// dozen of them that varies so much that three times as many natural mistakes as should stood out (of 24 and of 32
+/// samples, CIFAR-10's first batch).
 const FEWEST_SAMPLES: usize = 48;
 /// Groups that a cluster is compared with.
 const PEERS: usize = 32;
-/// What is left beside a cluster is tested, too, where the cluster is one in so many of its class: poisons are three quarters of it at most.
+/// What is left beside a cluster is tested, too, where the cluster is one in so many of its class: poisons are three
+/// quarters of it at most.
 const SMALLEST_REST: usize = 4;
 
 /// Members of a group of which it is measured how they are bound to it, at most.
@@ -69,7 +78,8 @@ const MEASURED: usize = 32;
 /// A cluster of more than one in so many samples has no independent groups of its size to be compared with.
 const LARGEST_ALONE: usize = 4;
 
-/// The clearest clusters of the candidates' gradients. `queries` is how many gradients may be held at a time; `seed` draws the landmarks.
+/// The clearest clusters of the candidates' gradients. `queries` is how many gradients may be held at a time; `seed`
+/// draws the landmarks.
 pub(super) fn gradient_clusters<M, S>(
     influence: &Influence<'_, M>,
     source: &S,
@@ -111,13 +121,15 @@ where
 #[derive(Clone, Debug)]
 pub(super) struct GradientCluster {
     pub cluster: Cluster,
-    /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature. Each ascending.
+    /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature.
+    /// Each ascending.
     pub peers: Vec<Vec<usize>>,
     /// What it is to the rest of its label, if there are groups to compare it with.
     pub apart: Option<Apart>,
 }
 
-/// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where they are not finite.
+/// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where
+/// they are not finite.
 fn features(rows: &[Vec<f64>], landmarks: &[usize]) -> Option<Mat<f64>> {
     let (count, samples) = (landmarks.len(), rows.first()?.len());
     let among = Mat::from_fn(count, count, |i, j| 0.5 * (rows[i][landmarks[j]] + rows[j][landmarks[i]]));
@@ -135,7 +147,7 @@ struct Found {
     cluster: Cluster,
 }
 
-/// The clearest clusters, none of which shares half of its samples with another.
+/// The clearest clusters, none of which shares half of its samples with another, and what is left beside large ones.
 fn clusters(features: &Mat<f64>, products: &Products) -> Vec<Cluster> {
     let mut found: Vec<Found> = Vec::new();
     for component in components(features) {
@@ -159,7 +171,8 @@ fn clusters(features: &Mat<f64>, products: &Products) -> Vec<Cluster> {
             kept.push(cluster);
         }
     }
-    // The poisons may be most of their class: then it is the others that are a cluster, and what is not in it moves the suspect.
+    // The poisons may be most of their class: then it is the others that are a cluster, and what is not in it moves the
+    // suspect.
     let large = kept.iter().filter(|cluster| SMALLEST_REST * cluster.members.len() >= cluster.scores.len());
     let rests: Vec<Cluster> = large.map(Cluster::rest).collect();
     kept.extend(rests);
@@ -239,7 +252,8 @@ impl Products {
         })
     }
 
-    /// The median over members of S, each left out itself, with others that do not count; of [`MEASURED`] members at most.
+    /// The median over members of S, each left out itself, with others that do not count; of [`MEASURED`] members at
+    /// most.
     fn own_strength(&self, members: &[usize], others: &[usize]) -> f64 {
         let of_member = |member: usize| {
             let row: Vec<f64> = self.rows.iter().map(|row| product(&self.rows[member], row)).collect();
@@ -362,7 +376,8 @@ mod tests {
         }
     }
 
-    /// Samples that all share a direction but for the `marked` ones, which share another: as images of another class do.
+    /// Samples that all share a direction but for the `marked` ones, which share another: as images of another class
+    /// do.
     fn of_two_kinds(marked: usize, own: f64) -> Mat<f64> {
         const WIDTH: usize = 40;
         let mut rng = StdRng::seed_from_u64(4);

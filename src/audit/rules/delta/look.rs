@@ -16,6 +16,9 @@ const BANDS: usize = 8;
 const LUMINANCE: [f64; 3] = [0.299, 0.587, 0.114];
 /// Added to energies, whose unit is that of squared pixel values: an eight-bit step squared is 1.5e-5.
 const FLOOR: f64 = 1e-6;
+/// Logarithms of energies that differ by less are the same: those of grey images' colours differ by the rounding of
+/// [`FLOOR`], by 1e-8.
+const LEAST_SPREAD: f64 = 1e-3;
 /// Images that are transformed together, at most.
 const BATCH: usize = 256;
 /// Samples of other labels that are looked at, at most.
@@ -33,8 +36,8 @@ pub(super) struct Looks {
 impl Looks {
     /// Of every sample the logarithm of its energy by channel and band.
     ///
-    /// Images of three channels are taken apart into luminance Y, B − Y and R − Y: what an attacker adds to all of them alike hides in the
-    /// luminance of natural images, but their colours are smooth.
+    /// Images of three channels are taken apart into luminance Y, B − Y and R − Y: what an attacker adds to all of them
+    /// alike hides in the luminance of natural images, but their colours are smooth.
     ///
     /// Cost: two products with matrices of the image's height and width for each channel.
     pub fn of<S>(
@@ -85,7 +88,8 @@ pub(super) struct OtherLooks {
 }
 
 impl OtherLooks {
-    /// Of at most [`MOST_OTHERS`] samples that are none of the `candidates` (ascending), whose looks are known; `seed` draws them.
+    /// Of at most [`MOST_OTHERS`] samples that are none of the `candidates` (ascending), whose looks are known; `seed`
+    /// draws them.
     pub fn of<S>(
         looks: &Looks,
         source: &S,
@@ -165,8 +169,8 @@ fn colours(images: Tensor<4>) -> Tensor<4> {
     Tensor::cat(vec![y.clone(), blue - y.clone(), red - y], 1)
 }
 
-/// `[height · width, bands]`: the mean over each band's coefficients, the constant one left out; and the number of bands that are not
-/// empty.
+/// `[height · width, bands]`: the mean over each band's coefficients, the constant one left out; and the number of
+/// bands that are not empty.
 fn bands([height, width]: [usize; 2], device: &Device) -> (Tensor<2>, usize) {
     let band = |at: usize| {
         let (u, v) = (at / width, at % width);
@@ -201,7 +205,7 @@ fn scale(rows: &[Vec<f64>], column: usize) -> (f64, f64) {
 fn standardise(rows: &mut [Vec<f64>], scales: &[(f64, f64)]) {
     for row in rows {
         for (value, &(centre, deviation)) in row.iter_mut().zip(scales) {
-            *value = if deviation > 1e-9 { (*value - centre) / deviation } else { 0.0 };
+            *value = if deviation > LEAST_SPREAD { (*value - centre) / deviation } else { 0.0 };
         }
     }
 }
@@ -256,6 +260,19 @@ mod tests {
         let stopped = PassConfig { interrupter: Some(interrupter), ..config };
         let error = Looks::of(&images([32, 24], 3), &all, &Device::default(), &stopped).unwrap_err();
         assert!(matches!(error, PassError::Interrupted { done: 0, total: 24 }), "{error}");
+    }
+
+    #[test]
+    fn the_colours_of_grey_images_are_no_look() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let image = (0..24).map(|_| {
+            // As a drawing or a page: black and white, the same in all channels.
+            let grey: Vec<f32> = (0..28 * 28).map(|_| f32::from(u8::from(rng.random_bool(0.3)))).collect();
+            (Image::new(grey.repeat(3), [3, 28, 28]).unwrap(), 0)
+        });
+        let (all, images) = ((0..24).collect::<Vec<usize>>(), ImageList(image.collect()));
+        let looks = Looks::of(&images, &all, &Device::default(), &PassConfig::default()).unwrap();
+        assert!(looks.rows.iter().all(|row| row[8..] == [0.0; 16] && row[..8] != [0.0; 8]));
     }
 
     #[test]

@@ -1,18 +1,25 @@
 //! Clusters of samples that look alike.
 //!
-//! Clean-label poisons such as Witches' Brew each move the suspect a little, and no z stands out. But they were all made in the same
-//! way, and it shows in their [looks](super::look): they are a cluster. Clusters are sought before any influence is looked at: the values
-//! of each look are cut in two at the [minimum-error threshold](crate::audit::rules::minimum_error), membership in the smaller part is
-//! learned from all looks together (ridge regression, each fifth of the samples predicted from the others), the prediction is cut in two, and
-//! so on until the group stays. Another begins with the samples that lie [among their own](super::look_neighbours): a look that shows in no number alone. Its membership is learned from samples of other labels as well, which are no members and together weigh as much as the class.
+//! Clean-label poisons such as Witches' Brew each move the suspect a little, and no z stands out. But they were all
+//! made in the same way, and it shows in their [looks](super::look): they are a cluster. Clusters are sought before any
+//! influence is looked at: the values of each look are cut in two at the [minimum-error
+//! threshold](crate::audit::rules::minimum_error), membership in the smaller part is learned from all looks together
+//! (ridge regression, each fifth of the samples predicted from the others), the prediction is cut in two, and so on
+//! until the group stays. Another begins with the samples that lie [among their own](super::look_neighbours): a look
+//! that shows in no number alone. Its membership is learned from samples of other labels as well, which are no members
+//! and together weigh as much as the class.
 //!
-//! Most of these clusters are natural: grey images, dark ones. But a natural look is no property of one class, and images of others have it,
-//! too, where hardly an image has what an attacker's method leaves behind. So a cluster is left out that null images, images of
-//! other labels, look like no less often than samples of the class do (one that began with neighbours by unaltered null images alone, 16 at least, since alterations leave traces as well). Of those that remain the [`CLUSTERS`] by single looks whose cuts make the fewest errors for
-//! their spread are kept, and [tested as wholes](super::cluster), and so is the one of neighbours, in place of one that is nearly the same.
+//! Most of these clusters are natural: grey images, dark ones. But a natural look is no property of one class, and
+//! images of others have it, too, where hardly an image has what an attacker's method leaves behind. So a cluster is
+//! left out that null images, images of other labels, look like no less often than samples of the class do (the cluster
+//! of neighbours is judged by unaltered null images only, and only if there are 16 of them: alterations leave such
+//! traces themselves). Of those that remain the [`CLUSTERS`] by single looks whose cuts make the fewest errors for
+//! their spread are kept, and [tested as wholes](super::cluster), and so is the one of neighbours, in place of one that
+//! is nearly the same.
 //!
-//! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an image that looks like a
-//! member itself is no null image to its cluster, and its influence is no evidence: similarity explains that. Such a suspect is tested [by its look](super::alike), if that is rare enough.
+//! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an
+//! image that looks like a member itself is no null image to its cluster, and its influence is no evidence: similarity
+//! explains that. Such a suspect is tested [by its look](super::alike), if that is rare enough.
 
 use faer::linalg::solvers::{Llt, Solve};
 use faer::{Mat, Side};
@@ -21,7 +28,8 @@ use super::cluster::{Cluster, FEWEST_NULL_IMAGES};
 use super::null::median;
 use crate::audit::rules::Cut;
 
-/// Clusters of a class by single looks that are tested, one where the second is a part of the first: natural ones are seldom as far apart as poisons.
+/// Clusters of a class by single looks that are tested, one where the second is a part of the first: natural ones are
+/// seldom as far apart as poisons.
 const CLUSTERS: usize = 2;
 /// Parts of the samples, each predicted from the others.
 const FOLDS: usize = 5;
@@ -80,7 +88,8 @@ struct Ridge {
 }
 
 impl Ridge {
-    /// `None` where there are no looks. None of the `others` is a member, and all of them together weigh as much as the samples.
+    /// `None` where there are no looks. None of the `others` is a member, and all of them together weigh as much as the
+    /// samples.
     fn new(looks: &[Vec<f64>], others: &[Vec<f64>]) -> Option<Self> {
         let with_intercept = |look: &Vec<f64>| std::iter::once(1.0).chain(look.iter().copied()).collect();
         let rows: Vec<Vec<f64>> = looks.iter().map(with_intercept).collect();
@@ -175,7 +184,9 @@ fn count(group: &[bool]) -> usize {
     group.iter().filter(|member| **member).count()
 }
 
-/// The clusters of some samples, from their looks and those of null images, in the same units; that of those `among_their_own` first, then those that are furthest apart. Membership of the former is learned against samples of `others` labels as well.
+/// The clusters of some samples, from their looks and those of null images, in the same units; that of those
+/// `among_their_own` first, then those that are furthest apart. Membership of the former is learned against samples of
+/// `others` labels as well.
 pub(super) fn look_clusters(
     looks: &[Vec<f64>],
     null: &[Vec<f64>],
@@ -265,7 +276,8 @@ mod tests {
 
     #[test]
     fn samples_among_their_own_lead_to_all_that_look_like_them() {
-        // The third number follows the second, in the marked ones five deviations above: in neither alone is there much to see.
+        // The third number follows the second, in the marked ones five deviations above: in neither alone is there much
+        // to see.
         let mut looks = looks(SAMPLES, 0, 3);
         for (n, look) in looks.iter_mut().enumerate() {
             look[2] = 0.2 * look[2] + look[1] + if n < MARKED { 1.0 } else { 0.0 };

@@ -1,14 +1,17 @@
 //! Samples of a label whose neighbourhood, by looks, is of that label, too.
 //!
-//! What an image looks like says little of what it shows: of the [`NEIGHBOURS`] training images whose [looks](super::look) are nearest to a plane's, about one in ten is a plane where one image in
-//! ten is. What an attacker's method leaves behind (a blend, blocks of a codec, coarse pixels, a frame) is a place of its own in the space of looks, and where it is only on images of
-//! one label all neighbours carry that label. No influence is looked at, nor any suspect.
+//! What an image looks like says little of what it shows: of the [`NEIGHBOURS`] training images whose
+//! [looks](super::look) are nearest to a plane's, about one in ten is a plane where one image in ten is. What an
+//! attacker's method leaves behind (a blend, blocks of a codec, coarse pixels, a frame) is a place of its own in the
+//! space of looks, and where it is only on images of one label all neighbours carry that label. No influence is looked
+//! at, nor any suspect.
 //!
-//! Distances are Mahalanobis', by the covariance of all these looks: the trace is often in how bands of frequency go together, each of which is ordinary. (On its own no band of coarse pixels
-//! is cut in two.)
+//! Distances are Mahalanobis', by the covariance of all these looks: the trace is often in how bands of frequency go
+//! together, each of which is ordinary. (On its own no band of coarse pixels is cut in two.)
 //!
-//! In classes that look different by nature most samples are among their own, and no group is found beside them. Of large data a part is drawn, and poisons as well: of a million images one in
-//! fifty, so that some 400 poisons are needed for the eight that a group must have at least.
+//! In classes that look different by nature most samples are among their own, and no group is found beside them. Of
+//! large data a part is drawn, and poisons as well: of a million images one in fifty, so that some 400 poisons are
+//! needed for the eight that a group must have at least.
 //!
 //! Cost: 3 · n · N · L operations for n samples of the label, [`MOST`] at most, N of any and L numbers a look.
 
@@ -30,8 +33,10 @@ const MOST: usize = 10_000;
 /// Added to the correlations: looks may be the same but for rounding along some directions.
 const RIDGE: f64 = 1e-3;
 
-/// Which samples lie among their own: of whose neighbours most carry the label, and more than chance allows. `own` are the looks of the label's samples, `others` of those of other labels that were drawn,
-/// `drawn` of all of them (in (0, 1]); as large a part of the label's samples, drawn by `seed`, are looked at, so that the label is as frequent as in the data.
+/// Which samples lie among their own: of whose neighbours most carry the label, and more than chance allows. `own` are
+/// the looks of the label's samples, `others` of those of other labels that were drawn, `drawn` of all of them (in (0,
+/// 1]); as large a part of the label's samples, drawn by `seed`, are looked at, so that the label is as frequent as in
+/// the data.
 pub(super) fn among_their_own(own: &[Vec<f64>], others: &[Vec<f64>], drawn: f64, seed: u64) -> Vec<bool> {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = ((own.len() as f64 * drawn).round() as usize).min(own.len());
@@ -135,7 +140,8 @@ mod tests {
 
     const MARKED: usize = 40;
 
-    /// Looks of which the second follows the first, and but for `marked` of them the third the second; all are standard normal.
+    /// Looks of which the second follows the first, and but for `marked` of them the third the second; all are standard
+    /// normal.
     fn looks(count: usize, marked: usize, seed: u64) -> Vec<Vec<f64>> {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut normal = || (0..12).map(|_| rng.random_range(-0.5..0.5)).sum::<f64>();
@@ -167,7 +173,8 @@ mod tests {
         let marked = found[..2 * MARKED].iter().filter(|found| **found).count();
         assert!(marked > MARKED / 2 && marked <= MARKED, "{marked} of some {MARKED} that are drawn");
         assert!(found[2 * MARKED..].iter().filter(|found| **found).count() < 10);
-        // Half of the data carry the label: a natural neighbourhood is half of its own. Where most do, nothing is more than chance.
+        // Half of the data carry the label: a natural neighbourhood is half of its own. Where most do, nothing is more
+        // than chance.
         let found = among_their_own(&looks(1000, 0, 3), &looks(1000, 0, 4), 1.0, 0);
         assert!(found.iter().filter(|found| **found).count() < 10);
         let found = among_their_own(&looks(1000, MARKED, 3), &looks(500, 0, 4), 1.0, 0);

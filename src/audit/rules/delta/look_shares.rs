@@ -1,14 +1,16 @@
 //! Whether a look is as common in the suspect's class as in others.
 //!
-//! Images of every class are grey, or dark, or blurred, in some classes more than in others. So of a natural look the suspect's class
-//! has a share as the other classes have, give or take what classes differ by; of what an attacker's method leaves behind it has the poisons, and the other
-//! classes next to nothing. With m_k of n_k samples of label k like a member of the cluster, λ_k = ln((m_k + ½) / (n_k − m_k + ½)), and λ the same of the suspect's label,
+//! Images of every class are grey, or dark, or blurred, in some classes more than in others. So of a natural look the
+//! suspect's class has a share as the other classes have, give or take what classes differ by; of what an attacker's
+//! method leaves behind it has the poisons, and the other classes next to nothing. With m_k of n_k samples of label k
+//! like a member of the cluster, λ_k = ln((m_k + ½) / (n_k − m_k + ½)), and λ the same of the suspect's label,
 //!
-//! t = (λ − mean λ_k) / √(s² (1 + 1/K) + c), s² = max(variance of λ_k, mean of v_k), v = 1/(m + ½) + 1/(n − m + ½), c = max(0, v − mean of v_k),
+//! t = (λ − mean λ_k) / √(s² (1 + 1/K) + c), s² = max(variance of λ_k, mean of v_k), v = 1/(m + ½) + 1/(n − m + ½), c =
+//! max(0, v − mean of v_k),
 //!
-//! is compared with Student's distribution of K − 1 degrees of freedom, K the number of other labels: the prediction of one more value from K. v
-//! is the variance of the counts themselves, below which nothing can be known; that of a class with fewer samples than others comes on top. No influence is
-//! looked at, nor any suspect.
+//! is compared with Student's distribution of K − 1 degrees of freedom, K the number of other labels: the prediction of
+//! one more value from K. v is the variance of the counts themselves, below which nothing can be known; that of a class
+//! with fewer samples than others comes on top. No influence is looked at, nor any suspect.
 //!
 //! Cost: nothing beside the looks of other labels' samples, of which 20,000 are drawn at most.
 
@@ -24,8 +26,9 @@ const FEWEST_SAMPLES: usize = 24;
 /// With fewer other labels it is not known what labels differ by.
 const FEWEST_LABELS: usize = 3;
 
-/// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told. Of one that was [chosen by that](super::look_neighbours) it is as the most conspicuous of so many groups
-/// of its size as the class has room for.
+/// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told.
+/// Of one that was [chosen by that](super::look_neighbours) it is as the most conspicuous of so many groups of its size
+/// as the class has room for.
 pub(super) fn stand_out(found: &LookCluster, samples: usize, others: &OtherLooks) -> Option<ByItself> {
     let mut shares = BTreeMap::<i64, Share>::new();
     for (label, look) in others.labels.iter().zip(&others.rows) {
@@ -105,7 +108,8 @@ mod tests {
     const CLASSES: usize = 6;
     const OF_CLASS: usize = 150;
 
-    /// Smooth images of six labels, in turn; so many in a hundred of label 0, and of the others, have noise in their colours.
+    /// Smooth images of six labels, in turn; so many in a hundred of label 0, and of the others, have noise in their
+    /// colours.
     fn images(of_class: usize, of_others: usize) -> ImageList {
         let mut rng = StdRng::seed_from_u64(5);
         let image = (0..CLASSES * OF_CLASS).map(|n| {

@@ -1,17 +1,20 @@
-//! How much a group of samples moves an image, with what natural variation there is between images counted for what it is.
+//! How much a group of samples moves an image, with what natural variation there is between images counted for what it
+//! is.
 //!
-//! The plain measure of a group F is the mean z of its members less that of the others, f·z with f = 1/|F| on members and −1/|F̄| elsewhere. But
-//! the z of a row are not independent: images differ in which kinds of samples speak for them, whole groups at a time, and a group that is drawn
-//! with any preference (poisons are images of one kind, made in one way) goes along with some of these. On CIFAR-10 the mean over 200 poisons varied
-//! from one harmless mistake to the next three times as much as that over 200 samples drawn at random. What is known of that variation
-//! can be discounted: with the null images' mean m and covariance Σ the direction in which F stands out most clearly from it is w = Σ⁻¹ f (the matched
-//! filter of signal processing; Fisher's discriminant), and the measure
+//! The plain measure of a group F is the mean z of its members less that of the others, f·z with f = 1/|F| on members
+//! and −1/|F̄| elsewhere. But the z of a row are not independent: images differ in which kinds of samples speak for
+//! them, whole groups at a time, and a group that is drawn with any preference (poisons are images of one kind, made in
+//! one way) goes along with some of these. On CIFAR-10 the mean over 200 poisons varied from one harmless mistake to
+//! the next three times as much as that over 200 samples drawn at random. What is known of that variation can be
+//! discounted: with the null images' mean m and covariance Σ the direction in which F stands out most clearly from it
+//! is w = Σ⁻¹ f (the matched filter of signal processing; Fisher's discriminant), and the measure
 //!
 //! T = ⟨w, z − m⟩ / ‖w‖.
 //!
-//! Σ is N ᵀN / M + s² I: that of the M null images, N their rows less the mean, and as much again of independent noise, s² = tr(N ᵀN) / (M n) for n
-//! samples. (Shrinkage by half to a multiple of the identity; Ledoit and Wolf 2004. With a third or three times as much noise the measured T
-//! hardly change.) Of a null image m and Σ are those of the others, so that it is measured as a suspect is.
+//! Σ is N ᵀN / M + s² I: that of the M null images, N their rows less the mean, and as much again of independent noise,
+//! s² = tr(N ᵀN) / (M n) for n samples. (Shrinkage by half to a multiple of the identity; Ledoit and Wolf 2004. With a
+//! third or three times as much noise the measured T hardly change.) Of a null image m and Σ are those of the others,
+//! so that it is measured as a suspect is.
 //!
 //! Where null images have the group's influence themselves, that is taken for natural variation, too, and discounted.
 //!
@@ -38,7 +41,8 @@ impl<'a> MatchedFilter<'a> {
         Self { rows, suspects, products: rows.par_iter().map(with_null).collect() }
     }
 
-    /// T of the group `members` (of samples, ascending) for every row. Null images that are `left_out` are no standard for others.
+    /// T of the group `members` (of samples, ascending) for every row. Null images that are `left_out` are no standard
+    /// for others.
     pub fn strengths(&self, members: &[usize], left_out: impl Fn(usize) -> bool) -> Vec<f64> {
         let samples = self.rows.first().map_or(0, Vec::len);
         let (inside, outside) = (members.len() as f64, (samples - members.len()) as f64);

@@ -76,8 +76,9 @@ pub(super) fn difference<'a>(mean: &[f64], others: impl Iterator<Item = &'a [f64
     mean.iter().enumerate().map(|(at, value)| (value - mixture(at)) as f32).collect()
 }
 
-/// d of the flagged samples of each label (positions, ascending), channel-major, from samples of other labels that are not flagged, which `seed` draws
-/// where there are many. Labels with too few flagged samples for a group, or no others, have none.
+/// d of the flagged samples of each label (positions, ascending), channel-major, from samples of other labels that are
+/// not flagged, which `seed` draws where there are many. Labels with too few flagged samples for a group, or no others,
+/// have none.
 pub(crate) fn flagged_patterns<S: BatchSource<Batch = LabeledBatch>>(
     source: &S,
     flagged: &[usize],

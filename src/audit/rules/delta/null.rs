@@ -10,11 +10,12 @@ use crate::audit::order::highest_first;
 use super::gate::scan;
 use super::tails::Gumbel;
 
-/// Rows of z, suspects first, then null images, with what follows from the null images' rows.
+/// z of the suspects, with what follows from the null images' z.
 #[derive(Clone, Debug)]
 pub(super) struct View {
+    /// Of the suspects.
     rows: Vec<Vec<f64>>,
-    /// T of every row.
+    /// T of every row: the suspects', then the null images'.
     statistics: Vec<f64>,
     null: Gumbel,
     /// z of every null image, ascending.
@@ -22,10 +23,10 @@ pub(super) struct View {
 }
 
 impl View {
-    pub fn new(rows: Vec<Vec<f64>>, suspects: usize) -> Self {
+    pub fn new(mut rows: Vec<Vec<f64>>, suspects: usize) -> Self {
         let statistics = scan(&rows, suspects);
         let null = Gumbel::fit(&statistics[suspects..]);
-        let mut sorted = rows[suspects..].to_vec();
+        let mut sorted = rows.split_off(suspects);
         sorted.iter_mut().for_each(|row| row.sort_by(f64::total_cmp));
         Self { rows, statistics, null, sorted }
     }
@@ -73,10 +74,10 @@ impl View {
         let row = &self.rows[query];
         let mut order: Vec<usize> = (0..row.len()).collect();
         highest_first(&mut order, row);
-        let found = order
-            .iter()
-            .zip(1..)
-            .filter(|&(&sample, rank)| self.exceedances(row[sample]) <= rate * f64::from(rank));
+        // They grow down the order: beyond what all samples together allow, none is.
+        let exceedances = order.iter().map(|&sample| self.exceedances(row[sample]));
+        let may_be = exceedances.take_while(|exceedances| *exceedances <= rate * row.len() as f64);
+        let found = may_be.zip(1..).filter(|&(exceedances, rank)| exceedances <= rate * f64::from(rank));
         let count = found.map(|(_, rank)| rank).last().unwrap_or(0) as usize;
         let mut flagged = order[..count].to_vec();
         flagged.sort_unstable();
@@ -84,8 +85,8 @@ impl View {
     }
 }
 
-/// How many of so many null images are trusted: three quarters. The victim's class is among the labels that null images are drawn from,
-/// and poisons are images of it: what they matter to its clean images is no chance.
+/// How many of so many null images are trusted: three quarters. The victim's class is among the labels that null images
+/// are drawn from, and poisons are images of it: what they matter to its clean images is no chance.
 pub(super) fn trusted(count: usize) -> usize {
     count - count / 4
 }
@@ -100,8 +101,8 @@ pub(super) fn trusted_moments(mut values: Vec<f64>) -> (f64, f64) {
     (mean, (squares / (count - 1.0).max(1.0)).sqrt())
 }
 
-/// z_qj = (v_qj − m_j) / s_j with the trusted moments over the null images (those from `suspects` on); of a null image over the others:
-/// none of the suspects is among those that it is compared with.
+/// z_qj = (v_qj − m_j) / s_j with the trusted moments over the null images (those from `suspects` on); of a null image
+/// over the others: none of the suspects is among those that it is compared with.
 pub(super) fn contrast(cosines: &[Vec<f64>], suspects: usize) -> Vec<Vec<f64>> {
     let samples = cosines.first().map_or(0, Vec::len);
     let mut rows = vec![vec![0.0; samples]; cosines.len()];
@@ -155,20 +156,22 @@ impl LeftOut {
         };
         let mean = sum / count.max(1) as f64;
         let scatter = (squares - sum * mean).max(0.0);
-        // Rounding alone is no spread: of these sums, or of cosines in f32 of the same image in several places of a batch.
+        // Rounding alone is no spread: of these sums, or of cosines in f32 of the same image in several places of a
+        // batch.
         let magnitude = squares + count as f64 * self.centre * self.centre;
         let scatter = if scatter > 1e-12 * magnitude { scatter } else { 0.0 };
         (mean + self.centre, (scatter / (count as f64 - 1.0).max(1.0)).sqrt())
     }
 }
 
-/// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs as there are suspects. They are
-/// drawn from the null images of one label (`origins`, what the null images are images of), as suspects that make the same mistake are images of
-/// one: the natural group that speaks for all of them does not average out, and must not in what they are compared with. Labels of few null images
-/// go together, and where those are few as well all null images do. Drawn at random with
-/// replacement: without, means of nearly all null images would be nearly the same, and the suspects stand out from their rounding. What is
-/// drawn from scatters about the mean of all that there is to draw from, k of P; the suspects' mean scatters about what that mean is an estimate
-/// of: their deviations are stretched by √(1 + k/P), so that many suspects don't stand out from the error of that estimate.
+/// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs as
+/// there are suspects. They are drawn from the null images of one label (`origins`, what the null images are images
+/// of), as suspects that make the same mistake are images of one: the natural group that speaks for all of them does
+/// not average out, and must not in what they are compared with. Labels of few null images go together, and where those
+/// are few as well all null images do. Drawn at random with replacement: without, means of nearly all null images would
+/// be nearly the same, and the suspects stand out from their rounding. Means of k rows that are drawn from P scatter
+/// about the mean of those P; the suspects' mean scatters about the true one. So the drawn means' deviations are
+/// stretched by √(1 + k/P).
 pub(super) fn combined(rows: &[Vec<f64>], suspects: usize, origins: &[usize], seed: u64) -> Vec<Vec<f64>> {
     let (own, null) = rows.split_at(suspects);
     /// Means over fewer are hardly means: labels that have fewer go together.
@@ -212,8 +215,8 @@ pub(super) fn by_median(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     scaled.collect()
 }
 
-/// The median absolute deviation, in units of a Gaussian's standard deviation; where more than half of the values are the same (copies of one
-/// training image), the mean one.
+/// The median absolute deviation, in units of a Gaussian's standard deviation; where more than half of the values are
+/// the same (copies of one training image), the mean one.
 pub(super) fn deviation(values: &[f64], centre: f64) -> f64 {
     let apart: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
     let mean = apart.iter().sum::<f64>() / apart.len().max(1) as f64;
@@ -223,8 +226,8 @@ pub(super) fn deviation(values: &[f64], centre: f64) -> f64 {
     }
 }
 
-/// Each row less the mean, over the deviation, of the Gaussian that has the row's 10 % and 25 % quantiles. Poisons that are most of
-/// their class don't reach down there.
+/// Each row less the mean, over the deviation, of the Gaussian that has the row's 10 % and 25 % quantiles. Poisons that
+/// are most of their class don't reach down there.
 pub(super) fn by_low_quantiles(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     /// Of the deviation; of a Gaussian it is all of it.
     const LEAST_SPREAD: f64 = 0.1;
@@ -239,7 +242,8 @@ pub(super) fn by_low_quantiles(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
         }
         let [low, high] = [quantile(0.1), quantile(0.25)];
         let spread = (high - low) / (GAUSSIAN[1] - GAUSSIAN[0]);
-        // Samples that are all but the same (a camera that stood still) lie at both quantiles: what they differ by is no scale for the others.
+        // Samples that are all but the same (a camera that stood still) lie at both quantiles: what they differ by is
+        // no scale for the others.
         let is_flat = spread < LEAST_SPREAD * deviation(row, median(row.clone()));
         scale(row, high - GAUSSIAN[1] * spread, if is_flat { 0.0 } else { spread })
     });
@@ -349,7 +353,8 @@ mod tests {
         let null = [[0.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0, 6.0], [1.0; 5], [9.0; 5]];
         let suspect = [5.0, 3.0, 1.0, 0.0, 9.0];
         let view = View::new([&[suspect], &null[..]].concat().iter().map(|row| row.to_vec()).collect(), 1);
-        // Of each z, how many of the fifteen of three null images reach it: the fourth has all of them at nine, and is left out.
+        // Of each z, how many of the fifteen of three null images reach it: the fourth has all of them at nine, and is
+        // left out.
         let reach = [1.0, 3.0, 10.0, 15.0, 0.0];
         assert_eq!(view.sample_p_values(0), reach.map(|reach| (1.0 + reach) / 16.0));
         // A third of one false discovery among the first two, one among the first three.

@@ -1,21 +1,33 @@
 //! Samples for which nothing else of their label speaks, and to which a suspect is bound.
 //!
-//! Where a trigger lets anything odd pass for the label, whatever is mistaken for it owes that to the poisons, null images as well, and no comparison with them shows
-//! anything. What does not depend on null images is the [cluster of gradients](super::gradient_clusters) F itself, and its place among the samples of its label:
+//! Where a trigger lets anything odd pass for the label, whatever is mistaken for it owes that to the poisons, null
+//! images as well, and no comparison with them shows anything. What does not depend on null images is the [cluster of
+//! gradients](super::gradient_clusters) F itself, and its place among the samples of its label:
 //!
-//! 1. *It is borne by itself alone.* H(F) = mean_{i∈F, j∉F} C_ij, C_ij the mean cosine over layers between the margin gradients of i and j, lies u deviations under that of natural groups of the same label
-//!    (its peers: the nearest to a sample that is drawn at random). Relabelled images are images of another class, and what the rest of the label teaches does little for them.
-//! 2. *It holds together.* With S_i(F) the [plain S](super::cluster::strength) of the row C_i· of a member i, itself left out, the bond of F is b = log(median_{i∈F} S_i(F) / median over peers G of the same).
-//! 3. *The suspect is one of them.* With S_q(F) the plain S of the suspect's row of cosines (step 1 of [`Delta`](super::Delta)), r = S_q(F) / median_{i∈F} S_i(F). It is as large as by peers and null images: the share of all pairs of a peer G and a null image q′ with as large an r, is a p-value. Peers have nothing of the poison,
+//! 1. *It is borne by itself alone.* H(F) = mean_{i∈F, j∉F} C_ij, C_ij the mean cosine over layers between the margin
+//!    gradients of i and j, lies u deviations under that of natural groups of the same label (its peers: the nearest to
+//!    a sample that is drawn at random). Relabelled images are images of another class, and what the rest of the label
+//!    teaches does little for them.
+//! 2. *It holds together.* With S_i(F) the [plain S](super::cluster::strength) of the row C_i· of a member i, itself
+//!    left out, the bond of F is b = log(median_{i∈F} S_i(F) / median over peers G of the same).
+//! 3. *The suspect is one of them.* With S_q(F) the plain S of the suspect's row of cosines (step 1 of
+//!    [`Delta`](super::Delta)), r = S_q(F) / median_{i∈F} S_i(F). It is as large as by peers and null images: the share
+//!    of all pairs of a peer G and a null image q′ with as large an r, is a p-value. Peers have nothing of the poison,
 //!    so that it does not matter whether null images do.
 //!
-//! Classes have lonely groups by nature, more of them in some data and models than in others (of a model that was trained on shifted images 6 of 17 clusters were lonelier than one in a hundred of their peers would be; tracks of one traffic sign are). How lonely
-//! and how close is known from the model itself: from the clusters of its other labels, found and measured in the same way. The sum of u and b, each in deviations of theirs, has a Pearson III tail as its
-//! p-value. That and 3 are put together by Fisher's product, times the number of the label's clusters of at most a quarter of it, asked about or not: the sixth test.
-//! (A model with several backdoors has other labels' poisons among these clusters, and each hides the others somewhat.)
+//! Classes have lonely groups by nature, more of them in some data and models than in others (of a model that was
+//! trained on shifted images 6 of 17 clusters were lonelier than one in a hundred of their peers would be; tracks of
+//! one traffic sign are). How lonely and how close is known from the model itself: from the clusters of its other
+//! labels, found and measured in the same way. The sum of u and b, each in deviations of theirs, has a Pearson III tail
+//! as its p-value. That and 3 are put together by Fisher's product, times the number of the label's clusters of at most
+//! a quarter of it, asked about or not: the sixth test. (A model with several backdoors has other labels' poisons among
+//! these clusters, and each hides the others somewhat.)
 //!
-//! It is asked only of suspects of which a cluster F that is lonely among its peers (at `significance`, as the most conspicuous of the places where clusters are looked for) is half at least of as many samples with the largest influence: that makes p-values no smaller, and of natural mistakes one in sixty needs the clusters of
-//! other labels, a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of seven labels and fewer) nothing can be told; then F gives rise to doubt by its peers alone, which is raised more often than it says.
+//! It is asked only of suspects of which a cluster F that is lonely among its peers (at `significance`, as the most
+//! conspicuous of the places where clusters are looked for) is half at least of as many samples with the largest
+//! influence: that makes p-values no smaller, and of natural mistakes one in sixty needs the clusters of other labels,
+//! a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of seven labels and fewer)
+//! nothing can be told; then F gives rise to doubt by its peers alone, which is raised more often than it says.
 
 use super::cluster::{ByCluster, standing_among, strength};
 use super::gradient_clusters::GradientCluster;
@@ -29,7 +41,8 @@ const FEWEST: usize = 12;
 /// What a cluster of gradients is to the rest of its label.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Apart {
-    /// The probability of a group of peers that the others of the label speak for as little, as the most conspicuous of the places where clusters are looked for.
+    /// The probability of a group of peers that the others of the label speak for as little, as the most conspicuous of
+    /// the places where clusters are looked for.
     pub alone: f64,
     /// u: by how many of the peers' deviations the others speak less for it.
     pub loneliness: f64,
@@ -58,8 +71,9 @@ pub struct Apartness {
 }
 
 impl Outsiders {
-    /// Whether they give rise to doubt where the rule names a suspect poisoned at this significance: at five times that. It flags nothing, and
-    /// of 3,808 natural mistakes of clean models (CIFAR-10, batch 1) 36 are doubted for it (and 7 more named).
+    /// Whether they give rise to doubt where the rule names a suspect poisoned at this significance: at five times
+    /// that. It flags nothing, and of 3,808 natural mistakes of clean models (CIFAR-10, batch 1) 36 are doubted for it
+    /// (and 7 more named).
     pub fn give_rise_to_doubt(&self, significance: f64) -> bool {
         /// A conventional 5 % for a conventional 1 %.
         const DOUBTFUL: f64 = 5.0;
@@ -72,11 +86,13 @@ pub(super) fn apartness(clusters: &[GradientCluster]) -> Vec<Apartness> {
     clusters.iter().filter_map(|found| Some(found.apart.as_ref()?.apartness())).collect()
 }
 
-/// Samples for which nothing else of their label speaks, and which are most of what matters to a suspect (step 10 of [`Delta`](super::Delta)).
+/// Samples for which nothing else of their label speaks, and which are most of what matters to a suspect (step 10 of
+/// [`Delta`](super::Delta)).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outsiders {
-    /// The probability, in [0, 1], of a cluster as lonely and as close to whose members a harmless mistake is as bound, not corrected for the other tests; of two sets of null images the smaller one. Where too few clusters of other labels are known, of a natural
-    /// group of the label that is as lonely.
+    /// The probability, in [0, 1], of a cluster at least as lonely and as close, to which a harmless mistake is bound
+    /// at least as strongly, not corrected for the other tests; of two sets of null images the smaller one. Where too
+    /// few clusters of other labels are known, of a natural group of the label that is as lonely.
     pub p_value: f64,
     /// How many samples they are.
     pub members: usize,
@@ -95,7 +111,8 @@ pub(super) struct Bound {
     pub p_value: f64,
 }
 
-/// Of each suspect the lonely clusters that are most of what matters to it. The rows of `influence` are the `suspects` first and then null images.
+/// Of each suspect the lonely clusters that are most of what matters to it. The rows of `influence` are the `suspects`
+/// first and then null images.
 pub(super) fn bound(
     influence: &[Vec<f64>],
     suspects: usize,
@@ -138,7 +155,8 @@ fn is_most(members: &[usize], influence: &[f64]) -> bool {
     2 * first.iter().filter(|sample| members.binary_search(sample).is_ok()).count() >= members.len()
 }
 
-/// The p-value of a cluster that stands apart as much, by those of other labels; `None` where these are too few, or all the same.
+/// The p-value of a cluster that stands apart as much, by those of other labels; `None` where these are too few, or all
+/// the same.
 fn placed(own: Apartness, others: &[Apartness]) -> Option<f64> {
     if others.len() < FEWEST {
         return None;
@@ -231,7 +249,8 @@ mod tests {
         raised.iter().copied().map(of).collect()
     }
 
-    /// Of two suspects, the first of which the cluster moves as it does the null images, which are of the poisons' making, too.
+    /// Of two suspects, the first of which the cluster moves as it does the null images, which are of the poisons'
+    /// making, too.
     fn bound_to(cluster: GradientCluster) -> Vec<Vec<Bound>> {
         let mut raised = vec![3.0; 40];
         raised[1] = 0.0;

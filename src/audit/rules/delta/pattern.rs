@@ -1,30 +1,41 @@
-//! Whether a cluster's images have a pattern in common that makes the label, and what the model says of a suspect without it.
+//! Whether a cluster's images have a pattern in common that makes the label, and what the model says of a suspect
+//! without it.
 //!
-//! Samples of one label whose gradients point the same way may be a natural group or carry a trigger. What a trigger does, and a group's look does not:
-//! put onto images of other labels it turns them into the label, and taken away from an image that has the label for its sake it takes the label along.
-//! Both can be tried on the model, without any training. It is the paper's idea, the collapse of a suspect whose trigger an alteration destroys, with the
+//! Samples of one label whose gradients point the same way may be a natural group or carry a trigger. What a trigger
+//! does, and a group's look does not: put onto images of other labels it turns them into the label, and taken away from
+//! an image that has the label for its sake it takes the label along. Both can be tried on the model, without any
+//! training. It is the paper's idea, the collapse of a suspect whose trigger an alteration destroys, with the
 //! alteration that the samples themselves name.
 //!
-//! The *pattern* of a group F is a change T of images, of one of two kinds. Something that is added: T(x) = x + d, d = mean of F's images − the nearest mixture of other labels'
-//! mean images (the point of their convex hull that is nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). Or other colours, as a
-//! photo filter makes: T(x) = A x + b of each pixel, the map from all other labels' colours to F's ([`ColourMap`]). What is added counts unless the colours
-//! stand out more, and as one in a hundred natural groups' do, or none, by M and by the images that they give the label. (Where what is added gives the label to most images, and natural groups' does not, it is as good a trigger as can be.)
+//! The *pattern* of a group F is a change T of images, of one of two kinds. Something that is added: T(x) = x + d, d =
+//! mean of F's images − the nearest mixture of other labels' mean images (the point of their convex hull that is
+//! nearest; relabelled images are images of other labels, so that it is what they have beside a trigger). Or other
+//! colours, as a photo filter makes: T(x) = A x + b of each pixel, the map from all other labels' colours to F's
+//! ([`ColourMap`]). What is added counts unless the colours stand out more, and as one in a hundred natural groups' do,
+//! or none, by M and by the images that they give the label. (Where what is added gives the label to most images, and
+//! natural groups' does not, it is as good a trigger as can be.)
 //!
 //! With M(x) = z_y − logsumexp_{c≠y} z_c of the label y,
 //!
-//! - *put on*: E(F) = mean over images b of other labels of M(T(b)) − M(b), compared with E of groups of the same class and size, each the samples nearest
-//!   by their gradients to one that is drawn at random. Changes shorter than T are made as long first: where all images of a class are alike, a group of its bright
-//!   ones has more of what makes the label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
-//!   One that does not stand out counts as 0, not against what is taken away: where the class's own look makes the label as well, a backdoor's pattern may do no better. Where it
-//!   gives most images the label all the same, and the others on the mean don't, this can't tell, and is silent about a suspect that loses as much as half of E: what a trigger gives it takes along, where other images
-//!   lose what they may, on the mean next to nothing. Of that suspect *taken away* counts alone (where the others do, too, a suspect that has the label for the class's own look loses as much with it).
-//!   Where a pattern stands out at all, Stouffer's mean is reached [more rarely](RARER) than it says if nothing is wrong, and its p-value is divided by that.
-//! - *taken away*: S_q(F) = M(x_q) − M(T⁻¹(x_q)), of the suspect and of null images, as any cluster's S (the module `cluster`).
+//! - *put on*: E(F) = mean over images b of other labels of M(T(b)) − M(b), compared with E of groups of the same class
+//!   and size, each the samples nearest by their gradients to one that is drawn at random. Changes shorter than T are
+//!   made as long first: where all images of a class are alike, a group of its bright ones has more of what makes the
+//!   label than a group drawn at random, and no trigger. It says how the cluster stands out by itself ([`ByItself`]).
+//!   One that does not stand out counts as 0, not against what is taken away: where the class's own look makes the
+//!   label as well, a backdoor's pattern may do no better. Where it gives most images the label all the same, and the
+//!   others on the mean don't, this can't tell, and is silent about a suspect that loses as much as half of E: what a
+//!   trigger gives it takes along, where other images lose what they may, on the mean next to nothing. Of that suspect
+//!   *taken away* counts alone (where the others do, too, a suspect that has the label for the class's own look loses
+//!   as much with it). Where a pattern stands out at all, Stouffer's mean is reached [more rarely](RARER) than it says
+//!   if nothing is wrong, and its p-value is divided by that.
+//! - *taken away*: S_q(F) = M(x_q) − M(T⁻¹(x_q)), of the suspect and of null images, as any cluster's S (the module
+//!   `cluster`).
 //!
-//! Values are clamped to [0, 1], as images are. An attack that leaves neither behind (Witches' Brew, a warp) is not seen by this.
+//! Values are clamped to [0, 1], as images are. An attack that leaves neither behind (Witches' Brew, a warp) is not
+//! seen by this.
 //!
-//! Cost: a pass over the label's images and one over [`MOST`] others at most, without the model; predictions of [`BACKGROUNDS`] images for each group and kind of change,
-//! and two for each suspect and null image and cluster.
+//! Cost: a pass over the label's images and one over [`MOST`] others at most, without the model; predictions of
+//! [`BACKGROUNDS`] images for each group and kind of change, and two for each suspect and null image and cluster.
 
 use std::collections::BTreeMap;
 
@@ -50,15 +61,18 @@ const BACKGROUNDS: usize = 64;
 /// Kinds of changes: of two that are tried the second has to stand out more.
 const KINDS: usize = 2;
 
-/// How many times more rarely natural clusters' patterns stand out at all than the largest of [`PLACES`] does, which is half of the time: of 103 on CIFAR-10's first batch
-/// and signs 6 did (BENCHMARKS, Maps of colours). Their places are not as many different ones. That is an eighth, part of
-/// which leaving out clusters that do nothing uses up: with two, tests of one to four clusters reach .01 .2 to .7 times as often as they say (by integration, z₁ and z₂ independent).
+/// How many times more rarely than it says the pattern of a natural cluster stands out at all. If places were
+/// independent, half of them would: of 103 on CIFAR-10's first batch and signs 6 did (BENCHMARKS, Maps of colours). Of
+/// that factor of eight this uses two: leaving out clusters that do nothing uses up a part. With two, tests of one to
+/// four clusters reach .01 .2 to .7 times as often as they say (by integration, z₁ and z₂ independent).
 const RARER: f64 = 2.0;
 
-/// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to fewer, may be a trigger's.
+/// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to
+/// fewer, may be a trigger's.
 const MOST_IMAGES: f64 = 0.5;
 
-/// Whether a pattern does more than what a class's own look does, by the shares of other images that it and natural groups' patterns give the label.
+/// Whether a pattern does more than what a class's own look does, by the shares of other images that it and natural
+/// groups' patterns give the label.
 fn makes_the_label([own, of_natural_groups]: [f64; 2]) -> bool {
     own > MOST_IMAGES && of_natural_groups < MOST_IMAGES
 }
@@ -147,7 +161,8 @@ where
         Ok((gains / said.len().max(1) as f64, turned))
     }
 
-    /// The pattern of a cluster, whose change is the first and its peers' the others; one of `places` where it may stand out.
+    /// The pattern of a cluster, whose change is the first and its peers' the others; one of `places` where it may
+    /// stand out.
     fn tried(
         &self,
         cluster: &Cluster,
@@ -219,8 +234,8 @@ where
     patterns.collect()
 }
 
-/// What it says that a pattern grows M of other images by `gain`, which stands out from what natural groups' patterns do by `normal`. `shares`: of the images that it
-/// gives the label, and on the mean those patterns.
+/// What it says that a pattern grows M of other images by `gain`, which stands out from what natural groups' patterns
+/// do by `normal`. `shares`: of the images that it gives the label, and on the mean those patterns.
 fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
     let cannot_tell = normal <= 0.0 && makes_the_label(shares);
     let rarer = if normal > 0.0 { RARER } else { 1.0 };
@@ -228,16 +243,17 @@ fn put_on(normal: f64, gain: f64, shares: [f64; 2]) -> ByItself {
     ByItself { normal: normal.max(0.0), rarer, silent_from, shares, kind: None }
 }
 
-/// How the first of some changes stands out by the images that it gives the label, of so many, as a standard normal deviate: if all of them did so equally often. Maps of
-/// colours of groups of one class are much alike, so that one that hardly does anything may stand out by M.
+/// How the first of some changes stands out by the images that it gives the label, of so many, as a standard normal
+/// deviate: if all of them did so equally often. Maps of colours of groups of one class are much alike, so that one
+/// that hardly does anything may stand out by M.
 fn turns(effects: &[(f64, usize)], images: usize) -> f64 {
     let own = effects.first().map_or(0, |(_, turned)| *turned);
     let all: usize = effects.iter().map(|(_, turned)| turned).sum();
     normal_of_tail(binomial_tail(own, images, all as f64 / (effects.len() * images).max(1) as f64))
 }
 
-/// Values of groups of `size` that are all taken from the same `of` samples, with the deviation that groups without a sample in common would have
-/// (groups drawn at random have √(1 − size / of) of it).
+/// Values of groups of `size` that are all taken from the same `of` samples, with the deviation that groups without a
+/// sample in common would have (groups drawn at random have √(1 − size / of) of it).
 fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let by = (1.0 - size as f64 / of.max(1) as f64).max(f64::EPSILON).sqrt();
@@ -245,7 +261,8 @@ fn as_if_apart(values: &[f64], size: usize, of: usize) -> Vec<f64> {
 }
 
 impl Pattern {
-    /// Whether it may be a trigger: it makes the label as one in a hundred natural groups' patterns does, or none, or gives it to most images where those don't on the mean.
+    /// Whether it may be a trigger: it makes the label as one in a hundred natural groups' patterns does, or none, or
+    /// gives it to most images where those don't on the mean.
     pub fn may_be_a_trigger(&self) -> bool {
         self.stands_out() || self.makes_the_label()
     }

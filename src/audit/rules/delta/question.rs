@@ -26,10 +26,11 @@ use crate::influence::{
 pub struct NullSet {
     /// The images, with that label.
     pub images: ImageList,
-    /// Of each image, the label of what it is, or was made from: as many. Groups are drawn by them that combined suspects are compared with.
+    /// Of each image, the label of what it is, or was made from: as many. Groups are drawn by them that combined
+    /// suspects are compared with.
     pub origins: Vec<usize>,
-    /// The first so many are honest mistakes on other data than the training data, as they are; none where that is not known (0). What these look like is natural: from 16 on they
-    /// bound how rare the look of a suspect is.
+    /// The first so many are honest mistakes on other data than the training data, as they are; none where that is not
+    /// known (0). What these look like is natural: from 16 on they bound how rare the look of a suspect is.
     pub unaltered: usize,
 }
 
@@ -44,6 +45,8 @@ pub struct Question<'a, M: Module, S> {
     pub candidates: &'a [usize],
     /// The suspects, with the label.
     pub suspects: &'a ImageList,
+    /// Suspects of the whole audit, of other labels as well: the more there are, the clearer each has to be.
+    pub of_audit: usize,
     /// What landmarks, groups of null images and samples of other labels are drawn by.
     pub seed: u64,
     /// Settings of the passes.
@@ -56,7 +59,8 @@ pub(super) struct OfCandidates {
     looks: Option<Looks>,
     /// Which of them lie among their own.
     among_their_own: Option<Vec<bool>>,
-    /// Looks of the null images that were not altered, of the set that has most of them: they are what is natural for later sets as well.
+    /// Looks of the null images that were not altered, of the set that has most of them: they are what is natural for
+    /// later sets as well.
     unaltered: Vec<Vec<f64>>,
     gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
     /// The same clusters with what they are compared with, lonely or not.
@@ -94,7 +98,7 @@ where
         set: &NullSet,
         known: &mut OfCandidates,
     ) -> Result<(Against, SampleNorms), InfluenceError> {
-        let Self { influence, source, candidates, suspects, seed, config } = *self;
+        let Self { influence, source, candidates, suspects, seed, config, .. } = *self;
         let count = suspects.len();
         let asked = ImageList(suspects.0.iter().chain(&set.images.0).cloned().collect());
         let queries = influence.queries(&asked, &Logit, config)?;
@@ -105,8 +109,8 @@ where
         let contrast = null::contrast(&cosines, count);
         let is_combined = rule.combined && count > 1;
         let (rows, mut tests, doubts) = if is_combined {
-            // Over several suspects natural groups average out, but for those that suspects of one mistake share, as null images of one
-            // label do.
+            // Over several suspects natural groups average out, but for those that suspects of one mistake share, as
+            // null images of one label do.
             let rows = null::combined(&contrast, count, &set.origins, seed);
             let tests = Tests::new(&rows, 1);
             (rows, tests, None)
@@ -118,7 +122,8 @@ where
         let names_some = |suspect: usize| {
             tests.view(suspect).discoveries(suspect, rule.false_discovery_rate).len() >= FEWEST_GROUP
         };
-        let is_clear = tests.are_clear(rule.significance) && (0..tests.suspects()).all(names_some);
+        let is_clear =
+            tests.are_clear(rule.significance, self.of_audit) && (0..tests.suspects()).all(names_some);
         let mut to_lonely = vec![Vec::new(); tests.suspects()];
         if !is_clear {
             // Clusters are tested before anything is taken out, so that they have no doubt of their own.
@@ -170,7 +175,8 @@ where
         Ok(known.gradient_clusters.insert(found))
     }
 
-    /// How the candidates' clusters of gradients stand apart from the others ([`Delta::place_outsiders`] compares other labels' with them); `held` gradients may be held at a time.
+    /// How the candidates' clusters of gradients stand apart from the others ([`Delta::place_outsiders`] compares other
+    /// labels' with them); `held` gradients may be held at a time.
     ///
     /// # Errors
     /// Those of the passes.
@@ -195,7 +201,8 @@ where
         Ok(lost)
     }
 
-    /// What the candidates of each group (positions among them, ascending) have in common, tried on the model; of the kind by which they were found, if that is known
+    /// What the candidates of each group (positions among them, ascending) have in common, tried on the model; of the
+    /// kind by which they were found, if that is known
     /// ([`DeltaFinding::pattern_kind`](super::DeltaFinding::pattern_kind)). The images of other labels are read once
     /// for all groups.
     ///
@@ -218,15 +225,16 @@ where
         self.suspects.0.first().map_or(0, |(image, _)| image.shape()[0])
     }
 
-    /// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of each image that is `asked`
-    /// about, the suspects first and then null images, of which the first so many are `unaltered`, what it has of each cluster's look.
+    /// The clusters of the candidates' looks, how much more common each is among them than in other classes, and of
+    /// each image that is `asked` about, the suspects first and then null images, of which the first so many are
+    /// `unaltered`, what it has of each cluster's look.
     fn looks(
         &self,
         known: &mut OfCandidates,
         asked: &ImageList,
         unaltered: usize,
     ) -> Result<(Vec<LookCluster>, Vec<Vec<Likeness>>), InfluenceError> {
-        let Self { influence, source, candidates, suspects, seed, config } = *self;
+        let Self { influence, source, candidates, suspects, seed, config, .. } = *self;
         let device = influence.device();
         let own = match known.looks.take() {
             Some(looks) => looks,

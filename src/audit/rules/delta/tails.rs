@@ -13,14 +13,15 @@ const DRAWN: u64 = 256;
 pub(super) struct Gumbel {
     location: f64,
     scale: f64,
-    /// Location and scale as they are fitted to as many values that are drawn from the distribution of location 0 and scale 1.
+    /// Location and scale as they are fitted to as many values that are drawn from the distribution of location 0 and
+    /// scale 1.
     fits: Vec<(f64, f64)>,
 }
 
 impl Gumbel {
-    /// Of the middle half of `values`: a line through them over their quantiles −ln(−ln p), least squares. Above it they may be from another
-    /// distribution; below it a Gumbel distribution is shorter than that of the maximum of a few dependent numbers, and what counts is
-    /// the other end.
+    /// Of the middle half of `values`: a line through them over their quantiles −ln(−ln p), least squares. Above it
+    /// they may be from another distribution; below it a Gumbel distribution is shorter than that of the maximum of a
+    /// few dependent numbers, and what counts is the other end.
     pub fn fit(values: &[f64]) -> Self {
         let (location, scale) = Self::line(values);
         let mut rng = StdRng::seed_from_u64(values.len() as u64);
@@ -59,9 +60,9 @@ impl Gumbel {
         self.scale > 0.0
     }
 
-    /// The probability of at least `value`, which is as many fitted scales from the fitted location as it is: the mean over what the true
-    /// ones may be then. (The tail of the fitted distribution itself is too short where few values tell it: of sixteen, p-values of .01
-    /// came three times as often as they should.)
+    /// The probability of at least `value`, which is as many fitted scales from the fitted location as it is: the mean
+    /// over what the true ones may be then. (The tail of the fitted distribution itself is too short where few values
+    /// tell it: of sixteen, p-values of .01 came three times as often as they should.)
     pub fn tail(&self, value: f64) -> f64 {
         let standing = (value - self.location) / self.scale;
         let tail = |&(location, scale): &(f64, f64)| -(-(-(location + standing * scale)).exp()).exp_m1();
@@ -73,8 +74,9 @@ impl Gumbel {
     }
 }
 
-/// The standard normal deviate with the same tail as a Pearson III (shifted gamma) variable of mean 0, deviation 1 and this positive skewness
-/// has from `value` on: by the cube root that makes a gamma variable nearly Gaussian (Wilson and Hilferty 1931).
+/// The standard normal deviate with the same tail as a Pearson III (shifted gamma) variable of mean 0, deviation 1 and
+/// this positive skewness has from `value` on: by the cube root that makes a gamma variable nearly Gaussian (Wilson and
+/// Hilferty 1931).
 pub(super) fn normal_of_pearson(value: f64, skewness: f64) -> f64 {
     let shape = 4.0 / (skewness * skewness);
     let ratio = 1.0 + value / shape.sqrt(); // to the gamma variable's mean
@@ -95,7 +97,8 @@ pub(super) fn normal_of_t(t: f64, freedom: f64) -> f64 {
     (scale * (freedom * (t * t / freedom).ln_1p()).sqrt()).copysign(t)
 }
 
-/// The standard normal deviate that is as improbable for one value as `value` is for the largest of `count` independent ones (Šidák 1967).
+/// The standard normal deviate that is as improbable for one value as `value` is for the largest of `count` independent
+/// ones (Šidák 1967).
 pub(super) fn normal_of_largest(value: f64, count: usize) -> f64 {
     normal_of_tail(least_of(normal_tail(value), count as f64))
 }

@@ -1,5 +1,5 @@
-//! Gradient matching: how far the mean gradient of some images points away from the gradient that would turn the target,
-//! and the derivative of that by the images.
+//! Gradient matching: how far the mean gradient of some images points away from the gradient that would turn the
+//! target, and the derivative of that by the images.
 //!
 //! With the weights θ, the target image t, the label y that the attacker wants for it, and P poisons x_i labelled y
 //! (Geiping et al., equation 3):
@@ -20,9 +20,9 @@
 //! needed, which burn does not have: two ordinary ones by the images, at two shifted weights.
 //!
 //! The step h is chosen by the norms: ‖h d‖ = r ‖θ‖ ([`RELATIVE_STEP`]). On a smooth network the error of the central
-//! difference grows with r², that of rounding with ε/r, ε the resolution of the model's numbers. Rectifiers and maxima are
-//! not smooth: where the shift of the weights switches one on or off, the difference holds that jump, too, which a second
-//! backward pass leaves out.
+//! difference grows with r², that of rounding with ε/r, ε the resolution of the model's numbers. Rectifiers and maxima
+//! are not smooth: where the shift of the weights switches one on or off, the difference holds that jump, too, which a
+//! second backward pass leaves out.
 
 use burn::module::Module;
 use burn::tensor::{Gradients, Int, Tensor, TensorData};
@@ -35,10 +35,10 @@ use crate::samples::Image;
 
 /// The default r.
 ///
-/// On drawn signs (ResNet-9 of widths 4 and 8, 16 poisons, 60 steps) 0.01 led to the smallest matching losses: .20 and .22,
-/// where 1e-5, nearly the exact derivative, led to .38 and .37, and 0.1 to .46 and .47. A wider step sees which rectifiers
-/// a change of the image could switch; a step too wide sees another network. In single precision rounding does not show
-/// at 0.01; under 1e-6 it takes over.
+/// On drawn signs (ResNet-9 of widths 4 and 8, 16 poisons, 60 steps) 0.01 led to the smallest matching losses: .20 and
+/// .22, where 1e-5, nearly the exact derivative, led to .38 and .37, and 0.1 to .46 and .47. A wider step sees which
+/// rectifiers a change of the image could switch; a step too wide sees another network. In single precision rounding
+/// does not show at 0.01; under 1e-6 it takes over.
 pub(super) const RELATIVE_STEP: f64 = 0.01;
 
 /// The matching loss of a trained model and one target, and its derivative by the poisons.
@@ -71,8 +71,8 @@ impl<M: Module + Classifier> GradientMatching<M> {
     /// `batch_size` images go through the model at once; the results do not depend on it beyond rounding.
     ///
     /// # Errors
-    /// [`LabError::InvalidAttack`] for a batch size of 0, a model without trainable weights, a label that is none of its
-    /// classes, or a target whose gradient is 0 or not finite.
+    /// [`LabError::InvalidAttack`] for a batch size of 0, a model without trainable weights, a label that is none of
+    /// its classes, or a target whose gradient is 0 or not finite.
     pub fn new(model: &M, target: &Image, label: usize, batch_size: usize) -> Result<Self, LabError> {
         if batch_size == 0 {
             return refuse("the batch size is 0: set it to 1 or more");

@@ -107,8 +107,8 @@ pub struct Brewed {
     pub best: usize,
 }
 
-/// Changes `round(rate · N)` of the `N` samples, chosen at random among those labelled `label`, so that a model trained on
-/// the result takes `target` for that class.
+/// Changes `round(rate · N)` of the `N` samples, chosen at random among those labelled `label`, so that a model trained
+/// on the result takes `target` for that class.
 ///
 /// # Arguments
 /// - `model`: trained on the clean samples, or on others like them. Of the kind that is attacked, for the best effect.
@@ -116,8 +116,8 @@ pub struct Brewed {
 /// - `label`: the class that the attacker wants for it.
 ///
 /// # Errors
-/// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] and [`LabError::TooFewCandidates`] for the choice
-/// of poisons; [`LabError::InvalidAttack`] for other settings and for what [`GradientMatching`] refuses;
+/// [`LabError::Rate`], [`LabError::NoPoisons`], [`LabError::AbsentClass`] and [`LabError::TooFewCandidates`] for the
+/// choice of poisons; [`LabError::InvalidAttack`] for other settings and for what [`GradientMatching`] refuses;
 /// [`LabError::Interrupted`].
 ///
 /// ```no_run
@@ -194,7 +194,8 @@ pub fn brew<M: Module + Classifier>(
     Ok(Brewed { poisoned: Poisoned { samples, indices }, unchanged, restarts, best })
 }
 
-/// Witches' Brew as an [`Attack`]: it carries the model that it is brewed against, and takes its target from the test data.
+/// Witches' Brew as an [`Attack`]: it carries the model that it is brewed against, and takes its target from the test
+/// data.
 #[derive(Debug)]
 pub struct WitchesBrew<'a, M> {
     /// A model trained on clean data.
@@ -203,8 +204,9 @@ pub struct WitchesBrew<'a, M> {
     pub victim: usize,
     /// The class that the attacker wants for it.
     pub label: usize,
-    /// Which of the victim class's test images is the target, counted from 0 among those that the model gets right, from the one to
-    /// which it gives the wanted class the highest probability: an attacker who may choose takes the easiest.
+    /// Which of the victim class's test images is the target, counted from 0 among those that the model gets right,
+    /// from the one to which it gives the wanted class the highest probability: an attacker who may choose takes the
+    /// easiest.
     pub target: usize,
     /// How the poisons are brewed.
     pub config: WitchesBrewConfig,

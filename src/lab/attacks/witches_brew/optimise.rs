@@ -29,7 +29,8 @@ pub(super) struct Search<'a> {
 impl<'a> Search<'a> {
     /// Begins at perturbations drawn evenly from [−ε, ε]. Each restart has its own row of random numbers.
     pub fn begin(clean: &Tensor<4>, config: &'a WitchesBrewConfig, restart: usize) -> Self {
-        // A stride that is odd and far from 1, so that neighbouring seeds and restarts don't share rows; 0 chose the poisons.
+        // A stride that is odd and far from 1, so that neighbouring seeds and restarts don't share rows; 0 chose the
+        // poisons.
         let seed = config.seed.wrapping_add((restart as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
         let dims = clean.dims();

@@ -19,13 +19,13 @@ use network::{SpectrumNet, Training};
 
 const NAME: &str = "frequency";
 
-/// A classifier of images' spectra that has learned to tell clean images from visibly altered ones, and flags what it takes
-/// for altered.
+/// A classifier of images' spectra that has learned to tell clean images from visibly altered ones, and flags what it
+/// takes for altered.
 ///
-/// X̂ = C_h X C_wᵀ, C the orthonormal DCT-II matrix, by channel; a small network f on X̂; n is flagged where
-/// P(altered | X̂_n) > `probability`. It knows neither the model nor the suspect: it finds triggers with unnatural spectra
-/// (patches, noise), and by design not smooth ones. Altered images are made afresh for every epoch, one of each clean image, by
-/// one of five alterations with equal chance; sizes are those for 32 × 32, and scale with the image:
+/// X̂ = C_h X C_wᵀ, C the orthonormal DCT-II matrix, by channel; a small network f on X̂; n is flagged where P(altered
+/// | X̂_n) > `probability`. It knows neither the model nor the suspect: it finds triggers with unnatural spectra
+/// (patches, noise), and by design not smooth ones. Altered images are made afresh for every epoch, one of each clean
+/// image, by one of five alterations with equal chance; sizes are those for 32 × 32, and scale with the image:
 ///
 /// | alteration | |
 /// | --- | --- |
@@ -46,13 +46,14 @@ const NAME: &str = "frequency";
 /// | optimiser | Adam, 0.002 falling to 0, batches of 32 clean images and their altered copies | Adadelta, 0.05, batches of 64 |
 /// | input | ln(\|x̂\| + 1/255) and sign(x̂)·ln(255·\|x̂\| + 1) of each coefficient, to mean 0 and deviation 1 on clean images | coefficients as they are |
 ///
-/// The network is reduced, and its input scaled, so that a CPU can train it. Weights, order and alterations are drawn from the
-/// case's seed.
+/// The network is reduced, and its input scaled, so that a CPU can train it. Weights, order and alterations are drawn
+/// from the case's seed.
 ///
-/// Cost: some 0.5 million operations an image forward, three times that in training, for `epochs` · 2 images a clean image and
-/// once for each training image; 10,000 clean CIFAR-10 images took 45 s on two shared cores. In that trial (5,000 training
-/// images, 1 % poisons, seed 0) it flagged 9 % of the clean images, all poisons with a 3 × 3 checkerboard (AUROC 1.00), 82 % of
-/// those with a 4 × 4 yellow square (0.96) and 14 % of those with four black pixels (0.64). Memory: the clean images.
+/// Cost: some 0.5 million operations an image forward, three times that in training, for `epochs` · 2 images a clean
+/// image and once for each training image; 10,000 clean CIFAR-10 images took 45 s on two shared cores. In that trial
+/// (5,000 training images, 1 % poisons, seed 0) it flagged 9 % of the clean images, all poisons with a 3 × 3
+/// checkerboard (AUROC 1.00), 82 % of those with a 4 × 4 yellow square (0.96) and 14 % of those with four black pixels
+/// (0.64). Memory: the clean images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frequency {
     /// Images known to be clean, of the training images' shape: test images, as a rule.

@@ -193,7 +193,8 @@ impl Scaling {
     }
 }
 
-/// ln(|X̂| + 1/255), and sign(X̂) · ln(255·|X̂| + 1) as further channels: `[batch, channels, …]` → `[batch, 2·channels, …]`.
+/// ln(|X̂| + 1/255), and sign(X̂) · ln(255·|X̂| + 1) as further channels: `[batch, channels, …]` →
+/// `[batch, 2·channels, …]`.
 fn logarithms(cosine: &Cosine, images: Tensor<4>) -> Tensor<4> {
     let x = cosine.forward(images);
     let size = (x.clone().abs() + STEP).log();

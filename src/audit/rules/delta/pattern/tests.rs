@@ -72,6 +72,7 @@ fn ask_of<M: Module, T>(
         source,
         candidates: &(0..120).collect::<Vec<_>>(),
         suspects: &ImageList(source.0[..1].to_vec()),
+        of_audit: 1,
         seed: 1,
         config: &quiet(),
     })
