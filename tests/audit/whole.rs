@@ -397,7 +397,9 @@ fn combined_suspects_share_one_verdict() {
     let alone = corrected(combined(), &suspects[..1]);
     assert_eq!(alone.flagged(), QUICK.flagged());
     assert_eq!(alone.scores(), QUICK.scores());
-    let clean = TRAINED.clean.audit(combined(), &TRAINED.clean.mistakes);
+    // With fewer null images a natural group of so small a class may pass for a poison: means over three of 48 say little.
+    let all = config().with_rule(Rule::Delta(Delta { combined: true, ..Delta::default() }));
+    let clean = TRAINED.clean.audit(all, &TRAINED.clean.mistakes);
     assert!(clean.flagged().is_empty(), "{}", clean.summary());
 }
 

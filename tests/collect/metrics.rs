@@ -72,7 +72,8 @@ fn burns_log_files_hold_what_the_collector_says_of_itself() {
     let folder = tempfile::tempdir().unwrap();
     let config = CollectorConfig::new().with_every(2).with_warmup_steps(1);
     // Three epochs of eight steps.
-    let collected = (1..=24).filter(|&step| config.collects(step)).count();
+    let [of_first, collected] =
+        [8, 24].map(|steps| (1..=steps).filter(|&step| config.collects(step)).count());
     let collector = Collector::new(config).unwrap();
     let learner = watched_learner(&collector, Net::new(7, &Device::flex().autodiff()));
     let result = with_metrics(unkept(&collector, folder.path()), &collector).launch(learner);
@@ -93,7 +94,7 @@ fn burns_log_files_hold_what_the_collector_says_of_itself() {
     };
     let all = [values(1), values(2), values(3)].concat();
     assert!(all.is_sorted(), "{all:?}");
-    assert_eq!(last(folder.path(), 1, "Collected_Steps"), 4.0);
+    assert_eq!(last(folder.path(), 1, "Collected_Steps"), of_first as f64);
 }
 
 #[test]

@@ -229,6 +229,29 @@ mod tests {
         }
     }
 
+    /// What it is for: G A⁻¹ of gradients, damped by a tenth of the mean eigenvalue, as influence is by default.
+    #[test]
+    fn preconditioned_gradients_are_those_of_f64() {
+        const GRADIENTS: usize = 8;
+        let mut rng = StdRng::seed_from_u64(9);
+        let gradients = Mat::from_fn(GRADIENTS, SIZE, |_, _| rng.random_range(-1.0..1.0));
+        let preconditioned = |(values, vectors): Solved| {
+            let u = Mat::from_fn(SIZE, SIZE, |i, j| vectors.at(i, j));
+            let damping = 0.1 * values.iter().sum::<f64>() / SIZE as f64;
+            let rotated = &gradients * &u;
+            let divided =
+                Mat::from_fn(GRADIENTS, SIZE, |i, j| rotated[(i, j)] / (values[j].max(0.0) + damping));
+            divided * u.transpose()
+        };
+        for mean in [0.0, 3.0, 30.0] {
+            let matrix = moments(mean);
+            let exact = preconditioned(double(matrix.as_ref(), Par::Seq).unwrap());
+            let off = preconditioned(single(matrix, Par::Seq).unwrap()) - &exact;
+            let off = off.norm_l2() / exact.norm_l2();
+            assert!(off < 5e-3, "a mean of {mean}: {off:.1e}");
+        }
+    }
+
     #[test]
     fn what_is_no_number_gives_nothing() {
         for place in [(5, 6), (3, 3)] {
