@@ -1,6 +1,6 @@
 //! burn's remote devices: a server process on the loopback interface computes what a local device would.
 //!
-//! `cargo test --features remote --test remote`
+//! `cargo test --features remote --test engine remote::`
 #![cfg(feature = "remote")]
 
 use std::io::{BufRead, BufReader};
