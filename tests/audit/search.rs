@@ -1,7 +1,7 @@
 //! The search for suspects among a model's mistakes.
 
 use burn::tensor::Device;
-use burn_delta_influence::audit::{AuditConfig, AuditError, DeltaAudit, FoundSuspects, SuspectSearch};
+use burn_delta_influence::audit::{Audit, AuditConfig, AuditError, DeltaAudit, FoundSuspects, SuspectSearch};
 use burn_delta_influence::report::{Gate, Outcome, SearchRecord, Verdict};
 use burn_delta_influence::samples::LabeledImage;
 
@@ -106,7 +106,17 @@ fn what_was_found_is_audited_and_the_record_says_where_it_was_searched() {
     assert_eq!(audited.record.suspects.len(), 3);
     assert_eq!(audited.record.search, Some(SearchRecord { samples: 11, mistakes: 7 }));
     let asked = audit.run(&model, &factors, &train, &found.suspects).unwrap();
-    assert_eq!(audited.record.suspects, asked.record.suspects);
+    // The same but for what gives rise to doubt: of mistakes that nobody reported it is a note, no verdict.
+    let found_of = |audit: &Audit| -> Vec<_> {
+        let suspects = audit.record.suspects.iter();
+        suspects.map(|it| (it.id.clone(), it.p_value, it.separation, it.flagged, it.note.clone())).collect()
+    };
+    assert_eq!(found_of(&audited), found_of(&asked));
+    assert_eq!(audited.scores(), asked.scores());
+    for (found, asked) in audited.record.suspects.iter().zip(&asked.record.suspects) {
+        let is_doubted = found.note.is_some() && found.verdict == Verdict::Clean;
+        assert_eq!(asked.verdict, if is_doubted { Verdict::Inconclusive } else { found.verdict });
+    }
 
     let right = SuspectSearch::default().find(&model, &set(validation()[..4].to_vec())).unwrap();
     let audited = audit.run_found(&model, &factors, &train, &right).unwrap();

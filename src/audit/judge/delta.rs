@@ -211,6 +211,7 @@ where
         };
         let threshold = benjamini_hochberg(&of_all(DeltaEvidence::p_value), rule.significance);
         let doubted = benjamini_hochberg(&of_all(DeltaEvidence::doubt), rule.significance);
+        let by_few = benjamini_hochberg(&of_all(DeltaEvidence::by_few), rule.significance);
         for OfLabel { candidates, suspects, asked, evidence, null_images, .. } in of_labels {
             let question = self.question(&candidates, &suspects);
             let mut findings = Vec::with_capacity(evidence.suspects());
@@ -227,6 +228,8 @@ where
                 let threshold = threshold.filter(|&threshold| evidence.p_value(suspect) <= threshold);
                 let poisoned = threshold.is_some();
                 let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
+                let stand_out = by_few.is_some_and(|by_few| evidence.by_few(suspect) <= by_few) && !poisoned;
+                let few = if stand_out { evidence.few(suspect) } else { Vec::new() };
                 let found = rule.finding(&evidence, suspect, threshold, &question)?;
                 kinds.push(found.pattern_kind);
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
@@ -236,6 +239,8 @@ where
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
                     finding.doubt(evidence.doubt(suspect), scores, reported);
+                } else if !few.is_empty() {
+                    finding.doubt_few(alone(few.iter().map(|&k| candidates[k])), reported);
                 } else if let Some(outsiders) = evidence.outsiders(suspect)
                     && outsiders.give_rise_to_doubt(rule.significance)
                     && !poisoned

@@ -102,6 +102,12 @@ impl Finding {
         ));
     }
 
+    /// The same because of one sample or two that stand out alone.
+    fn doubt_few(&mut self, note: String, reported: bool) {
+        self.inconclusive = reported;
+        self.note = Some(note);
+    }
+
     /// The same because of samples for which nothing else of their label speaks.
     fn doubt_by(&mut self, Outsiders { p_value, members, is_placed }: Outsiders, reported: bool) {
         let compared = if is_placed { "groups of other labels" } else { "other groups of the label" };

@@ -8,6 +8,7 @@ mod layer_cosine;
 mod minimum_error;
 mod otsu;
 mod paper;
+mod settle;
 
 use beside_tail::beside_tail;
 pub(crate) use delta::flagged_patterns;
@@ -20,3 +21,4 @@ pub(crate) use minimum_error::Cut;
 pub use minimum_error::minimum_error;
 pub use otsu::{Split, otsu};
 pub use paper::PaperRule;
+pub(crate) use settle::{Settled, settle};

@@ -26,7 +26,8 @@
 //! named poisoned: influence can't tell the two. (Natural mistakes of clean models: BENCHMARKS, A look that the suspect
 //! has, too.)
 
-use super::cluster::{ByItself, ByLook, FEWEST_NULL_IMAGES, Likeness};
+use super::by_cluster::{ByLook, Likeness};
+use super::cluster::{ByItself, FEWEST_NULL_IMAGES};
 use super::look::OtherLooks;
 use super::look_clusters::LookCluster;
 use super::tails::{fisher, least_of, normal_tail};

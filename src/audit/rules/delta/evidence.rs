@@ -1,9 +1,12 @@
 //! What passes over the samples of one label say of suspects, before anything is flagged: six tests for each set of
 //! null images.
 
+use crate::audit::order::highest_first;
 use crate::influence::SampleNorms;
 
-use super::cluster::{ByCluster, Cluster, Likeness, Measured, NullIs, by_cluster, judged};
+use super::FEWEST_GROUP;
+use super::by_cluster::{ByCluster, Likeness, NullIs, Tested, by_cluster};
+use super::cluster::Cluster;
 use super::null::{self, View};
 use super::outsiders::{Apartness, Outsiders, by_outsiders};
 use super::pattern::Pattern;
@@ -65,6 +68,10 @@ pub struct DeltaEvidence {
     pub(super) others: Vec<Against>,
     /// By suspect; empty until outsiders are [placed](super::Delta::place_outsiders).
     pub(super) outsiders: Vec<Option<Outsiders>>,
+    /// The p-value up to which a suspect is poisoned, whatever those of the other suspects of the audit are.
+    pub(super) surely: f64,
+    /// The share of clean samples that a first group may have.
+    pub(super) false_discovery_rate: f64,
 }
 
 impl DeltaEvidence {
@@ -113,10 +120,18 @@ impl DeltaEvidence {
         told.filter_map(|against| against.doubts.as_ref())
     }
 
-    /// Whether a lonely cluster of gradients is most of what matters to a suspect, so that the clusters of other labels
-    /// say what it is worth.
+    /// Whether a lonely cluster of gradients is most of what matters to a suspect that the other tests leave open, so
+    /// that the clusters of other labels say what it is worth.
     pub fn asks_for_other_labels(&self) -> bool {
-        !self.is_clear() && self.against().any(|against| against.bound.iter().any(|bound| !bound.is_empty()))
+        let is_bound = |suspect: usize| self.against().any(|against| !against.bound[suspect].is_empty());
+        !self.is_clear() && (0..self.suspects).any(|suspect| is_bound(suspect) && self.is_open(suspect))
+    }
+
+    /// Whether a suspect is not poisoned by the tests that were made, or none of them names samples.
+    fn is_open(&self, suspect: usize) -> bool {
+        let (_, tests) = self.clearest(suspect);
+        self.p_value(suspect) > self.surely
+            || !tests.names_some(suspect, self.surely, self.false_discovery_rate)
     }
 
     /// How the clusters of gradients of the label stand apart, if they were looked for.
@@ -126,9 +141,15 @@ impl DeltaEvidence {
 
     /// With the test of outsiders, by clusters of other labels.
     pub(super) fn place_outsiders(&mut self, others: &[Apartness]) {
+        let untested = vec![ByCluster::untested(); self.suspects];
+        for against in std::iter::once(&mut self.first).chain(&mut self.others) {
+            against.tests.by_outsiders.clone_from(&untested);
+        }
+        let settled: Vec<usize> = (0..self.suspects).filter(|&suspect| !self.is_open(suspect)).collect();
         let clusters = &self.known.with_peers;
         let mut clearest: Vec<Option<Outsiders>> = vec![None; self.suspects];
         for against in std::iter::once(&mut self.first).chain(&mut self.others) {
+            settled.iter().for_each(|&suspect| against.bound[suspect].clear());
             let (tests, found) = by_outsiders(&against.bound, clusters, others);
             against.tests.by_outsiders = tests;
             for (known, new) in clearest.iter_mut().zip(found) {
@@ -140,10 +161,29 @@ impl DeltaEvidence {
     }
 
     /// A cluster of samples for which nothing else of the label speaks, if one is most of what matters to the suspect,
-    /// once they are [placed](super::Delta::place_outsiders). `None` for combined suspects, and where other tests were
-    /// not needed.
+    /// once they are [placed](super::Delta::place_outsiders). `None` for combined suspects, and where influence, or the
+    /// other tests, had settled it.
     pub fn outsiders(&self, suspect: usize) -> Option<Outsiders> {
         self.outsiders.get(suspect).copied().flatten()
+    }
+
+    /// The probability that the largest influences on a suspect stand out as much where nothing is wrong, be it those of
+    /// one sample or two, which are no group and don't make it poisoned: a copy of the suspect does that.
+    pub fn by_few(&self, suspect: usize) -> f64 {
+        let told = self.against().filter(|against| against.tests.can_tell(suspect));
+        harmonic_mean(told.map(|against| against.tests.by_few(suspect)))
+    }
+
+    /// Those samples, as positions among the candidates, ascending: two at most.
+    pub fn few(&self, suspect: usize) -> Vec<usize> {
+        let told = self.against().map(|against| &against.tests).filter(|tests| tests.can_tell(suspect));
+        let clearest = told.min_by(|a, b| a.by_few(suspect).total_cmp(&b.by_few(suspect)));
+        let view = clearest.unwrap_or(&self.first.tests).view_of_few(suspect);
+        let mut found = view.discoveries(suspect, self.false_discovery_rate);
+        highest_first(&mut found, view.row(suspect));
+        found.truncate(FEWEST_GROUP - 1);
+        found.sort_unstable();
+        found
     }
 
     /// z of every candidate where a doubt remains.
@@ -210,24 +250,21 @@ impl Tests {
         likeness: &[Vec<Likeness>],
         rows: &[Vec<f64>],
     ) -> Self {
-        let rows = null::by_median(rows);
-        let natural = vec![NullIs::Natural; clusters.len()];
-        self.by_look = by_cluster(clusters, &natural, Measured::Filtered, &rows, likeness, self.suspects());
+        let rows = null::without_few(&null::by_median(rows));
+        let tested = Tested::filtered(clusters, &rows, likeness, self.suspects());
+        self.by_look = by_cluster(&tested, self.suspects());
         self
     }
 
     /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern may be
     /// a trigger, null images may be of its making.
     pub fn with_gradients(mut self, found: &[(Cluster, Pattern)], rows: &[Vec<f64>]) -> Self {
-        let clusters: Vec<&Cluster> = found.iter().map(|(cluster, _)| cluster).collect();
-        let null_is = found.iter().map(|(_, pattern)| match pattern.may_be_a_trigger() {
-            true => NullIs::Mixed,
-            false => NullIs::Natural,
+        let rows = null::without_few(rows);
+        let tested = found.iter().map(|(cluster, pattern)| {
+            let null_is = if pattern.may_be_a_trigger() { NullIs::Mixed } else { NullIs::Natural };
+            Tested::plain(cluster, null_is, &rows)
         });
-        let null_is: Vec<NullIs> = null_is.collect();
-        let unexplained = vec![vec![Likeness::default(); clusters.len()]; rows.len()];
-        self.by_gradient =
-            by_cluster(&clusters, &null_is, Measured::Plain, rows, &unexplained, self.suspects());
+        self.by_gradient = by_cluster(&tested.collect::<Vec<_>>(), self.suspects());
         self
     }
 
@@ -245,12 +282,11 @@ impl Tests {
             Cluster { by_itself: pattern.by_itself, ..cluster.clone() }
         });
         let clusters: Vec<Cluster> = clusters.collect();
-        let clusters: Vec<&Cluster> = clusters.iter().collect();
-        let unexplained = vec![vec![Likeness::default(); clusters.len()]; taken_away.len()];
-        let strengths: Vec<Vec<f64>> =
-            kept.iter().map(|&number| taken_away.iter().map(|lost| lost[number]).collect()).collect();
-        let natural = vec![NullIs::Natural; clusters.len()];
-        self.by_pattern = judged(&clusters, &natural, &strengths, &unexplained, self.suspects());
+        let tested = kept.iter().zip(&clusters).map(|(&number, cluster)| {
+            let lost = taken_away.iter().map(|lost| lost[number]).collect();
+            Tested::unlike(cluster, NullIs::Natural, lost)
+        });
+        self.by_pattern = by_cluster(&tested.collect::<Vec<_>>(), self.suspects());
         self
     }
 
@@ -263,6 +299,24 @@ impl Tests {
 
     fn by_influence(&self, suspect: usize) -> f64 {
         BY_INFLUENCE * self.view(suspect).p_value(suspect)
+    }
+
+    /// Whether a test that passes at `threshold` names a group of samples.
+    fn names_some(&self, suspect: usize, threshold: f64, false_discovery_rate: f64) -> bool {
+        let by_influence =
+            || self.view(suspect).discoveries(suspect, false_discovery_rate).len() >= FEWEST_GROUP;
+        self.found_by(suspect, threshold).iter().any(|by| *by != FoundBy::Influence || by_influence())
+    }
+
+    /// By the three largest influences alone, corrected as influence is.
+    fn by_few(&self, suspect: usize) -> f64 {
+        (BY_INFLUENCE * self.view_of_few(suspect).p_value_of_few(suspect)).min(1.0)
+    }
+
+    /// The view in which these stand out more.
+    fn view_of_few(&self, suspect: usize) -> &View {
+        let [by_median, by_low] = &self.views;
+        if by_low.p_value_of_few(suspect) < by_median.p_value_of_few(suspect) { by_low } else { by_median }
     }
 
     /// The view in which the suspect stands out more.
@@ -414,6 +468,8 @@ mod tests {
             first: sets.next().unwrap(),
             others: sets.collect(),
             outsiders: vec![None],
+            surely: 0.01,
+            false_discovery_rate: 0.01,
         }
     }
 
@@ -435,8 +491,8 @@ mod tests {
         let with_blind = evidence(vec![blind.clone(), faint]);
         assert_eq!(with_blind.p_values(0).collect::<Vec<_>>(), [None, Some(p_faint)]);
         assert!(is_faint(with_blind.p_value(0)) && with_blind.clearest(0).0 == 1);
-        let no_better = tests(0, -1.0); // p = 1
-        assert_eq!(no_better.p_value(0), 1.0);
+        let no_better = tests(0, -1.0);
+        assert!(no_better.p_value(0) > 0.9);
         assert_eq!(evidence(vec![blind.clone(), no_better]).clearest(0).0, 1);
         assert!(with_blind.can_tell(0) && !evidence(vec![blind.clone()]).can_tell(0));
         assert_eq!(evidence(vec![blind]).p_value(0), 1.0);
@@ -465,6 +521,41 @@ mod tests {
         evidence.place_outsiders(&others[..4]);
         assert_eq!(evidence.p_value(0), before);
         assert!(evidence.outsiders(0).is_some_and(|found| !found.is_placed && found.p_value == 1e-6));
+    }
+
+    #[test]
+    fn outsiders_are_not_asked_for_where_other_tests_name_samples() {
+        let asks = |tests: Tests| {
+            let mut evidence = evidence(vec![tests]);
+            let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300], by_itself: None };
+            evidence.known.with_peers = vec![GradientCluster { cluster, peers: Vec::new(), apart: None }];
+            evidence.first.bound = vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01 }]];
+            let asks = evidence.asks_for_other_labels();
+            evidence.place_outsiders(&[]);
+            assert_eq!(evidence.first.bound[0].is_empty(), !asks);
+            asks
+        };
+        let [clear, faint, nothing] = [tests(80, 4.0), tests(80, 0.6), tests(0, 0.0)];
+        assert!(!asks(clear) && !asks(faint.clone()) && asks(nothing));
+        // A p-value that other suspects may make too large is no answer.
+        let mut among_others = evidence(vec![faint.clone()]);
+        among_others.first.bound = vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01 }]];
+        among_others.surely = 0.5 * faint.p_value(0);
+        assert!(among_others.asks_for_other_labels());
+    }
+
+    #[test]
+    fn one_sample_or_two_are_told_from_a_group() {
+        let by = |raised: usize| {
+            let evidence = evidence(vec![tests(raised, 30.0)]);
+            (evidence.p_value(0) <= 0.01, evidence.by_few(0) <= 0.01, evidence.few(0))
+        };
+        assert_eq!(by(1), (false, true, vec![0]));
+        assert_eq!(by(2), (false, true, vec![0, 1]));
+        let (group, few, _) = by(3);
+        assert!(group && few);
+        let nothing = evidence(vec![tests(0, 0.0)]);
+        assert!(nothing.by_few(0) > 0.05 && nothing.few(0).is_empty());
     }
 
     #[test]

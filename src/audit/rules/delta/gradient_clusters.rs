@@ -10,7 +10,7 @@
 //! the [minimum-error threshold](crate::audit::rules::minimum_error), of half of the class at most; where a cluster is
 //! a quarter of it or more, the rest is tested as well. They are looked for from both ends of the class's first
 //! principal components, without the suspect, and the [`CLUSTERS`] that are furthest apart from the rest for their
-//! spread are kept, and [tested as wholes](super::cluster) by their influence z before anything is taken out.
+//! spread are kept, and [tested as wholes](super::by_cluster) by their influence z before anything is taken out.
 //!
 //! A cluster whose members nothing else of the label speaks for is *borne by itself alone*: relabelled images are
 //! images of another class, and what the rest of the label teaches does little for them. H(F) = mean_{i∈F, j∉F} C_ij is
@@ -32,12 +32,12 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::batches::Part;
-use super::cluster::{Cluster, standing, strength};
+use super::cluster::{Cluster, Standing, standing, strength};
 use super::common::product;
 use super::null::median;
 use super::outsiders::Apart;
 use super::tails::{normal_of_largest, normal_tail};
-use crate::audit::rules::Cut;
+use crate::audit::rules::{Settled, settle};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{Classifier, Influence, InfluenceError, LabeledBatch, Margin};
 use crate::items::spread;
@@ -243,7 +243,8 @@ impl Products {
             return None;
         }
         let of_peers: Vec<f64> = peers.iter().map(|peer| -self.support(peer, members)).collect();
-        let (loneliness, normal, _) = standing(-self.support(members, &[]), &of_peers)?;
+        let stands = standing(-self.support(members, &[]), &of_peers)?;
+        let Standing { deviations: loneliness, normal, .. } = stands;
         Some(Apart {
             alone: normal_tail(normal_of_largest(normal, PLACES)),
             loneliness,
@@ -287,23 +288,12 @@ impl Products {
     fn cluster(&self, first: &[usize]) -> Option<Found> {
         let mut is_member = vec![false; self.rows.len()];
         first.iter().for_each(|&sample| is_member[sample] = true);
-        let mut last = None;
-        for _ in 0..ROUNDS {
-            let scores = self.contrast(&is_member);
-            let cut = Cut::of(&scores)?;
-            let next: Vec<bool> = scores.iter().map(|score| *score > cut.threshold).collect();
-            let stays = next == is_member;
-            is_member = next;
-            last = Some((cut.errors, scores));
-            if stays {
-                break;
-            }
-        }
-        let (errors, scores) = last?;
+        let Settled { is_member, scores, cut } = settle(is_member, ROUNDS, |group| self.contrast(group))?;
         let members: Vec<usize> = (0..is_member.len()).filter(|&sample| is_member[sample]).collect();
         let smallest = SMALLEST.max(is_member.len() / SMALLEST_SHARE);
         let is_group = (smallest..=is_member.len() / 2).contains(&members.len());
-        is_group.then_some(Found { errors, cluster: Cluster { members, scores, by_itself: None } })
+        is_group
+            .then_some(Found { errors: cut.errors, cluster: Cluster { members, scores, by_itself: None } })
     }
 }
 

@@ -14,7 +14,7 @@
 //! left out that null images, images of other labels, look like no less often than samples of the class do (the cluster
 //! of neighbours is judged by unaltered null images only, and only if there are 16 of them: alterations leave such
 //! traces themselves). Of those that remain the [`CLUSTERS`] by single looks whose cuts make the fewest errors for
-//! their spread are kept, and [tested as wholes](super::cluster), and so is the one of neighbours, in place of one that
+//! their spread are kept, and [tested as wholes](super::by_cluster), and so is the one of neighbours, in place of one that
 //! is nearly the same.
 //!
 //! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an
@@ -26,7 +26,7 @@ use faer::{Mat, Side};
 
 use super::cluster::{Cluster, FEWEST_NULL_IMAGES};
 use super::null::median;
-use crate::audit::rules::Cut;
+use crate::audit::rules::{Cut, Settled, settle};
 
 /// Clusters of a class by single looks that are tested, one where the second is a part of the first: natural ones are
 /// seldom as far apart as poisons.
@@ -35,8 +35,8 @@ const CLUSTERS: usize = 2;
 const FOLDS: usize = 5;
 /// Ridge penalty, in samples: looks have deviation 1.
 const PENALTY: f64 = 1.0;
-/// Rounds after the first.
-const ROUNDS: usize = 10;
+/// Rounds at most.
+const ROUNDS: usize = 11;
 /// Smaller groups are chance, and larger than half a class they are the class.
 const SMALLEST: usize = 8;
 
@@ -150,26 +150,16 @@ impl Ridge {
     }
 
     /// The cluster that a first group leads to.
-    fn cluster(&self, mut group: Vec<bool>) -> Option<(f64, LookCluster)> {
-        let mut last = None;
-        for _ in 0..=ROUNDS {
-            let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
-            let scores = self.predict(&target);
-            let cut = Cut::of(&scores)?;
-            let next: Vec<bool> = scores.iter().map(|score| *score > cut.threshold).collect();
-            let stays = next == group;
-            last = Some((cut, scores));
-            group = next;
-            if stays {
-                break;
-            }
-        }
-        let (cut, scores) = last?;
+    fn cluster(&self, first: Vec<bool>) -> Option<(f64, LookCluster)> {
+        let target = |group: &[bool]| -> Vec<f64> {
+            group.iter().map(|&member| f64::from(u8::from(member))).collect()
+        };
+        let Settled { is_member: group, scores, cut } =
+            settle(first, ROUNDS, |group| self.predict(&target(group)))?;
         if !(SMALLEST..=group.len() / 2).contains(&count(&group)) {
             return None;
         }
-        let target: Vec<f64> = group.iter().map(|&member| f64::from(u8::from(member))).collect();
-        let weights = self.weights(&self.all, &target, |_| true);
+        let weights = self.weights(&self.all, &target(&group), |_| true);
         let members: Vec<usize> = (0..group.len()).filter(|&sample| group[sample]).collect();
         let of = |&member: &usize| self.rows[member].iter().zip(&weights).map(|(a, b)| a * b).sum();
         let typical = median(members.iter().map(of).collect());

@@ -24,10 +24,11 @@
 //!    and 25 % quantiles, which holds where poisons are most of a class of a thousand samples or more (in smaller
 //!    classes these quantiles are too noisy; step 8 may see them there). That gives two views z_qj of the same data.
 //! 4. **Gate.** T_q = max_k (X_qk − mean_null X_k) / deviation_null X_k with X_qk the logarithm of the mean of the k
-//!    largest z_q·, k = 3, 4, 6, 8, 12, … n/3: one test for three poisons and for hundreds. A Gumbel distribution (T is
-//!    a maximum) is fitted to the middle half of the null images' T; p is its tail at the suspect's T, the mean over
-//!    what the distribution may be, fitted to so few values. Over several suspects the p-values go through Benjamini
-//!    and Hochberg's procedure at [`significance`](Delta::significance); the others are clean.
+//!    largest z_q· but for the first two, k = 3, 4, 6, 8, 12, … n/3: one test for three poisons and for hundreds, but not
+//!    for one or two, which may be copies of the suspect (in steps 7 and 8 they are no larger than the third). A Gumbel distribution (T is a maximum) is fitted to the middle
+//!    half of the null images' T; p is its tail at the suspect's T, the mean over what the distribution may be, fitted
+//!    to so few values. Over several suspects the p-values go through Benjamini and Hochberg's procedure at
+//!    [`significance`](Delta::significance); the others are clean.
 //! 5. **Samples.** Flagged first: the largest z above a threshold t at which the null images' mean count of z > t is at
 //!    most [`false_discovery_rate`](Delta::false_discovery_rate) of the suspect's count (the estimate of Storey and
 //!    Tibshirani 2003, with the null images in place of permutations, again the three quarters of them that count
@@ -42,7 +43,7 @@
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label
 //!    poisons. They were all made in one way, and are a cluster in the spectrum of their colours. The clearest clusters
 //!    of the class whose look is rarer among null images, found without any influence, are tested as wholes (the
-//!    modules `look_clusters`, `cluster` and `matched_filter` have the derivation) on the rows of step 2, natural
+//!    modules `look_clusters`, `by_cluster` and `matched_filter` have the derivation) on the rows of step 2, natural
 //!    variation between null images discounted, but not against images that look like them: a third p-value, from the
 //!    same null images and from how far out of line with other classes the look's share of the class is (the module
 //!    `look_shares`), and the cluster as the finding. One more cluster begins with the samples of whose neighbours, by
@@ -73,7 +74,8 @@
 //!     beside the clusters of other labels of the same model; and the suspect by whether it is bound to it as its
 //!     members are, beside groups of the same label that have nothing of it (the module `outsiders`): a sixth p-value,
 //!     and the cluster, refined, as the finding. It is asked only where the cluster is lonely among groups of its own
-//!     label, and is half at least of as many samples with the largest influence on the suspect. Where the sixth
+//!     label, is half at least of as many samples with the largest influence on the suspect, and the other five tests
+//!     don't call that poisoned already and name samples. Where the sixth
 //!     p-value is no more than five times `significance` before it is corrected, and the suspect is not poisoned, it
 //!     gives rise to doubt ([`DeltaEvidence::outsiders`]). With fewer than twelve clusters of other labels it can but
 //!     be a doubt. (Not of combined suspects.)
@@ -119,12 +121,14 @@
 //! and each sample of the label, twice where there are other null images, and the gradient of one query, stay until the
 //! end of the audit. Mean images: one of each label of the data.
 //!
-//! Flagged samples are three at least: one or two that stand out alone are named in a note, and the suspect can't be
-//! told about. A copy of the suspect among the label's samples stands out like that, where null images, which are of
-//! other labels, can have none.
+//! Flagged samples are three at least: of a suspect that is not poisoned, but on which the mean of the three largest
+//! influences is more than chance allows, one sample or two are named in a note, and nothing more can be told. A copy of
+//! the suspect among the label's samples stands out like that, where null images, which are of other labels, can have
+//! none.
 
 mod alike;
 mod batches;
+mod by_cluster;
 mod change;
 mod cluster;
 mod colour_map;
@@ -153,7 +157,7 @@ use crate::influence::{Classifier, InfluenceError, LabeledBatch};
 
 use super::beside_tail;
 use super::group::Refinement;
-use cluster::ByCluster;
+use by_cluster::ByCluster;
 use evidence::Tests;
 use question::OfCandidates;
 
@@ -296,6 +300,8 @@ impl Delta {
             first: against,
             others: Vec::new(),
             outsiders: Vec::new(),
+            surely: self.significance / question.of_audit.max(1) as f64,
+            false_discovery_rate: self.false_discovery_rate,
         })
     }
 
@@ -354,6 +360,7 @@ impl Delta {
             pattern = by_pattern[suspect].p_value,
             by_outsiders = by_outsiders[suspect].p_value,
             doubt = evidence.doubt(suspect),
+            by_few = evidence.by_few(suspect),
             outsiders = ?evidence.outsiders(suspect),
             "p-values of the six tests"
         );

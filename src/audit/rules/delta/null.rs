@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::audit::order::highest_first;
 
-use super::gate::scan;
+use super::FEWEST_GROUP;
+use super::gate::{scan, scan_few};
 use super::tails::Gumbel;
 
 /// z of the suspects, with what follows from the null images' z.
@@ -18,6 +19,8 @@ pub(super) struct View {
     /// T of every row: the suspects', then the null images'.
     statistics: Vec<f64>,
     null: Gumbel,
+    /// Of the suspects, the p-values of their three largest z alone.
+    by_few: Vec<f64>,
     /// z of every null image, ascending.
     sorted: Vec<Vec<f64>>,
 }
@@ -26,9 +29,12 @@ impl View {
     pub fn new(mut rows: Vec<Vec<f64>>, suspects: usize) -> Self {
         let statistics = scan(&rows, suspects);
         let null = Gumbel::fit(&statistics[suspects..]);
+        let few = scan_few(&rows, suspects);
+        let null_few = Gumbel::fit(&few[suspects..]);
+        let by_few = few[..suspects].iter().map(|&statistic| null_few.tail(statistic)).collect();
         let mut sorted = rows.split_off(suspects);
         sorted.iter_mut().for_each(|row| row.sort_by(f64::total_cmp));
-        Self { rows, statistics, null, sorted }
+        Self { rows, statistics, null, by_few, sorted }
     }
 
     pub fn row(&self, query: usize) -> &[f64] {
@@ -51,6 +57,11 @@ impl View {
 
     pub fn p_value(&self, query: usize) -> f64 {
         self.null.tail(self.statistics[query])
+    }
+
+    /// The same of the three largest z, of which one or two may be all that stands out.
+    pub fn p_value_of_few(&self, query: usize) -> f64 {
+        self.by_few[query]
     }
 
     /// How many z a null image has that are at least `z`: the mean over those of them that have fewest.
@@ -162,6 +173,18 @@ impl LeftOut {
         let scatter = if scatter > 1e-12 * magnitude { scatter } else { 0.0 };
         (mean + self.centre, (scatter / (count as f64 - 1.0).max(1.0)).sqrt())
     }
+}
+
+/// Rows whose two largest values are no larger than the third: what one or two samples are to an image, such as copies
+/// of it, must not pass for what a group is to it.
+pub(super) fn without_few(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let lowered = rows.iter().map(|row| {
+        let mut sorted = row.clone();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let most = sorted.get(FEWEST_GROUP - 1).copied().unwrap_or(f64::INFINITY);
+        row.iter().map(|value| value.min(most)).collect()
+    });
+    lowered.collect()
 }
 
 /// The mean of the suspects' rows, then as many rows as there are null images, each the mean of as many of theirs as

@@ -25,11 +25,12 @@
 //!
 //! It is asked only of suspects of which a cluster F that is lonely among its peers (at `significance`, as the most
 //! conspicuous of the places where clusters are looked for) is half at least of as many samples with the largest
-//! influence: that makes p-values no smaller, and of natural mistakes one in sixty needs the clusters of other labels,
-//! a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of seven labels and fewer)
+//! influence, and whom the other tests don't settle: that makes p-values no smaller, and of natural mistakes one in
+//! sixty needs the clusters of other labels, a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of seven labels and fewer)
 //! nothing can be told; then F gives rise to doubt by its peers alone, which is raised more often than it says.
 
-use super::cluster::{ByCluster, standing_among, strength};
+use super::by_cluster::ByCluster;
+use super::cluster::{Standing, standing_among, strength};
 use super::gradient_clusters::GradientCluster;
 use super::null::median;
 use super::tails::{fisher, normal_tail};
@@ -162,13 +163,12 @@ fn placed(own: Apartness, others: &[Apartness]) -> Option<f64> {
         return None;
     }
     let of = |value: fn(&Apartness) -> f64| -> Option<(f64, Vec<f64>)> {
-        let (stands, _, others) = standing_among(value(&own), &others.iter().map(value).collect::<Vec<_>>())?;
-        Some((stands, others))
+        let others: Vec<f64> = others.iter().map(value).collect();
+        standing_among(value(&own), &others).map(|Standing { deviations, others, .. }| (deviations, others))
     };
     let ((lonely, others_lonely), (bond, others_bond)) = (of(|it| it.loneliness)?, of(|it| it.bond)?);
     let sums: Vec<f64> = others_lonely.iter().zip(&others_bond).map(|(a, b)| a + b).collect();
-    let (_, normal, _) = standing_among(lonely + bond, &sums)?;
-    Some(normal_tail(normal))
+    Some(normal_tail(standing_among(lonely + bond, &sums)?.normal))
 }
 
 /// The tests of each suspect, and what is said of outsiders, from the clusters of other labels.

@@ -45,8 +45,9 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::batches::Part;
+use super::by_cluster::BY_ITSELF;
 use super::change::{Change, Changed, at_least_as_long};
-use super::cluster::{BY_ITSELF, ByItself, Cluster, standing};
+use super::cluster::{ByItself, Cluster, Standing, standing};
 use super::colour_map::{ColourMap, Colours};
 use super::gradient_clusters::{GradientCluster, PLACES};
 use super::mean_images::{MOST, Mean, difference, each_image};
@@ -182,7 +183,7 @@ where
             [*turned as f64, of_peers / by_peers.len().max(1) as f64].map(|turned| turned / backgrounds);
         let of = self.question.candidates.len() - cluster.members.len();
         let is_recoloured = matches!(changes.first(), Some(Change::Recoloured(_)));
-        let by_itself = standing(*gain, &as_if_apart(&gains, size, of)).map(|(_, normal, _)| {
+        let by_itself = standing(*gain, &as_if_apart(&gains, size, of)).map(|Standing { normal, .. }| {
             let normal = if is_recoloured { normal.min(turns(&effects, self.count())) } else { normal };
             let kind = changes.first().map(Change::kind);
             ByItself { kind, ..put_on(normal_of_largest(normal, places), *gain, shares) }

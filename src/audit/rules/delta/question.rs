@@ -3,8 +3,9 @@
 use burn::module::Module;
 
 use super::alike::{likeness, of_several};
+use super::by_cluster::Likeness;
 use super::change::PatternKind;
-use super::cluster::{Cluster, Likeness};
+use super::cluster::Cluster;
 use super::common_pattern::CommonPattern;
 use super::evidence::Tests;
 use super::gradient_clusters::{GradientCluster, gradient_clusters};
