@@ -289,6 +289,24 @@ fn a_clean_model_s_own_mistakes_flag_nothing() {
 }
 
 #[test]
+fn copies_of_a_suspect_are_no_poison() {
+    let case = &TRAINED.clean;
+    let suspect = &case.mistakes[0];
+    for copies in [1, 2] {
+        let copy = LabeledImage::new(suspect.image.clone(), suspect.label);
+        let samples = case.all().into_iter().map(|n| case.data.get(n).unwrap());
+        let data = InMemDataset::new(samples.chain(vec![copy; copies]).collect());
+        let audit = DeltaAudit::new(config());
+        let audit = audit.run(&case.model, &case.factors, &data, std::slice::from_ref(suspect)).unwrap();
+        let (others, own) = audit.scores_by(0).split_at(SAMPLES);
+        let most = others.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        assert!(own.iter().all(|score| *score > 2.0 * most), "the case is none: {own:?}, {most}");
+        assert_ne!(audit.verdict(), Verdict::Poisoned, "{}", audit.summary());
+        assert!(audit.flagged().is_empty());
+    }
+}
+
+#[test]
 fn several_suspects_of_two_labels_are_each_judged_as_if_alone() {
     let case = &TRAINED.poisoned;
     let other =

@@ -228,8 +228,7 @@ where
                 let threshold = threshold.filter(|&threshold| evidence.p_value(suspect) <= threshold);
                 let poisoned = threshold.is_some();
                 let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
-                let stand_out = by_few.is_some_and(|by_few| evidence.by_few(suspect) <= by_few) && !poisoned;
-                let few = if stand_out { evidence.few(suspect) } else { Vec::new() };
+                let few_stand_out = by_few.is_some_and(|by_few| evidence.by_few(suspect) <= by_few);
                 let found = rule.finding(&evidence, suspect, threshold, &question)?;
                 kinds.push(found.pattern_kind);
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
@@ -239,13 +238,16 @@ where
                 if doubted {
                     let scores = self.spread(&candidates, evidence.doubted_scores(suspect));
                     finding.doubt(evidence.doubt(suspect), scores, reported);
-                } else if !few.is_empty() {
-                    finding.doubt_few(alone(few.iter().map(|&k| candidates[k])), reported);
                 } else if let Some(outsiders) = evidence.outsiders(suspect)
                     && outsiders.give_rise_to_doubt(rule.significance)
                     && !poisoned
                 {
                     finding.doubt_by(outsiders, reported);
+                } else if few_stand_out && !poisoned {
+                    let (few, scores) = evidence.few(suspect);
+                    let few: Vec<usize> = few.into_iter().map(|k| candidates[k]).collect();
+                    let note = stand_out(&few, evidence.by_few(suspect));
+                    finding.doubt_few(note, self.spread(&candidates, scores), reported);
                 }
                 findings.push(finding);
             }
@@ -311,7 +313,9 @@ where
         // Something stands out, but no sample does enough: to call that clean would say more than is known.
         let unclear = poisoned && found.flagged.is_empty();
         let note = match (unclear, found.found_by) {
-            (true, _) if !found.alone.is_empty() => Some(alone(found.alone.iter().map(|&k| candidates[k]))),
+            (true, _) if !found.alone.is_empty() => {
+                Some(only_few(&found.alone.iter().map(|&k| candidates[k]).collect::<Vec<_>>()))
+            }
             (true, _) => Some(
                 "the suspect stands out, but no training sample can be named at this false discovery rate"
                     .to_owned(),
@@ -362,17 +366,52 @@ fn compared(null_images: &[NullImages], p_values: impl Iterator<Item = Option<f6
     sets.collect()
 }
 
-/// What is said of one sample or two that are no group.
-fn alone(samples: impl ExactSizeIterator<Item = usize>) -> String {
-    let (a_sample, speak, it, a_copy) = match samples.len() {
-        1 => ("training sample", "speaks", "it", "a copy of the suspect, or a wrong label"),
-        _ => ("training samples", "speak", "them", "copies of the suspect, or wrong labels"),
+/// What is said of samples that stand out where one or two of them do so more than all others together.
+fn stand_out(samples: &[usize], p_value: f64) -> String {
+    let listed = listed(samples);
+    match samples {
+        [] => format!(
+            "the largest influences on the suspect stand out (p {p_value:.1e}), but no training sample can be named at this false discovery rate, and without the two \
+             largest they would not: a copy of the suspect, or a wrong label rather than a trigger"
+        ),
+        [_] => format!(
+            "training sample {listed} alone speaks for the mistake more than chance allows (p {p_value:.1e}), and no group does: a copy of the suspect, or a wrong label \
+             rather than a trigger. Look at it"
+        ),
+        [_, _] => format!(
+            "training samples {listed} alone speak for the mistake more than chance allows (p {p_value:.1e}), and no group does: copies of the suspect, or wrong labels \
+             rather than a trigger. Look at them"
+        ),
+        _ => format!(
+            "training samples {listed} speak for the mistake more than chance allows (p {p_value:.1e}), but without the two that do most they would not: copies of the \
+             suspect, wrong labels, or a small group of poisons. Look at all of them"
+        ),
+    }
+}
+
+/// What is said where a group stands out, but only one sample or two of it can be named.
+fn only_few(samples: &[usize]) -> String {
+    let (which, them) = match samples {
+        [_] => ("training sample", "it"),
+        _ => ("training samples", "them"),
     };
-    let samples: Vec<String> = samples.map(|sample| sample.to_string()).collect();
     format!(
-        "{a_sample} {} alone {speak} for the mistake more than chance allows, and no group does: {a_copy} rather than a trigger. Look at {it}",
-        samples.join(" and ")
+        "the suspect stands out, and not by one sample or two alone, but only {which} {} can be named at this false discovery rate. Look at {them}, and audit several suspects \
+         of the same mistake, combined",
+        listed(samples)
     )
+}
+
+/// Numbers as a sentence has them.
+fn listed(samples: &[usize]) -> String {
+    /// More are no help in a sentence.
+    const MOST: usize = 8;
+    let numbers: Vec<String> = samples.iter().take(MOST).map(usize::to_string).collect();
+    match (numbers.as_slice(), samples.len().saturating_sub(MOST)) {
+        ([rest @ .., last], 0) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        (_, 0) => numbers.join(""),
+        (_, more) => format!("{} and {more} more", numbers.join(", ")),
+    }
 }
 
 /// What samples that were found by their look have in common; `alike` is [`DeltaFinding::alike`].
@@ -415,18 +454,23 @@ fn by_pattern(shares: Option<[f64; 2]>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{alone, by_look, by_pattern};
+    use super::{by_look, by_pattern, only_few, stand_out};
 
     #[test]
     fn samples_that_are_no_group_are_named() {
-        let note = alone([17].into_iter());
+        let begins = |samples: &[usize], with: &str| {
+            let note = stand_out(samples, 2e-4);
+            assert!(note.starts_with(with) && note.contains("p 2.0e-4"), "{note}");
+        };
+        begins(&[17], "training sample 17 alone speaks for");
+        begins(&[3, 17], "training samples 3 and 17 alone speak for");
+        begins(&[3, 4, 17], "training samples 3, 4 and 17 speak for");
+        begins(&[], "the largest influences on the suspect stand out");
+        assert!(only_few(&[17]).contains("only training sample 17 can be named"));
+        assert!(only_few(&[3, 17]).contains("only training samples 3 and 17 can be named"));
+        let many: Vec<usize> = (1..=10).collect();
         assert!(
-            note.starts_with("training sample 17 alone speaks for") && note.ends_with("Look at it"),
-            "{note}"
-        );
-        let note = alone([3, 17].into_iter());
-        assert!(
-            note.starts_with("training samples 3 and 17 alone speak for") && note.ends_with("Look at them")
+            stand_out(&many, 0.01).starts_with("training samples 1, 2, 3, 4, 5, 6, 7, 8 and 2 more speak")
         );
     }
 

@@ -102,9 +102,11 @@ impl Finding {
         ));
     }
 
-    /// The same because of one sample or two that stand out alone.
-    fn doubt_few(&mut self, note: String, reported: bool) {
+    /// The same because of a few samples that stand out, as `note` says, but one sample or two of them more than all
+    /// others together.
+    fn doubt_few(&mut self, note: String, scores: Vec<f64>, reported: bool) {
         self.inconclusive = reported;
+        self.scores = scores;
         self.note = Some(note);
     }
 
@@ -258,6 +260,16 @@ mod tests {
             assert_eq!((finding.verdict(), finding.flagged.len()), (verdict, 0));
             assert_eq!(finding.scores, [3.0, 1.0], "those that matter most stay first");
             assert!(finding.note.is_some_and(|note| note.contains("105 samples") && note.contains("2.0e-4")));
+        }
+    }
+
+    #[test]
+    fn a_copy_gives_rise_to_doubt_about_reported_suspects_alone() {
+        for (reported, verdict) in [(true, Verdict::Inconclusive), (false, Verdict::Clean)] {
+            let mut finding = Finding { p_value: Some(0.2), scores: vec![0.0; 2], ..Finding::default() };
+            finding.doubt_few("look at it".to_owned(), vec![3.0, 1.0], reported);
+            assert_eq!((finding.verdict(), finding.flagged.len()), (verdict, 0));
+            assert_eq!((finding.scores, finding.note.as_deref()), (vec![3.0, 1.0], Some("look at it")));
         }
     }
 

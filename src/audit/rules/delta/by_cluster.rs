@@ -8,8 +8,8 @@
 //!
 //! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched
 //! filter](super::matched_filter). That would discount the poison's influence as well, if null images have it: there
-//! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. In both the two largest z of each row are
-//! no larger than the third: one sample or two are no cluster.
+//! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. In both the two largest z of each row
+//! are no larger than the third: one sample or two are no cluster.
 //!
 //! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image.
 //! Then their largest S are its doing, and make everything look harmless. So where a cluster's
@@ -184,8 +184,8 @@ impl<'a> Tested<'a> {
         Said { is_test, by_look_of: by_look.map(|it| it.alike), found }
     }
 
-    /// Of a suspect that looks like a member. Its influence is no evidence. But what speaks for the mistake no more than
-    /// for others has not brought it about, as far as there are others.
+    /// Of a suspect that looks like a member. Its influence is no evidence. But what speaks for the mistake no more
+    /// than for others has not brought it about, as far as there are others.
     fn by_look(
         &self,
         ByLook { p_value, as_much, .. }: ByLook,

@@ -11,7 +11,7 @@ use super::tails::normal_of_pearson;
 pub(super) const FEWEST_NULL_IMAGES: usize = 16;
 
 /// Samples that have something in common.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Cluster {
     /// Ascending.
     pub members: Vec<usize>,

@@ -1,12 +1,12 @@
 //! What passes over the samples of one label say of suspects, before anything is flagged: six tests for each set of
 //! null images.
 
-use crate::audit::order::highest_first;
 use crate::influence::SampleNorms;
 
 use super::FEWEST_GROUP;
 use super::by_cluster::{ByCluster, Likeness, NullIs, Tested, by_cluster};
 use super::cluster::Cluster;
+use super::gradient_clusters::GradientCluster;
 use super::null::{self, View};
 use super::outsiders::{Apartness, Outsiders, by_outsiders};
 use super::pattern::Pattern;
@@ -146,7 +146,7 @@ impl DeltaEvidence {
             against.tests.by_outsiders.clone_from(&untested);
         }
         let settled: Vec<usize> = (0..self.suspects).filter(|&suspect| !self.is_open(suspect)).collect();
-        let clusters = &self.known.with_peers;
+        let clusters = self.known.gradient_clusters.as_deref().unwrap_or_default();
         let mut clearest: Vec<Option<Outsiders>> = vec![None; self.suspects];
         for against in std::iter::once(&mut self.first).chain(&mut self.others) {
             settled.iter().for_each(|&suspect| against.bound[suspect].clear());
@@ -161,29 +161,30 @@ impl DeltaEvidence {
     }
 
     /// A cluster of samples for which nothing else of the label speaks, if one is most of what matters to the suspect,
-    /// once they are [placed](super::Delta::place_outsiders). `None` for combined suspects, and where influence, or the
-    /// other tests, had settled it.
+    /// once they are [placed](super::Delta::place_outsiders). `None` for combined suspects, where no lonely cluster is,
+    /// and where influence, or the other tests, had settled it.
     pub fn outsiders(&self, suspect: usize) -> Option<Outsiders> {
         self.outsiders.get(suspect).copied().flatten()
     }
 
-    /// The probability that the largest influences on a suspect stand out as much where nothing is wrong, be it those of
-    /// one sample or two, which are no group and don't make it poisoned: a copy of the suspect does that.
+    /// The probability that the largest influence on a suspect, or the two or three largest, stand out as much where
+    /// nothing is wrong. One sample or two are no group, and don't make it poisoned: copies of the suspect do that.
     pub fn by_few(&self, suspect: usize) -> f64 {
         let told = self.against().filter(|against| against.tests.can_tell(suspect));
         harmonic_mean(told.map(|against| against.tests.by_few(suspect)))
     }
 
-    /// Those samples, as positions among the candidates, ascending: two at most.
-    pub fn few(&self, suspect: usize) -> Vec<usize> {
+    /// The samples that stand out then, as positions among the candidates, ascending, and z of every candidate; none
+    /// where no sample can be named at the false discovery rate.
+    pub fn few(&self, suspect: usize) -> (Vec<usize>, &[f64]) {
         let told = self.against().map(|against| &against.tests).filter(|tests| tests.can_tell(suspect));
-        let clearest = told.min_by(|a, b| a.by_few(suspect).total_cmp(&b.by_few(suspect)));
-        let view = clearest.unwrap_or(&self.first.tests).view_of_few(suspect);
-        let mut found = view.discoveries(suspect, self.false_discovery_rate);
-        highest_first(&mut found, view.row(suspect));
-        found.truncate(FEWEST_GROUP - 1);
-        found.sort_unstable();
-        found
+        let mut views: Vec<&View> = told.flat_map(|tests| &tests.views).collect();
+        views.sort_by(|a, b| a.p_value_of_few(suspect).total_cmp(&b.p_value_of_few(suspect)));
+        let named = views.iter().map(|view| (view.discoveries(suspect, self.false_discovery_rate), *view));
+        let clearest = views.first().copied().unwrap_or_else(|| self.first.tests.view(suspect));
+        let (few, view) =
+            named.into_iter().find(|(few, _)| !few.is_empty()).unwrap_or((Vec::new(), clearest));
+        (few, view.row(suspect))
     }
 
     /// z of every candidate where a doubt remains.
@@ -258,9 +259,9 @@ impl Tests {
 
     /// With clusters of gradients, tested on `rows` from which nothing was taken out. Where a cluster's pattern may be
     /// a trigger, null images may be of its making.
-    pub fn with_gradients(mut self, found: &[(Cluster, Pattern)], rows: &[Vec<f64>]) -> Self {
+    pub fn with_gradients(mut self, found: &[GradientCluster], rows: &[Vec<f64>]) -> Self {
         let rows = null::without_few(rows);
-        let tested = found.iter().map(|(cluster, pattern)| {
+        let tested = found.iter().map(|GradientCluster { cluster, pattern, .. }| {
             let null_is = if pattern.may_be_a_trigger() { NullIs::Mixed } else { NullIs::Natural };
             Tested::plain(cluster, null_is, &rows)
         });
@@ -271,14 +272,14 @@ impl Tests {
     /// With the patterns of clusters of gradients. `taken_away`: of each suspect and null image what it loses with each
     /// of them. Where some of them do something by themselves, the others are left out: that is known without any
     /// suspect, and fewer tests have to be corrected for.
-    pub fn with_patterns(mut self, found: &[(Cluster, Pattern)], taken_away: &[Vec<f64>]) -> Self {
-        let some_do = found.iter().filter_map(|(_, pattern)| pattern.by_itself).any(|it| it.says_something());
+    pub fn with_patterns(mut self, found: &[GradientCluster], taken_away: &[Vec<f64>]) -> Self {
+        let some_do = found.iter().filter_map(|found| found.pattern.by_itself).any(|it| it.says_something());
         // What is not known of one speaks neither for nor against it.
         let may_do = |pattern: &Pattern| pattern.by_itself.is_none_or(|it| it.says_something());
         let kept: Vec<usize> =
-            (0..found.len()).filter(|&number| !some_do || may_do(&found[number].1)).collect();
+            (0..found.len()).filter(|&number| !some_do || may_do(&found[number].pattern)).collect();
         let clusters = kept.iter().map(|&number| {
-            let (cluster, pattern) = &found[number];
+            let GradientCluster { cluster, pattern, .. } = &found[number];
             Cluster { by_itself: pattern.by_itself, ..cluster.clone() }
         });
         let clusters: Vec<Cluster> = clusters.collect();
@@ -303,20 +304,19 @@ impl Tests {
 
     /// Whether a test that passes at `threshold` names a group of samples.
     fn names_some(&self, suspect: usize, threshold: f64, false_discovery_rate: f64) -> bool {
-        let by_influence =
-            || self.view(suspect).discoveries(suspect, false_discovery_rate).len() >= FEWEST_GROUP;
+        let by_influence = || self.influence_names_some(suspect, false_discovery_rate);
         self.found_by(suspect, threshold).iter().any(|by| *by != FoundBy::Influence || by_influence())
+    }
+
+    /// Whether single samples stand out, and are a group.
+    pub fn influence_names_some(&self, suspect: usize, false_discovery_rate: f64) -> bool {
+        self.view(suspect).discoveries(suspect, false_discovery_rate).len() >= FEWEST_GROUP
     }
 
     /// By the three largest influences alone, corrected as influence is.
     fn by_few(&self, suspect: usize) -> f64 {
-        (BY_INFLUENCE * self.view_of_few(suspect).p_value_of_few(suspect)).min(1.0)
-    }
-
-    /// The view in which these stand out more.
-    fn view_of_few(&self, suspect: usize) -> &View {
-        let [by_median, by_low] = &self.views;
-        if by_low.p_value_of_few(suspect) < by_median.p_value_of_few(suspect) { by_low } else { by_median }
+        let least = self.views.iter().map(|view| view.p_value_of_few(suspect)).fold(1.0, f64::min);
+        (BY_INFLUENCE * least).min(1.0)
     }
 
     /// The view in which the suspect stands out more.
@@ -375,12 +375,18 @@ mod tests {
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::{Against, Apartness, Cluster, DeltaEvidence, FoundBy, Likeness, Tests, harmonic_mean, null};
-    use crate::audit::rules::delta::gradient_clusters::GradientCluster;
+    use super::{
+        Against, Apartness, Cluster, DeltaEvidence, FoundBy, GradientCluster, Likeness, Tests, harmonic_mean,
+        null,
+    };
     use crate::audit::rules::delta::outsiders::{Apart, Bound};
     use crate::audit::rules::delta::pattern::Pattern;
     use crate::audit::rules::delta::question::OfCandidates;
     use crate::influence::SampleNorms;
+
+    fn of_gradients(cluster: Cluster) -> GradientCluster {
+        GradientCluster { cluster, ..GradientCluster::default() }
+    }
 
     /// One suspect that `raised` of 300 samples move by `by`, and as many null images as by default; the first 80
     /// samples are a cluster.
@@ -390,7 +396,7 @@ mod tests {
         let mut rows: Vec<Vec<f64>> = (0..129).map(|_| (0..300).map(|_| normal()).collect()).collect();
         rows[0][..raised].iter_mut().for_each(|z| *z += by);
         let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300], by_itself: None };
-        Tests::new(&rows, 1).with_gradients(&[(cluster, Pattern::default())], &rows)
+        Tests::new(&rows, 1).with_gradients(&[of_gradients(cluster)], &rows)
     }
 
     #[test]
@@ -435,7 +441,10 @@ mod tests {
                     shares: [0.3, 0.0],
                     kind: None,
                 });
-                (cluster, Pattern { by_itself, ..Pattern::default() })
+                GradientCluster {
+                    pattern: Pattern { by_itself, ..Pattern::default() },
+                    ..of_gradients(cluster)
+                }
             });
             let found: Vec<_> = found.collect();
             let tests = Tests::new(&vec![vec![0.0; 300]; 129], 1).with_patterns(&found, &taken_away);
@@ -506,7 +515,8 @@ mod tests {
         let mut evidence = evidence(vec![tests(0, 0.0)]);
         let before = evidence.p_value(0);
         assert!(before > 0.1 && !evidence.asks_for_other_labels());
-        evidence.known.with_peers = vec![GradientCluster { cluster, peers: Vec::new(), apart: Some(apart) }];
+        evidence.known.gradient_clusters =
+            Some(vec![GradientCluster { apart: Some(apart), ..of_gradients(cluster) }]);
         evidence.first.bound = vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01 }]];
         assert!(evidence.asks_for_other_labels() && evidence.outsiders(0).is_none());
         let apartness = |n: u32| Apartness { loneliness: f64::from(n % 7), bond: f64::from(n % 5) / 5.0 };
@@ -528,7 +538,7 @@ mod tests {
         let asks = |tests: Tests| {
             let mut evidence = evidence(vec![tests]);
             let cluster = Cluster { members: (0..80).collect(), scores: vec![0.0; 300], by_itself: None };
-            evidence.known.with_peers = vec![GradientCluster { cluster, peers: Vec::new(), apart: None }];
+            evidence.known.gradient_clusters = Some(vec![of_gradients(cluster)]);
             evidence.first.bound = vec![vec![Bound { cluster: 0, ratio: 1.0, p_value: 0.01 }]];
             let asks = evidence.asks_for_other_labels();
             evidence.place_outsiders(&[]);
@@ -548,14 +558,18 @@ mod tests {
     fn one_sample_or_two_are_told_from_a_group() {
         let by = |raised: usize| {
             let evidence = evidence(vec![tests(raised, 30.0)]);
-            (evidence.p_value(0) <= 0.01, evidence.by_few(0) <= 0.01, evidence.few(0))
+            (evidence.p_value(0) <= 0.01, evidence.by_few(0) <= 0.01, evidence.few(0).0)
         };
         assert_eq!(by(1), (false, true, vec![0]));
         assert_eq!(by(2), (false, true, vec![0, 1]));
         let (group, few, _) = by(3);
         assert!(group && few);
         let nothing = evidence(vec![tests(0, 0.0)]);
-        assert!(nothing.by_few(0) > 0.05 && nothing.few(0).is_empty());
+        assert!(nothing.by_few(0) > 0.05 && nothing.few(0).0.is_empty());
+        // What one set of null images names is told though another stands out more and names nothing, or can't tell.
+        let blind = Tests::new(&vec![vec![0.0; 300]; 21], 1);
+        let evidence = evidence(vec![blind, tests(0, 0.0), tests(2, 30.0)]);
+        assert_eq!((evidence.few(0).0, evidence.few(0).1.len()), (vec![0, 1], 300));
     }
 
     #[test]
@@ -590,7 +604,7 @@ mod tests {
             let rest = super::super::common::without_common(&rows, 1).of_all;
             let unlike = vec![vec![Likeness::default()]; NULL + 1];
             let tests = Tests::new(&rest, 1).with_looks(&[&cluster], &unlike, &rows);
-            let p = tests.with_gradients(&[(cluster, Pattern::default())], &rows).p_value(0);
+            let p = tests.with_gradients(&[of_gradients(cluster)], &rows).p_value(0);
             small[0] += usize::from(p <= 0.05);
             small[1] += usize::from(p <= 0.01);
         }

@@ -17,9 +17,9 @@ pub(super) fn scan(rows: &[Vec<f64>], suspects: usize) -> Vec<f64> {
     standing_out(rows, &sizes(samples), FEWEST_GROUP - 1, suspects)
 }
 
-/// The same by the mean of the three largest values alone, whether or not it is one or two of them that make it large.
+/// The same by the largest values themselves: one, two or three.
 pub(super) fn scan_few(rows: &[Vec<f64>], suspects: usize) -> Vec<f64> {
-    standing_out(rows, &[FEWEST_GROUP], 0, suspects)
+    standing_out(rows, &[1, 2, FEWEST_GROUP], 0, suspects)
 }
 
 /// By how many of the null images' deviations the largest values of each row, but for the first ones that are

@@ -36,6 +36,7 @@ use super::cluster::{Cluster, Standing, standing, strength};
 use super::common::product;
 use super::null::median;
 use super::outsiders::Apart;
+use super::pattern::Pattern;
 use super::tails::{normal_of_largest, normal_tail};
 use crate::audit::rules::{Settled, settle};
 use crate::capture::{BatchSource, PassConfig};
@@ -112,13 +113,13 @@ where
         let peers = products.peers(&cluster, &mut rng);
         let apart = products.apart(&cluster.members, &peers);
         tracing::debug!(members = cluster.members.len(), ?apart, "a cluster of gradients");
-        GradientCluster { cluster, peers, apart }
+        GradientCluster { cluster, peers, apart, pattern: Pattern::default() }
     });
     Ok(found.collect())
 }
 
-/// A cluster, and what it is to be compared with.
-#[derive(Clone, Debug)]
+/// A cluster, what it is to be compared with, and what its images have in common.
+#[derive(Clone, Debug, Default)]
 pub(super) struct GradientCluster {
     pub cluster: Cluster,
     /// Groups of other samples, each the nearest to one of them that was drawn at random: what a cluster is by nature.
@@ -126,6 +127,8 @@ pub(super) struct GradientCluster {
     pub peers: Vec<Vec<usize>>,
     /// What it is to the rest of its label, if there are groups to compare it with.
     pub apart: Option<Apart>,
+    /// As far as it was [looked for](super::pattern::patterns).
+    pub pattern: Pattern,
 }
 
 /// `[samples, landmarks]`: vectors whose products are C's approximation, from the landmarks' rows of C. `None` where

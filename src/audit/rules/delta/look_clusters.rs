@@ -14,8 +14,8 @@
 //! left out that null images, images of other labels, look like no less often than samples of the class do (the cluster
 //! of neighbours is judged by unaltered null images only, and only if there are 16 of them: alterations leave such
 //! traces themselves). Of those that remain the [`CLUSTERS`] by single looks whose cuts make the fewest errors for
-//! their spread are kept, and [tested as wholes](super::by_cluster), and so is the one of neighbours, in place of one that
-//! is nearly the same.
+//! their spread are kept, and [tested as wholes](super::by_cluster), and so is the one of neighbours, in place of one
+//! that is nearly the same.
 //!
 //! Natural images have looks that go together, too: grey ones, for instance, and they speak for grey suspects. So an
 //! image that looks like a member itself is no null image to its cluster, and its influence is no evidence: similarity

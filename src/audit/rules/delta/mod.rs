@@ -24,11 +24,12 @@
 //!    and 25 % quantiles, which holds where poisons are most of a class of a thousand samples or more (in smaller
 //!    classes these quantiles are too noisy; step 8 may see them there). That gives two views z_qj of the same data.
 //! 4. **Gate.** T_q = max_k (X_qk − mean_null X_k) / deviation_null X_k with X_qk the logarithm of the mean of the k
-//!    largest z_q· but for the first two, k = 3, 4, 6, 8, 12, … n/3: one test for three poisons and for hundreds, but not
-//!    for one or two, which may be copies of the suspect (in steps 7 and 8 they are no larger than the third). A Gumbel distribution (T is a maximum) is fitted to the middle
-//!    half of the null images' T; p is its tail at the suspect's T, the mean over what the distribution may be, fitted
-//!    to so few values. Over several suspects the p-values go through Benjamini and Hochberg's procedure at
-//!    [`significance`](Delta::significance); the others are clean.
+//!    largest z_q· but for the first two, k = 3, 4, 6, 8, 12, … n/3: one test for three poisons and for hundreds, but
+//!    not for one or two, which may be copies of the suspect (in steps 7, 8 and 10 the two largest count as the third).
+//!    A Gumbel distribution (T is a maximum) is fitted to the middle half of the null images' T; p is its tail at the
+//!    suspect's T, the mean over what the distribution may be, fitted to so few values. Over several suspects the
+//!    p-values go through Benjamini and Hochberg's procedure at [`significance`](Delta::significance); the others are
+//!    clean.
 //! 5. **Samples.** Flagged first: the largest z above a threshold t at which the null images' mean count of z > t is at
 //!    most [`false_discovery_rate`](Delta::false_discovery_rate) of the suspect's count (the estimate of Storey and
 //!    Tibshirani 2003, with the null images in place of permutations, again the three quarters of them that count
@@ -121,10 +122,11 @@
 //! and each sample of the label, twice where there are other null images, and the gradient of one query, stay until the
 //! end of the audit. Mean images: one of each label of the data.
 //!
-//! Flagged samples are three at least: of a suspect that is not poisoned, but on which the mean of the three largest
-//! influences is more than chance allows, one sample or two are named in a note, and nothing more can be told. A copy of
-//! the suspect among the label's samples stands out like that, where null images, which are of other labels, can have
-//! none.
+//! Flagged samples are three at least; where a suspect passes the gate and only one sample or two can be named, it
+//! can't be told about. Neither can one that does not pass it, but on which the largest influence, or the mean of the
+//! two or three largest, is more than chance allows: the samples that stand out are named in a note, as far as any can
+//! be. A copy of the suspect among the label's samples may stand out like that, where null images, which are of other
+//! labels, can have none.
 
 mod alike;
 mod batches;
@@ -231,13 +233,13 @@ pub struct DeltaFinding {
     /// smaller ones are the fitted distribution's word. Of outsiders, and of a look that the suspect has, too, it is by
     /// other labels' clusters and images instead.
     pub p_value: f64,
-    /// T of the clearer view: deviations by which the suspect's most influential samples stand out (of outsiders as
-    /// well, and of those that look like the suspect, whose p-values are not by that).
+    /// T of the clearer view: deviations by which the suspect's most influential samples, but for the first two, stand
+    /// out (of outsiders as well, and of those that look like the suspect, whose p-values are not by that).
     pub statistic: f64,
     /// Flagged samples, as positions among the candidates, ascending.
     pub flagged: Vec<usize>,
-    /// Where nothing is flagged: one sample or two that stand out alone, which are no group. A copy of the suspect in
-    /// the training data does, where null images can have none.
+    /// Of a suspect that is poisoned, where no group can be named: the one or two samples that can. (Of one that is
+    /// not, [`DeltaEvidence::few`] names them.)
     pub alone: Vec<usize>,
     /// z of every candidate, or after refinement its contrast s.
     pub scores: Vec<f64>,

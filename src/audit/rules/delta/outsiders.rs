@@ -11,9 +11,9 @@
 //! 2. *It holds together.* With S_i(F) the [plain S](super::cluster::strength) of the row C_i· of a member i, itself
 //!    left out, the bond of F is b = log(median_{i∈F} S_i(F) / median over peers G of the same).
 //! 3. *The suspect is one of them.* With S_q(F) the plain S of the suspect's row of cosines (step 1 of
-//!    [`Delta`](super::Delta)), r = S_q(F) / median_{i∈F} S_i(F). It is as large as by peers and null images: the share
-//!    of all pairs of a peer G and a null image q′ with as large an r, is a p-value. Peers have nothing of the poison,
-//!    so that it does not matter whether null images do.
+//!    [`Delta`](super::Delta), the two largest no larger than the third), r = S_q(F) / median_{i∈F} S_i(F). It is as
+//!    large as by peers and null images: the share of all pairs of a peer G and a null image q′ with as large an r, is
+//!    a p-value. Peers have nothing of the poison, so that it does not matter whether null images do.
 //!
 //! Classes have lonely groups by nature, more of them in some data and models than in others (of a model that was
 //! trained on shifted images 6 of 17 clusters were lonelier than one in a hundred of their peers would be; tracks of
@@ -23,11 +23,12 @@
 //! a quarter of it, asked about or not: the sixth test. (A model with several backdoors has other labels' poisons among
 //! these clusters, and each hides the others somewhat.)
 //!
-//! It is asked only of suspects of which a cluster F that is lonely among its peers (at `significance`, as the most
-//! conspicuous of the places where clusters are looked for) is half at least of as many samples with the largest
-//! influence, and whom the other tests don't settle: that makes p-values no smaller, and of natural mistakes one in
-//! sixty needs the clusters of other labels, a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of seven labels and fewer)
-//! nothing can be told; then F gives rise to doubt by its peers alone, which is raised more often than it says.
+//! It is asked only of suspects that the other tests leave open, and of which a cluster F that is lonely among its peers
+//! (at `significance`, as the most conspicuous of the places where clusters are looked for) is half at least of as many
+//! samples with the largest influence: that makes p-values no smaller, and of natural mistakes one in sixty needs the
+//! clusters of other labels, a pass over these with as many queries as landmarks. Without [`FEWEST`] such clusters (of
+//! seven labels and fewer) nothing can be told; then F gives rise to doubt by its peers alone, which is raised more
+//! often than it says.
 
 use super::by_cluster::ByCluster;
 use super::cluster::{Standing, standing_among, strength};
@@ -236,6 +237,7 @@ mod tests {
             cluster: Cluster { members: MEMBERS.collect(), scores: vec![0.0; SAMPLES], by_itself: None },
             peers: peers.collect(),
             apart: Some(apart),
+            ..GradientCluster::default()
         }
     }
 

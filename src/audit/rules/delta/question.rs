@@ -14,8 +14,8 @@ use super::look_clusters::{LookCluster, look_clusters};
 use super::look_neighbours::among_their_own;
 use super::look_shares::stand_out;
 use super::outsiders::{Apartness, Bound, apartness, bound};
-use super::pattern::{Pattern, margins, patterns};
-use super::{Delta, FEWEST_GROUP, common, null};
+use super::pattern::{margins, patterns};
+use super::{Delta, common, null};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
     Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, SampleNorms,
@@ -63,15 +63,14 @@ pub(super) struct OfCandidates {
     /// Looks of the null images that were not altered, of the set that has most of them: they are what is natural for
     /// later sets as well.
     unaltered: Vec<Vec<f64>>,
-    gradient_clusters: Option<Vec<(Cluster, Pattern)>>,
-    /// The same clusters with what they are compared with, lonely or not.
-    pub with_peers: Vec<GradientCluster>,
+    /// With their patterns.
+    pub gradient_clusters: Option<Vec<GradientCluster>>,
 }
 
 impl OfCandidates {
     /// How the clusters of gradients stand apart, if they were looked for.
     pub fn apartness(&self) -> Option<Vec<Apartness>> {
-        self.gradient_clusters.as_ref().map(|_| apartness(&self.with_peers))
+        self.gradient_clusters.as_deref().map(apartness)
     }
 }
 
@@ -120,9 +119,7 @@ where
             let [tests, doubts] = [rest.of_all, rest.of_trusted].map(|rows| Tests::new(&rows, count));
             (contrast, tests, Some(doubts))
         };
-        let names_some = |suspect: usize| {
-            tests.view(suspect).discoveries(suspect, rule.false_discovery_rate).len() >= FEWEST_GROUP
-        };
+        let names_some = |suspect: usize| tests.influence_names_some(suspect, rule.false_discovery_rate);
         let is_clear =
             tests.are_clear(rule.significance, self.of_audit) && (0..tests.suspects()).all(names_some);
         let mut to_lonely = vec![Vec::new(); tests.suspects()];
@@ -149,7 +146,7 @@ where
             }
             tests = tests.with_patterns(found, &taken_away);
             if !is_combined {
-                to_lonely = bound(&cosines, count, &known.with_peers, rule.significance);
+                to_lonely = bound(&null::without_few(&cosines), count, found, rule.significance);
             }
         }
         Ok((Against { tests, doubts, bound: to_lonely, is_clear }, norms))
@@ -160,17 +157,15 @@ where
         &self,
         known: &'k mut OfCandidates,
         held: usize,
-    ) -> Result<&'k [(Cluster, Pattern)], InfluenceError> {
+    ) -> Result<&'k [GradientCluster], InfluenceError> {
         let Self { influence, source, candidates, seed, config, .. } = *self;
         let found = match known.gradient_clusters.take() {
             Some(found) => found,
             None => {
-                let found = gradient_clusters(influence, source, candidates, held, seed, config)?;
+                let mut found = gradient_clusters(influence, source, candidates, held, seed, config)?;
                 let patterns = patterns(self, &found)?;
-                let clusters = found.iter().map(|found| found.cluster.clone());
-                let with_patterns = clusters.zip(patterns).collect();
-                known.with_peers = found;
-                with_patterns
+                found.iter_mut().zip(patterns).for_each(|(found, pattern)| found.pattern = pattern);
+                found
             }
         };
         Ok(known.gradient_clusters.insert(found))
@@ -189,14 +184,14 @@ where
     /// Of each image what it loses with each cluster's pattern.
     fn taken_away(
         &self,
-        found: &[(Cluster, Pattern)],
+        found: &[GradientCluster],
         asked: &ImageList,
     ) -> Result<Vec<Vec<f64>>, InfluenceError> {
         let (model, label, config) = (self.influence.model(), self.label(), self.config);
         let before = margins(&predict(model, asked, &config.quiet())?, label);
         let mut lost = vec![Vec::with_capacity(found.len()); asked.len()];
-        for (_, pattern) in found {
-            let of_pattern = pattern.taken_away(model, asked, &before, label, config)?;
+        for found in found {
+            let of_pattern = found.pattern.taken_away(model, asked, &before, label, config)?;
             lost.iter_mut().zip(of_pattern).for_each(|(lost, value)| lost.push(value));
         }
         Ok(lost)

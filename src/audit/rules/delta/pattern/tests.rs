@@ -53,7 +53,7 @@ fn cluster(members: std::ops::Range<usize>) -> GradientCluster {
     GradientCluster {
         peers: peers.collect(),
         cluster: Cluster { members, scores: vec![0.0; 120], by_itself: None },
-        apart: None,
+        ..GradientCluster::default()
     }
 }
 
