@@ -284,17 +284,17 @@ fn links_lead_to_files_and_headings() {
     }
 }
 
-#[test]
-fn the_loop_written_by_hand_names_its_poisons() {
+/// Runs an example of `sign_net`, and gives what it said.
+fn names_its_poisons(example: &str) -> [String; 2] {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(built_example("custom_loop"))
+    let output = Command::new(built_example(example))
         .args(["--device", "cpu", "--seed", "0", "--out"])
         .arg(folder.path())
         .env_remove("RUST_LOG")
         .output()
         .unwrap();
     let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
 
     // The same attack, made here: what was poisoned is not taken from the example's own words.
     let attack = PoisonConfig { victim: 0, target: 7, rate: 0.03, seed: 0 };
@@ -306,4 +306,16 @@ fn the_loop_written_by_hand_names_its_poisons() {
     assert!(10 * right >= 9 * record.flagged.len(), "clean samples were flagged\n{stdout}");
     assert!(stdout.contains(&format!("{right} of the {} poisons were named", poisoned.indices.len())));
     assert!(folder.path().join("audit.html").is_file());
+    [stdout, stderr]
+}
+
+#[test]
+fn the_loop_written_by_hand_names_its_poisons() {
+    let [_, stderr] = names_its_poisons("custom_loop");
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn the_training_by_burn_s_learner_names_its_poisons() {
+    names_its_poisons("learner");
 }
