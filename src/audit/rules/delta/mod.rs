@@ -25,7 +25,8 @@
 //!    classes these quantiles are too noisy; step 8 may see them there). That gives two views z_qj of the same data.
 //! 4. **Gate.** T_q = max_k (X_qk − mean_null X_k) / deviation_null X_k with X_qk the logarithm of the mean of the k
 //!    largest z_q· but for the first two, k = 3, 4, 6, 8, 12, … n/3: one test for three poisons and for hundreds, but
-//!    not for one or two, which may be copies of the suspect (in steps 7, 8 and 10 the two largest count as the third).
+//!    not for one or two, which may be copies of the suspect (in steps 7, 8 and 10 the two largest count as the third;
+//!    labels with fewer than 48 samples keep them).
 //!    A Gumbel distribution (T is a maximum) is fitted to the middle half of the null images' T; p is its tail at the
 //!    suspect's T, the mean over what the distribution may be, fitted to so few values. Over several suspects the
 //!    p-values go through Benjamini and Hochberg's procedure at [`significance`](Delta::significance); the others are

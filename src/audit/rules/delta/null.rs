@@ -7,8 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::audit::order::highest_first;
 
-use super::FEWEST_GROUP;
-use super::gate::{scan, scan_few};
+use super::gate::{left_out, scan, scan_few};
 use super::tails::Gumbel;
 
 /// z of the suspects, with what follows from the null images' z.
@@ -175,13 +174,13 @@ impl LeftOut {
     }
 }
 
-/// Rows whose two largest values are no larger than the third: what one or two samples are to an image, such as copies
+/// Rows whose two largest values are no larger than the third, but for labels with [few samples](left_out): what one or two samples are to an image, such as copies
 /// of it, must not pass for what a group is to it.
 pub(super) fn without_few(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let lowered = rows.iter().map(|row| {
         let mut sorted = row.clone();
         sorted.sort_by(|a, b| b.total_cmp(a));
-        let most = sorted.get(FEWEST_GROUP - 1).copied().unwrap_or(f64::INFINITY);
+        let most = sorted.get(left_out(row.len())).copied().unwrap_or(f64::INFINITY);
         row.iter().map(|value| value.min(most)).collect()
     });
     lowered.collect()
