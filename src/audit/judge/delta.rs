@@ -247,7 +247,7 @@ where
                     let (few, scores) = evidence.few(suspect);
                     let few: Vec<usize> = few.into_iter().map(|k| candidates[k]).collect();
                     let note = stand_out(&few, evidence.by_few(suspect));
-                    finding.doubt_few(note, self.spread(&candidates, scores), reported);
+                    finding.leave_open(note, self.spread(&candidates, scores), reported);
                 }
                 findings.push(finding);
             }

@@ -90,24 +90,22 @@ impl Finding {
         }
     }
 
-    /// Makes it one of doubt, with the probability and the scores that give rise to it: those are what to look at. The
-    /// verdict changes only of a suspect that was `reported`: of the many honest mistakes that a search finds some give
-    /// rise to doubt in a clean model.
-    fn doubt(&mut self, p_value: f64, scores: Vec<f64>, reported: bool) {
-        self.inconclusive = reported;
-        self.scores = scores;
-        self.note = Some(format!(
-            "some samples speak for the wrong label more than chance allows (p {p_value:.1e}), but for some harmless mistakes, too: poison, \
-             or a natural group of images. Look at those that speak most for it, and audit several suspects of the same mistake, combined"
-        ));
-    }
-
-    /// The same because of a few samples that stand out, as `note` says, but one sample or two of them more than all
-    /// others together.
-    fn doubt_few(&mut self, note: String, scores: Vec<f64>, reported: bool) {
+    /// Makes it one of doubt: `note` says why, and `scores` which samples to look at. The verdict changes only of a
+    /// suspect that was `reported`: of the many honest mistakes that a search finds some give rise to doubt in a clean
+    /// model.
+    fn leave_open(&mut self, note: String, scores: Vec<f64>, reported: bool) {
         self.inconclusive = reported;
         self.scores = scores;
         self.note = Some(note);
+    }
+
+    /// The same because of what null images have in common, with the probability and the scores that give rise to it.
+    fn doubt(&mut self, p_value: f64, scores: Vec<f64>, reported: bool) {
+        let note = format!(
+            "some samples speak for the wrong label more than chance allows (p {p_value:.1e}), but for some harmless mistakes, too: poison, \
+             or a natural group of images. Look at those that speak most for it, and audit several suspects of the same mistake, combined"
+        );
+        self.leave_open(note, scores, reported);
     }
 
     /// The same because of samples for which nothing else of their label speaks.
@@ -267,7 +265,7 @@ mod tests {
     fn a_copy_gives_rise_to_doubt_about_reported_suspects_alone() {
         for (reported, verdict) in [(true, Verdict::Inconclusive), (false, Verdict::Clean)] {
             let mut finding = Finding { p_value: Some(0.2), scores: vec![0.0; 2], ..Finding::default() };
-            finding.doubt_few("look at it".to_owned(), vec![3.0, 1.0], reported);
+            finding.leave_open("look at it".to_owned(), vec![3.0, 1.0], reported);
             assert_eq!((finding.verdict(), finding.flagged.len()), (verdict, 0));
             assert_eq!((finding.scores, finding.note.as_deref()), (vec![3.0, 1.0], Some("look at it")));
         }

@@ -9,7 +9,7 @@
 //! There are two S. Where natural variation between null images is to be discounted, S is the output of a [matched
 //! filter](super::matched_filter). That would discount the poison's influence as well, if null images have it: there
 //! S_q(F) = mean_F z_q − mean_{∉F} z_q over the deviation of z_q outside of F. In both the two largest z of each row
-//! are no larger than the third: one sample or two are no cluster.
+//! are [no larger than the third](super::null::without_few): one sample or two are no cluster.
 //!
 //! Null images may even be of the poison's making: harmless alterations bring about a trigger that covers the image.
 //! Then their largest S are its doing, and make everything look harmless. So where a cluster's
@@ -137,7 +137,7 @@ struct Said {
 }
 
 impl<'a> Tested<'a> {
-    /// By the plain S of rows of z. Nothing of a gradient is seen in an image.
+    /// By the plain S of rows of z, [without few](super::null::without_few). Nothing of a gradient is seen in an image.
     pub fn plain(cluster: &'a Cluster, null_is: NullIs, z: &[Vec<f64>]) -> Self {
         Self::unlike(cluster, null_is, z.iter().map(|row| strength(row, &cluster.members, &[])).collect())
     }
@@ -148,8 +148,8 @@ impl<'a> Tested<'a> {
         Self { cluster, null_is, strengths, likeness }
     }
 
-    /// Each without what varies among null images, from rows of z; of each row and cluster `likeness` says what its
-    /// image has of the look.
+    /// Each without what varies among null images, from rows of z, [without few](super::null::without_few); of each row
+    /// and cluster `likeness` says what its image has of the look.
     pub fn filtered(
         clusters: &[&'a Cluster],
         z: &[Vec<f64>],
