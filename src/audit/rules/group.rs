@@ -1,7 +1,8 @@
 //! A group of samples that resemble each other, redrawn until it stays.
 //!
 //! With F the group, C_ij the mean over layers of the cosine between the margin gradients of samples i and j, in the
-//! metric of the preconditioner: s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j; F becomes {s > cut(s)} until it stays.
+//! metric of the preconditioner: s_j = mean_{i∈F} C_ij − mean_{i∉F} C_ij, i ≠ j; F becomes {s > cut(s)} until it stays,
+//! or until it is one that it was before: of the groups that it would go through again and again it is the smallest.
 //! The means are inner products with summed unit directions, so that a round is linear in the class and no matrix C is
 //! formed.
 
@@ -36,8 +37,8 @@ where
         self.influence.unit_direction(self.source, &indices, &Margin, self.config)
     }
 
-    /// The group (positions among the candidates, ascending) after so many rounds at most, and the last s of every
-    /// candidate.
+    /// The group (positions among the candidates, ascending) after so many rounds at most, and the s of every candidate
+    /// that it was cut from.
     ///
     /// `norms` are those of the candidates: passes that need not form them again are much cheaper.
     pub fn run(
@@ -47,18 +48,20 @@ where
         rounds: usize,
     ) -> Result<(Vec<usize>, Vec<f64>), InfluenceError> {
         let options = ScoreOptions { per_layer: true, self_influence: false };
-        let mut group = first.to_vec();
-        let mut contrast = Vec::new();
-        let mut inside = self.direction(&group)?;
+        let mut course = Course::from(first);
+        let mut inside = self.direction(first)?;
         for round in 0..rounds {
             let outside = norms.unit_sum.add_scaled(&inside, -1.0);
             let sums = Queries::join(&[inside.clone(), outside]);
             let scores =
                 self.influence.scores(self.source, self.candidates, &Margin, &sums, options, self.config)?;
-            contrast = group_contrast(&scores, norms, &group);
-            let Some(threshold) = (self.cut)(&contrast) else { break };
+            let group = course.last();
+            let contrast = group_contrast(&scores, norms, group);
+            let Some(threshold) = (self.cut)(&contrast) else {
+                return Ok((group.to_vec(), contrast));
+            };
             let next = above(&contrast, threshold);
-            let (joined, left) = changes(&group, &next);
+            let (joined, left) = changes(group, &next);
             tracing::debug!(
                 round,
                 group = next.len(),
@@ -66,9 +69,8 @@ where
                 left = left.len(),
                 "refinement"
             );
-            group = next;
-            if joined.is_empty() && left.is_empty() {
-                break;
+            if let Some(settled) = course.push(next, contrast) {
+                return Ok(settled);
             }
             for (members, sign) in [(joined, 1.0), (left, -1.0)] {
                 if !members.is_empty() {
@@ -76,7 +78,33 @@ where
                 }
             }
         }
-        Ok((group, contrast))
+        Ok(course.into_last())
+    }
+}
+
+/// The groups that a refinement went through, each with the s that it was cut from (none of the first).
+#[derive(Debug)]
+struct Course(Vec<(Vec<usize>, Vec<f64>)>);
+
+impl Course {
+    fn from(first: &[usize]) -> Self {
+        Self(vec![(first.to_vec(), Vec::new())])
+    }
+
+    fn last(&self) -> &[usize] {
+        self.0.last().map_or(&[], |(group, _)| group)
+    }
+
+    fn into_last(mut self) -> (Vec<usize>, Vec<f64>) {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Where the next group leads to nothing new: it, if it is the last one again, or of those since it was there
+    /// before the smallest. The samples that a larger one has leave as soon as they are in.
+    fn push(&mut self, group: Vec<usize>, contrast: Vec<f64>) -> Option<(Vec<usize>, Vec<f64>)> {
+        let before = self.0.iter().rposition(|(earlier, _)| *earlier == group);
+        self.0.push((group, contrast));
+        self.0.drain(before? + 1..).min_by_key(|(group, _)| group.len())
     }
 }
 
@@ -115,4 +143,36 @@ fn changes(before: &[usize], after: &[usize]) -> (Vec<usize>, Vec<usize>) {
     let joined = after.iter().filter(|member| !old.contains(member)).copied().collect();
     let left = before.iter().filter(|member| !new.contains(member)).copied().collect();
     (joined, left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Course;
+
+    #[test]
+    fn a_group_that_stays_is_the_last() {
+        let mut course = Course::from(&[1, 2]);
+        assert_eq!(course.push(vec![1, 2, 3], vec![0.5]), None);
+        assert_eq!(course.push(vec![1, 2, 3], vec![0.7]), Some((vec![1, 2, 3], vec![0.7])));
+    }
+
+    #[test]
+    fn of_groups_that_come_back_the_smallest_is_taken() {
+        let mut course = Course::from(&[9]);
+        for group in [vec![1, 2], vec![1, 2, 3], vec![2], vec![1, 2, 3, 4]] {
+            assert_eq!(course.push(group, Vec::new()), None);
+        }
+        assert_eq!(
+            course.push(vec![1, 2, 3], vec![0.3]),
+            Some((vec![2], Vec::new())),
+            "[1, 2] is before them"
+        );
+        let mut course = Course::from(&[1]);
+        assert_eq!(course.push(vec![1, 2], vec![0.2]), None);
+        assert_eq!(
+            course.push(vec![1], vec![0.1]),
+            Some((vec![1], vec![0.1])),
+            "the first group counts, too"
+        );
+    }
 }

@@ -38,9 +38,9 @@
 //! 6. **Refinement.** Poisons resemble each other more than any of them resembles the suspect. With F the flagged group
 //!    and C_ij the mean cosine between the margin gradients of samples i and j: s_j = mean_{i∈F} C_ij − mean_{i∉F}
 //!    C_ij, i ≠ j, and F becomes the samples above the [minimum-error threshold](super::minimum_error) of s, until it
-//!    stays. A tail of other samples that resemble the group by nature is left out, where three Gaussians show one (the
-//!    module `beside_tail`). Where that leads away from the group that it began with, or from a small group to most of
-//!    the class, the group is kept as it was.
+//!    stays (where it goes round in a circle, the smallest on the way). A tail of other samples that resemble the group
+//!    by nature is left out, where three Gaussians show one (the module `beside_tail`). Where that leads away from the
+//!    group that it began with, or from a small group to most of the class, the group is kept as it was.
 //!
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label
 //!    poisons. They were all made in one way, and are a cluster in the spectrum of their colours. The clearest clusters
@@ -83,9 +83,9 @@
 //!     be a doubt. (Not of combined suspects.)
 //!
 //! The smallest of the six p-values counts, each corrected for the others: times 9, 9, 4.5, 4.5, 4.5 and 9. Where the
-//!    first two are far below `significance` and name samples, the others are not looked at. Of a suspect that is
-//!    poisoned each test that still is not by chance when those clearer than it are set aside may name the samples
-//!    (Holm 1979): a gate that few samples passed is no reason to be silent about the pattern of many.
+//! first two are far below `significance` and name samples, the others are not looked at. Of a suspect that is poisoned
+//! each test that still is not by chance when those clearer than it are set aside may name the samples (Holm 1979): a
+//! gate that few samples passed is no reason to be silent about the pattern of many.
 //!
 //! 11. **Doubt.** In step 3 a natural group that shows in any null image counts as natural. But the victim's class is
 //!     among those that null images are drawn from, and what they have in common may be the poisons. So the first two
