@@ -15,7 +15,7 @@ use burn_delta_influence::influence::{
 };
 use burn_delta_influence::lab::detectors::{
     ActivationClustering, Case, Detection, Detector, EkfacThreshold, Frequency, LabelOnly, Scope,
-    SpectralSignatures,
+    SpectralSignatures, Trak,
 };
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
@@ -141,6 +141,7 @@ pub fn audit(
     let attacked: Vec<&Known> = suspects.iter().filter(|known| known.attacked).collect();
     if which == Which::All && !attacked.is_empty() {
         bench.influence(&attacked, results)?;
+        bench.trak(&attacked, results)?;
         bench.baselines(&attacked, results)?;
     }
     Ok(())
@@ -305,6 +306,28 @@ impl<'a, M: Network> Bench<'a, M> {
         Ok(())
     }
 
+    /// TRAK, all suspects in one pass.
+    fn trak(&self, suspects: &[&Known], results: &mut Writer) -> Outcome<()> {
+        const NAME: &str = "TRAK";
+        let Some(first) = suspects.first() else { return Ok(()) };
+        if self.has(results, suspects, &[NAME]) {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let asked: Vec<&Suspect> = suspects.iter().map(|known| &known.suspect).collect();
+        let attributions = Trak::default().attributions(&self.case(first)?, &asked)?;
+        let seconds = start.elapsed().as_secs_f64() / suspects.len() as f64;
+        for (known, scores) in suspects.iter().zip(attributions) {
+            write(results, &self.record(known, NAME, &Trak::default().judge(scores), seconds)?)?;
+        }
+        Ok(())
+    }
+
+    fn case<'b>(&'b self, known: &'b Known) -> Outcome<Case<'b, M, Images>> {
+        let case = Case::new(&self.frozen, &self.cell.train, &known.suspect)?;
+        Ok(case.with_seed(self.cell.record.cell.seed).with_pass(self.pass.clone()))
+    }
+
     /// Detectors that know no influence. What depends on no suspect is run once.
     fn baselines(&self, suspects: &[&Known], results: &mut Writer) -> Outcome<()> {
         let test = &self.cell.test;
@@ -324,10 +347,7 @@ impl<'a, M: Network> Bench<'a, M> {
                 continue;
             }
             let start = Instant::now();
-            let case = Case::new(&self.frozen, &self.cell.train, &first.suspect)?
-                .with_seed(self.cell.record.cell.seed)
-                .with_pass(self.pass.clone());
-            let found = detector.detect(&case)?;
+            let found = detector.detect(&self.case(first)?)?;
             let seconds = start.elapsed().as_secs_f64() / suspects.len() as f64;
             for known in suspects {
                 write(results, &self.record(known, name, &found, seconds)?)?;

@@ -13,7 +13,7 @@ pub const LEAST_SUCCESS: f64 = 0.8;
 pub const WITH_VALIDATION: &str = "delta, validation";
 
 /// Detectors in the order of the table.
-pub const DETECTORS: [&str; 13] = [
+pub const DETECTORS: [&str; 14] = [
     "delta",
     WITH_VALIDATION,
     "layer-cosine",
@@ -21,6 +21,7 @@ pub const DETECTORS: [&str; 13] = [
     "paper (η −40, 0)",
     "paper (η 0, 1)",
     "EK-FAC threshold",
+    "TRAK",
     "activation clustering",
     "activation clustering in the label",
     "spectral signatures",

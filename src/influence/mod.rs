@@ -21,6 +21,8 @@ mod pending;
 mod precondition;
 mod predict;
 mod queries;
+#[cfg(feature = "lab")] // for its detector TRAK
+mod random_directions;
 mod score_file;
 mod score_parts;
 mod score_run;

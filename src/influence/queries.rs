@@ -84,7 +84,7 @@ impl LayerRows {
         if self.device().supports_dtype(DType::BF16) { self.like(DType::BF16) } else { self }
     }
 
-    fn device(&self) -> Device {
+    pub fn device(&self) -> Device {
         match &self.rows {
             QueryRows::Dense(rows) => rows.device(),
             QueryRows::LowRank(left, _) => left.device(),

@@ -6,14 +6,17 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use burn_delta_influence::audit::Suspect;
 use burn_delta_influence::capture::{FrozenModel, PassConfig, PassError};
-use burn_delta_influence::influence::InfluenceError;
+use burn_delta_influence::influence::{
+    ImageList, ImageSource, Influence, InfluenceError, Margin, Queries, predict,
+};
 use burn_delta_influence::lab::LabError;
 use burn_delta_influence::lab::detectors::{
     ActivationClustering, Case, Criterion, Detection, Detector, EkfacThreshold, Frequency, LabelOnly,
-    Reduction, Scope, SpectralSignatures, baselines,
+    Reduction, Scope, SpectralSignatures, Trak, baselines,
 };
 use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::samples::{Image, LabeledImage};
+use faer::{Mat, Side};
 
 use crate::planted::{CLASSES, ConvOnly, Flat, Planted, SHAPE, TARGET, factors, quiet};
 
@@ -225,6 +228,47 @@ fn ekfac_threshold_is_mean_and_deviations() {
 }
 
 #[test]
+fn trak_with_as_many_projections_as_weights_is_trak_without() {
+    let planted = Planted::mark(0.1, 12);
+    let model = FrozenModel::new(&Flat::new(&Device::flex()));
+    let case = Case::new(&model, &planted.data, &planted.suspect).unwrap().with_pass(quiet());
+    let source = ImageSource::new(&planted.data);
+    let influence = Influence::identity(&model);
+    let gradients = |source: &dyn Fn() -> Queries| {
+        let mut layers = influence.directions(&source()).unwrap().into_values();
+        let layer = layers.next().unwrap();
+        assert!(layers.next().is_none(), "the model has one layer");
+        let [rows, columns] = layer.dims();
+        let values: Vec<f32> = layer.into_data().iter::<f32>().collect();
+        Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j]))
+    };
+    let suspect = ImageList(vec![(planted.suspect.image.clone(), planted.suspect.label)]);
+    let of_samples = gradients(&|| influence.queries(&source, &Margin, &quiet()).unwrap());
+    let of_suspect = gradients(&|| influence.queries(&suspect, &Margin, &quiet()).unwrap());
+    // τ without a projection: g′ᵀ (GᵀG)⁺ g_n (1 − p_n).
+    let gram = of_samples.transpose() * &of_samples;
+    let weights = gram.self_adjoint_eigen(Side::Lower).unwrap().pseudoinverse() * of_suspect.transpose();
+    let products = &of_samples * weights;
+    let said = predict(&model, &source, &quiet()).unwrap();
+    let doubt = |n: usize| 1.0 - f64::from(said[n].probabilities[case.labels()[n]]);
+    let expected: Vec<f64> = (0..planted.count).map(|n| products[(n, 0)] * doubt(n)).collect();
+    assert!(planted.count / 2 > of_samples.ncols());
+    let trak = Trak::default();
+    let [got] = &trak.attributions(&case, &[&planted.suspect]).unwrap()[..] else { panic!("one suspect") };
+    let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+    let worst = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-2 * largest, "{worst} of {largest}");
+}
+
+#[test]
+fn trak_flags_samples_that_share_the_suspects_mark() {
+    let planted = Planted::mark(0.1, 8);
+    let got = metrics(&detect(&Trak::default(), &planted, 0), &planted);
+    // With some 50 weights and 200 samples (ΦᵀΦ)⁺ lets much noise in: not all of them.
+    assert!(got.precision == 1.0 && got.true_positives >= 5 && got.auroc > Some(0.85), "{got:?}");
+}
+
+#[test]
 fn same_seed_gives_the_same_detection() {
     let planted = Planted::cluster(0.1, 11);
     let mut names = Vec::new();
@@ -235,7 +279,7 @@ fn same_seed_gives_the_same_detection() {
     let count = names.len();
     names.sort_unstable();
     names.dedup();
-    assert_eq!((names.len(), count), (7, 7), "names tell detectors apart");
+    assert_eq!((names.len(), count), (8, 8), "names tell detectors apart");
 }
 
 #[test]
@@ -246,7 +290,7 @@ fn senseless_settings_are_refused() {
     let clustering = ActivationClustering::new(Scope::SuspectLabel);
     let other = Image::new(vec![0.0; 4], [1, 2, 2]).unwrap();
     let frequency = Frequency::new(vec![planted.suspect.image.clone()]);
-    let refused: [Box<dyn Detector<Flat, LabeledImage, Data>>; 12] = [
+    let refused: [Box<dyn Detector<Flat, LabeledImage, Data>>; 14] = [
         Box::new(ActivationClustering { components: 0, ..clustering }),
         Box::new(ActivationClustering { restarts: 0, ..clustering }),
         Box::new(clustering.with_criterion(Criterion::RelativeSize(0.6))),
@@ -255,6 +299,8 @@ fn senseless_settings_are_refused() {
         Box::new(SpectralSignatures::new(Scope::SuspectLabel).with_epsilon(0.0)),
         Box::new(SpectralSignatures::new(Scope::SuspectLabel).with_epsilon(0.7)),
         Box::new(EkfacThreshold::default().with_deviations(f64::NAN)),
+        Box::new(Trak::default().with_deviations(f64::INFINITY)),
+        Box::new(Trak::default().with_projections(0)),
         Box::new(frequency.clone().with_epochs(0)),
         Box::new(Frequency { probability: 1.0, ..frequency }),
         Box::new(Frequency::new(Vec::new())),

@@ -55,13 +55,7 @@ impl EkfacThreshold {
 
     /// The detection from scores that are there already.
     pub fn judge(&self, scores: Vec<f64>) -> Detection {
-        let count = scores.len() as f64;
-        let mean = scores.iter().sum::<f64>() / count;
-        let deviation =
-            (scores.iter().map(|score| (score - mean) * (score - mean)).sum::<f64>() / count).sqrt();
-        let threshold = mean + self.deviations * deviation;
-        let flagged = (0..scores.len()).filter(|&n| scores[n] > threshold).collect();
-        Detection { flagged, scores }
+        Detection::far_above_mean(scores, self.deviations)
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`ActivationClustering`] | activations of the last hidden layer | – | one forward pass; an SVD and k-means a class |
 //! | [`SpectralSignatures`] | the same | the share of poisons | one forward pass; an SVD a class |
 //! | [`EkfacThreshold`] | influence on the suspect | the suspect, factors | one forward and backward pass |
+//! | [`Trak`] | attribution to the suspect | the suspect | one forward and backward pass with 512 queries |
 //! | [`Frequency`] | the images' discrete cosine transform | clean images | training a small network on them; one pass of it |
 //!
 //! ```
@@ -40,6 +41,7 @@ mod label_only;
 mod principal;
 mod silhouette;
 mod spectral_signatures;
+mod trak;
 
 pub use activation_clustering::{ActivationClustering, Criterion, Reduction};
 pub use case::{Case, Scope};
@@ -47,6 +49,7 @@ pub use ekfac_threshold::EkfacThreshold;
 pub use frequency::Frequency;
 pub use label_only::LabelOnly;
 pub use spectral_signatures::SpectralSignatures;
+pub use trak::Trak;
 
 use std::fmt::Debug;
 
@@ -71,6 +74,17 @@ impl Detection {
     /// Of so many samples, none considered.
     fn nothing(samples: usize) -> Self {
         Self { flagged: Vec::new(), scores: vec![f64::NEG_INFINITY; samples] }
+    }
+
+    /// Those whose score is above the mean by more than so many deviations, both over all samples.
+    fn far_above_mean(scores: Vec<f64>, deviations: f64) -> Self {
+        let count = scores.len() as f64;
+        let mean = scores.iter().sum::<f64>() / count;
+        let deviation =
+            (scores.iter().map(|score| (score - mean) * (score - mean)).sum::<f64>() / count).sqrt();
+        let threshold = mean + deviations * deviation;
+        let flagged = (0..scores.len()).filter(|&n| scores[n] > threshold).collect();
+        Self { flagged, scores }
     }
 }
 
@@ -108,6 +122,7 @@ where
         Box::new(SpectralSignatures::new(Scope::WholeDataSet)),
         Box::new(SpectralSignatures::new(Scope::SuspectLabel)),
         Box::new(EkfacThreshold::default()),
+        Box::new(Trak::default()),
     ];
     if !clean.is_empty() {
         detectors.push(Box::new(Frequency::new(clean)));
