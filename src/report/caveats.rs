@@ -7,7 +7,7 @@ use super::{AuditRecord, ComparedRecord, ModelRecord, SuspectRecord, Verdict};
 const NAMED: usize = 3;
 
 /// What plain images in the place of harmless mistakes mean; the benchmark is the table of the first readings in
-/// BENCHMARKS.md.
+/// docs/research-notes.md.
 pub(super) const PLAIN_IMAGES: &str = "p-values are rough, and a natural group of images is taken for poison more often (in a benchmark for 3 of 30 \
                                        natural mistakes, where the setting was 1 %)";
 

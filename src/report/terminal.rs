@@ -215,17 +215,32 @@ fn highest(record: &AuditRecord, out: &mut String) {
     }
     let mut all: Vec<_> = record.suspects.iter().zip(&record.evidence.suspects).collect();
     all.sort_by_key(|(suspect, _)| suspect.interest());
-    for (suspect, evidence) in all.into_iter().take(TOP) {
+    // Suspects that were judged together have the same samples: these are told once.
+    let mut told: Vec<(&str, Vec<_>, Vec<_>)> = Vec::new();
+    for (suspect, evidence) in all {
+        let nothing = match (suspect.verdict, &suspect.note) {
+            (Verdict::Clean, None) => "nothing stands out behind",
+            _ => "nothing is flagged behind",
+        };
         let samples: Vec<_> = evidence.highest_clean.iter().map(|sample| printable(&sample.id)).collect();
         let id = printable(&suspect.id);
-        let nothing = match (suspect.verdict, &suspect.note) {
-            (Verdict::Clean, None) => format!("nothing stands out behind {id}"),
-            _ => format!("nothing is flagged behind {id}"),
-        };
-        if !samples.is_empty() {
-            let _ =
-                writeln!(out, "\n{nothing}; what speaks most for its wrong label: {}", samples.join(", "));
+        match told.iter_mut().find(|(said, of, _)| *said == nothing && *of == samples) {
+            Some((_, _, ids)) => ids.push(id),
+            None if samples.is_empty() => {}
+            None => told.push((nothing, samples, vec![id])),
         }
+    }
+    for (nothing, samples, ids) in told.into_iter().take(TOP) {
+        let (whom, whose) = match &ids[..] {
+            [only] => (only.clone(), "its"),
+            [first, others @ ..] => (format!("{first} and {}", counted(others.len(), "other")), "their"),
+            [] => continue,
+        };
+        let _ = writeln!(
+            out,
+            "\n{nothing} {whom}; what speaks most for {whose} wrong label: {}",
+            samples.join(", ")
+        );
     }
 }
 

@@ -583,6 +583,13 @@ fn what_speaks_most_for_a_mistake_is_named_where_nothing_stands_out() {
     }];
     let text = summary(&record);
     assert!(text.contains("what speaks most for its wrong label: a-1, b-2\n"), "{text}");
+    // Suspects that were judged together have the same: it is told once.
+    let (suspect, evidence) = (record.suspects[0].clone(), record.evidence.suspects[0].clone());
+    record.suspects.extend((0..2).map(|_| suspect.clone()));
+    record.evidence.suspects.extend([evidence.clone(), evidence]);
+    let text = summary(&record);
+    let told = format!("{} and 2 others; what speaks most for their wrong label: a-1, b-2\n", suspect.id);
+    assert!(text.contains(&told) && text.matches("what speaks most").count() == 1, "{text}");
     record.verdict = Verdict::Poisoned;
     assert!(!summary(&record).contains("a-1"));
 }

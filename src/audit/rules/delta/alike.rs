@@ -23,8 +23,8 @@
 //! labels that are counted here: some 25 weights, of thousands of images, so that this hardly matters; of a few hundred
 //! it makes looks somewhat rarer than they are. A class may have a look of its own by nature (images of a second
 //! camera, of one film); then an image of another class with that look, which is mistaken for the class for it, is
-//! named poisoned: influence can't tell the two. (Natural mistakes of clean models: BENCHMARKS, A look that the suspect
-//! has, too.)
+//! named poisoned: influence can't tell the two. (Natural mistakes of clean models: docs/research-notes.md, A look that
+//! the suspect has, too.)
 
 use super::by_cluster::{ByLook, Likeness};
 use super::cluster::{ByItself, FEWEST_NULL_IMAGES};

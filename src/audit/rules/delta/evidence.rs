@@ -17,7 +17,7 @@ use super::question::{Against, OfCandidates};
 /// Wasserman 2006). What each of the two views of influence sees has p-values far below any threshold; looks, gradients
 /// and patterns, which are seen faintly, get twice as much of the errors each, and outsiders, which came last, as much
 /// as a view. Chosen on CIFAR-10's first batch, where nine in a thousand of 2,975 natural mistakes have .01 by the
-/// first five together, times 8, 8, 4, 4 and 4 (BENCHMARKS, Maps of colours).
+/// first five together, times 8, 8, 4, 4 and 4 (docs/research-notes.md, Maps of colours).
 const BY_INFLUENCE: f64 = 9.0;
 const BY_LOOK: f64 = 4.5;
 const BY_GRADIENT: f64 = 4.5;

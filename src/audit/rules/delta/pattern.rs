@@ -63,9 +63,9 @@ const BACKGROUNDS: usize = 64;
 const KINDS: usize = 2;
 
 /// How many times more rarely than it says the pattern of a natural cluster stands out at all. If places were
-/// independent, half of them would: of 103 on CIFAR-10's first batch and signs 6 did (BENCHMARKS, Maps of colours). Of
-/// that factor of eight this uses two: leaving out clusters that do nothing uses up a part. With two, tests of one to
-/// four clusters reach .01 .2 to .7 times as often as they say (by integration, z₁ and z₂ independent).
+/// independent, half of them would: of 103 on CIFAR-10's first batch and signs 6 did (docs/research-notes.md, Maps of
+/// colours). Of that factor of eight this uses two: leaving out clusters that do nothing uses up a part. With two,
+/// tests of one to four clusters reach .01 .2 to .7 times as often as they say (by integration, z₁ and z₂ independent).
 const RARER: f64 = 2.0;
 
 /// A pattern that gives its label to more of other images than this, where natural groups' patterns on the mean do to
