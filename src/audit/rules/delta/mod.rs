@@ -150,6 +150,7 @@ mod null;
 mod outsiders;
 mod pattern;
 mod question;
+mod six_tests;
 mod tails;
 
 use burn::module::Module;
@@ -161,16 +162,17 @@ use crate::influence::{Classifier, InfluenceError, LabeledBatch};
 use super::beside_tail;
 use super::group::Refinement;
 use by_cluster::ByCluster;
-use evidence::Tests;
 use question::OfCandidates;
+use six_tests::Tests;
 
 pub use change::PatternKind;
 pub use common_pattern::CommonPattern;
-pub use evidence::{DeltaEvidence, FoundBy};
+pub use evidence::DeltaEvidence;
 pub use gate::benjamini_hochberg;
 pub(crate) use mean_images::flagged_patterns;
 pub use outsiders::{Apartness, Outsiders};
 pub use question::{NullSet, Question};
+pub use six_tests::FoundBy;
 
 /// Fewer samples are no group.
 const FEWEST_GROUP: usize = 3;

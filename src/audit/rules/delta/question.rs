@@ -7,7 +7,6 @@ use super::by_cluster::Likeness;
 use super::change::PatternKind;
 use super::cluster::Cluster;
 use super::common_pattern::CommonPattern;
-use super::evidence::Tests;
 use super::gradient_clusters::{GradientCluster, gradient_clusters};
 use super::look::{Looks, OtherLooks};
 use super::look_clusters::{LookCluster, look_clusters};
@@ -15,6 +14,7 @@ use super::look_neighbours::among_their_own;
 use super::look_shares::stand_out;
 use super::outsiders::{Apartness, Bound, apartness, bound};
 use super::pattern::{margins, patterns};
+use super::six_tests::Tests;
 use super::{Delta, common, null};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
