@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audits::Bench;
 use crate::models::{TrainedCell, predictions};
+use crate::normalisation::rankings;
 use crate::rows::Rows;
 use crate::support::Outcome;
 use crate::table::median;
@@ -74,6 +75,7 @@ impl Ablation {
         if suspects.is_empty() {
             return Ok(());
         }
+        self.normalisation(&bench, &suspects)?;
         self.rules(&bench, &suspects)?;
         self.labels(&bench, &suspects)?;
         self.copies(&bench, &suspects)
@@ -126,6 +128,26 @@ impl Ablation {
                 let audit = audit.run(&cell.model, &factors, &cell.train, std::slice::from_ref(suspect))?;
                 let p_value = audit.record.suspects.first().and_then(|suspect| suspect.p_value);
                 self.add(&model, name, number, bench.f1(&audit.flagged())?, p_value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rankings of the label's samples, before any decision: F1 of as many of the first as there are poisons.
+    fn normalisation(&mut self, bench: &Bench<'_>, suspects: &[Suspect]) -> Outcome<()> {
+        let cell = bench.cell;
+        let (candidates, rankings) = rankings(bench, suspects)?;
+        let model = cell.record.cell.to_string();
+        for (name, scores) in rankings {
+            for (number, scores) in scores.iter().enumerate() {
+                let mut order: Vec<usize> = (0..candidates.len()).collect();
+                order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+                let mut first: Vec<usize> =
+                    order.into_iter().take(cell.record.poisons.len()).map(|k| candidates[k]).collect();
+                first.sort_unstable();
+                if !self.is_done(&model, name, number) {
+                    self.add(&model, name, number, bench.f1(&first)?, None)?;
+                }
             }
         }
         Ok(())

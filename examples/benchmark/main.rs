@@ -21,6 +21,7 @@ mod data;
 mod grid;
 mod models;
 mod network;
+mod normalisation;
 mod plots;
 mod results;
 mod rows;
