@@ -5,6 +5,7 @@
     scripts/poison_folders.py make --data ../shared/data --out OUT [TRIGGER ...]
     cd OUT/text && image_folder --data data --unlearn none --out out $(cat suspects.txt)
     scripts/poison_folders.py score OUT/text/out/audit.json OUT/text/poisons.txt
+    scripts/poison_folders.py halves --data ../shared/data --out OUT     # two classes, into OUT/halves/data
 
 OUT/TRIGGER has `data/train` and `data/val` with a folder for each class, `suspects` (test pictures of the victim class with the trigger),
 `suspects.txt` (the first six of them as options) and `poisons.txt`. No validation picture has the trigger.
@@ -213,6 +214,17 @@ def make(data, out, name):
     print(f"{name}: {len(train)} training pictures, {len(poisons)} poisons, {split} validation pictures")
 
 
+def halves(data, out):
+    """Two classes: CIFAR-10's batch 1 as animals and vehicles, clean."""
+    for part, file, most in [("train", "data_batch_1.bin", None), ("val", "test_batch.bin", 3000)]:
+        pictures, names = cifar10(data / "cifar10", file)
+        for image, label, stem in pictures[:most]:
+            number = names.index(label)
+            folder = out / "halves/data" / part / ("vehicles" if number in (0, 1, 8, 9) else "animals")
+            folder.mkdir(parents=True, exist_ok=True)
+            image.save(folder / f"{number}_{stem}.png")
+
+
 def score(audit, poisons):
     audit, poisons = json.loads(audit.read_text()), set(poisons.read_text().split())
     flagged = {sample["id"] for sample in audit["flagged"]}
@@ -232,6 +244,9 @@ def main():
     making.add_argument("--data", type=Path, required=True)
     making.add_argument("--out", type=Path, required=True)
     making.add_argument("triggers", nargs="*", metavar="TRIGGER", help=", ".join(TRIGGERS) + "; all if none is named")
+    halving = commands.add_parser("halves", help="CIFAR-10 as two classes, without a trigger")
+    halving.add_argument("--data", type=Path, required=True)
+    halving.add_argument("--out", type=Path, required=True)
     scoring = commands.add_parser("score")
     scoring.add_argument("audit", type=Path)
     scoring.add_argument("poisons", type=Path)
@@ -242,6 +257,8 @@ def main():
             parser.error(f"no such trigger: {', '.join(unknown)} (there are {', '.join(TRIGGERS)})")
         for name in arguments.triggers or TRIGGERS:
             make(arguments.data, arguments.out, name)
+    elif arguments.command == "halves":
+        halves(arguments.data, arguments.out)
     else:
         score(arguments.audit, arguments.poisons)
 
