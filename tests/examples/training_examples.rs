@@ -391,6 +391,7 @@ fn detectors_are_run_beside_the_audit() {
         "spectral-signatures",
         "spectral-signatures-in-label",
         "ekfac-threshold",
+        "trak",
         "frequency",
     ];
     assert_error(&unknown, &[&["'tea-leaves'", "--detectors", "all"], &all[..]].concat());
