@@ -4,7 +4,7 @@
 use burn::data::dataset::Dataset;
 use burn::module::Module;
 
-use super::{Case, Detection, Detector};
+use super::{Case, Detection, Detector, finite};
 use crate::influence::{
     Classifier, CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner,
     ScoreOptions, corrected_factors,
@@ -70,10 +70,7 @@ where
     }
 
     fn detect(&self, case: &Case<'_, M, D>) -> Result<Detection, LabError> {
-        if !self.deviations.is_finite() {
-            let problem = "deviations must be a finite number, such as 3".to_owned();
-            return Err(LabError::InvalidDetector { detector: NAME, problem });
-        }
+        finite(NAME, self.deviations)?;
         let factors = case.factors.ok_or(LabError::NoFactors { detector: NAME })?;
         let source = ImageSource::new(case.train);
         let (samples, seed, pass) = (self.eigenvalue_samples, case.seed, &case.pass);

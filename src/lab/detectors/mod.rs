@@ -76,7 +76,8 @@ impl Detection {
         Self { flagged: Vec::new(), scores: vec![f64::NEG_INFINITY; samples] }
     }
 
-    /// Those whose score is above the mean by more than so many deviations, both over all samples.
+    /// Those whose score is above the mean by more than so many deviations (a [finite number](finite)), both over all
+    /// samples.
     fn far_above_mean(scores: Vec<f64>, deviations: f64) -> Self {
         let count = scores.len() as f64;
         let mean = scores.iter().sum::<f64>() / count;
@@ -86,6 +87,15 @@ impl Detection {
         let flagged = (0..scores.len()).filter(|&n| scores[n] > threshold).collect();
         Self { flagged, scores }
     }
+}
+
+/// Refuses deviations that no score can be compared with.
+fn finite(detector: &'static str, deviations: f64) -> Result<(), LabError> {
+    if deviations.is_finite() {
+        return Ok(());
+    }
+    let problem = "deviations must be a finite number, such as 3".to_owned();
+    Err(LabError::InvalidDetector { detector, problem })
 }
 
 /// A rule that picks out training samples as poisons.

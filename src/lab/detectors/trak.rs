@@ -5,11 +5,12 @@ use burn::data::dataset::Dataset;
 use burn::module::Module;
 use faer::{Mat, MatRef, Side};
 
-use super::{Case, Detection, Detector};
+use super::{Case, Detection, Detector, finite};
 use crate::audit::Suspect;
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, ImageList, ImageSource, Influence, LabeledBatch, Margin, Queries, ScoreOptions, predict,
+    Classifier, ImageList, ImageSource, Influence, LabeledBatch, Margin, Prediction, Queries, ScoreOptions,
+    predict,
 };
 use crate::lab::LabError;
 use crate::samples::LabeledSample;
@@ -113,9 +114,9 @@ impl Trak {
             project(&influence, &images(suspects), &directions, pass, &mut of_suspects)?;
         }
         let said = predict(case.model, &source, pass).map_err(LabError::from)?;
-        let doubt = said.iter().zip(case.labels()).map(|(said, &label)| {
-            1.0 - said.probabilities.get(label).copied().map_or(0.0, f64::from) // (labels are classes: the pass saw to it)
-        });
+        // Every label is a class: the passes would have refused another.
+        let of_label = |(said, &label): (&Prediction, &usize)| said.probabilities.get(label).copied();
+        let doubt = said.iter().zip(case.labels()).map(|pair| 1.0 - of_label(pair).map_or(0.0, f64::from));
         let doubt: Vec<f64> = doubt.collect();
         let (count, rows) = (suspects.len(), projections);
         let of_samples = MatRef::from_row_major_slice(&of_samples, rows, samples);
@@ -137,10 +138,7 @@ where
     }
 
     fn detect(&self, case: &Case<'_, M, D>) -> Result<Detection, LabError> {
-        if !self.deviations.is_finite() {
-            let problem = "deviations must be a finite number, such as 3".to_owned();
-            return Err(LabError::InvalidDetector { detector: NAME, problem });
-        }
+        finite(NAME, self.deviations)?;
         let scores = self.attributions(case, &[case.suspect])?.swap_remove(0);
         Ok(self.judge(scores))
     }
