@@ -8,6 +8,9 @@ use burn_delta_influence::lab::attacks::{
     Mislabeled, NoAttack, PoisonConfig, Quantised, Reflected, Roaming, SourceSpecific, Trigger, Warped, Wave,
 };
 use burn_delta_influence::samples::LabeledImage;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
 use serde::{Deserialize, Serialize};
 
 use crate::brewed::SEED_OFFSET;
@@ -22,6 +25,9 @@ const SMOOTH_AMPLITUDES: [f32; 2] = [40.0 / 255.0, 64.0 / 255.0];
 #[serde(deny_unknown_fields)]
 pub struct ModelCell {
     pub data: DataChoice,
+    /// So many of its training images, drawn; 0: all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub images: usize,
     /// What is trained.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: NetworkChoice,
@@ -202,6 +208,16 @@ impl ModelCell {
         }
     }
 
+    /// What is left of the training images, in their order: the same for every seed.
+    pub fn drawn(&self, train: Vec<LabeledImage>) -> Vec<LabeledImage> {
+        if self.images == 0 || self.images >= train.len() {
+            return train;
+        }
+        let mut kept = sample(&mut StdRng::seed_from_u64(0), train.len(), self.images).into_vec();
+        kept.sort_unstable();
+        kept.into_iter().map(|at| train[at].clone()).collect()
+    }
+
     /// Seed of a trigger that is drawn.
     fn key(&self) -> u64 {
         self.seed ^ (self.variant as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)
@@ -271,6 +287,9 @@ fn square() -> BadNet {
 impl fmt::Display for ModelCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-", name(&self.data))?;
+        if self.images > 0 {
+            write!(f, "{}images-", self.images)?;
+        }
         if !is_default(&self.network) {
             write!(f, "{}-", name(&self.network))?;
         }

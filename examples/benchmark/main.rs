@@ -38,15 +38,15 @@ use support::{DeviceChoice, Outcome};
 use audits::Which;
 use data::Folders;
 use grid::{ModelCell, NetworkChoice};
-use models::Models;
+use models::{Models, TrainedCell};
 use network::{Network, with_network};
 
 /// Trains the models of a grid, runs every detector on them, and prints the table.
 #[derive(Clone, Parser)]
 struct Arguments {
-    /// The grid: a line of JSON for each model.
-    #[arg(long)]
-    grid: PathBuf,
+    /// The grid: a line of JSON for each model. Several are one after the other.
+    #[arg(long, required = true)]
+    grid: Vec<PathBuf>,
     #[command(flatten)]
     folders: Folders,
     /// Folder for models and results.
@@ -104,7 +104,8 @@ fn main() -> ExitCode {
 }
 
 fn benchmark(arguments: &Arguments) -> Outcome<()> {
-    let cells = grid::read(&arguments.grid)?;
+    let grids: Vec<_> = arguments.grid.iter().map(|path| grid::read(path)).collect::<Outcome<_>>()?;
+    let cells = grids.concat();
     let Arguments { folders, out, .. } = arguments;
     let Arguments { ablation: ablates, combined: combines, search: searches, .. } = *arguments;
     let audits_alone = !ablates && !combines && !searches && arguments.unlearn.is_none();
@@ -233,47 +234,46 @@ fn calibrate(cells: &[ModelCell], most: usize, arguments: &Arguments) -> Outcome
 }
 
 fn combined(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
-    let Arguments { folders, out, .. } = arguments;
-    let mut combined = combined::Combined::open(out)?;
-    if !arguments.only_table {
-        let models = Models { folders, out, device: arguments.device.device()? };
-        for cell in cells {
-            let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
-            eprintln!("{cell}");
-            combined.run(&trained)?;
-        }
-    }
+    let mut combined = combined::Combined::open(&arguments.out)?;
+    with_each(cells, arguments, |trained| combined.run(trained))?;
     println!("{}", combined.table());
     Ok(())
 }
 
 fn search(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
-    let Arguments { folders, out, .. } = arguments;
-    let mut searches = search::Searches::open(out)?;
-    if !arguments.only_table {
-        let models = Models { folders, out, device: arguments.device.device()? };
-        for cell in cells {
-            let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
-            eprintln!("{cell}");
-            searches.run(&trained)?;
-        }
-    }
+    let mut searches = search::Searches::open(&arguments.out)?;
+    with_each(cells, arguments, |trained| searches.run(trained))?;
     println!("{}", searches.table());
     Ok(())
 }
 
 fn ablation(cells: &[ModelCell], arguments: &Arguments) -> Outcome<()> {
-    let Arguments { folders, out, .. } = arguments;
-    let models = Models { folders, out, device: arguments.device.device()? };
-    let mut ablation = ablation::Ablation::open(out)?;
-    let asked = cells.iter().filter(|cell| !arguments.only_table && cell.attack != grid::AttackChoice::None);
-    for cell in asked {
-        let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
-        if trained.record.poison_success_rate.is_some_and(|rate| rate >= table::LEAST_SUCCESS) {
-            eprintln!("{cell}");
-            ablation.run(&trained)?;
-        }
-    }
+    let mut ablation = ablation::Ablation::open(&arguments.out)?;
+    let poisoned: Vec<_> =
+        cells.iter().filter(|cell| cell.attack != grid::AttackChoice::None).cloned().collect();
+    with_each(&poisoned, arguments, |trained| {
+        let works = trained.record.poison_success_rate.is_some_and(|rate| rate >= table::LEAST_SUCCESS);
+        if works { ablation.run(trained) } else { Ok(()) }
+    })?;
     println!("{}", ablation.table());
+    Ok(())
+}
+
+/// Each model of the grid, trained where it is not there; none where only the table is asked for.
+fn with_each(
+    cells: &[ModelCell],
+    arguments: &Arguments,
+    mut run: impl FnMut(&TrainedCell) -> Outcome<()>,
+) -> Outcome<()> {
+    let Arguments { folders, out, .. } = arguments;
+    if arguments.only_table {
+        return Ok(());
+    }
+    let models = Models { folders, out, device: arguments.device.device()? };
+    for cell in cells {
+        let trained = models.get(cell).map_err(|error| format!("{cell}: {error}"))?;
+        eprintln!("{cell}");
+        run(&trained)?;
+    }
     Ok(())
 }

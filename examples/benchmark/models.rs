@@ -161,6 +161,7 @@ impl Models<'_> {
     /// The cell's model, trained if it was not yet.
     pub fn get<M: Network>(&self, cell: &ModelCell) -> Outcome<TrainedCell<M>> {
         let Images { train, test, classes } = self.folders.images(cell.data)?;
+        let train = cell.drawn(train);
         let folder = self.folder(cell);
         match folder.join(RECORD).exists() {
             true => self.load(cell, &folder, train, test, classes),

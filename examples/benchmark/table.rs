@@ -77,7 +77,7 @@ pub fn markdown(cells: &[ModelCell], records: &[CellRecord]) -> String {
 
 fn models(cells: &[ModelCell], records: &[CellRecord]) -> String {
     let mut out = String::from(
-        "| model | accuracy | PSR | F1 of `delta`, by suspect | with validation images |\n| --- | --- | --- | --- | --- |\n",
+        "| model | accuracy | PSR | F1 of `delta`, by suspect; largest p | with validation images |\n| --- | --- | --- | --- | --- |\n",
     );
     for cell in cells.iter().flat_map(|cell| std::iter::once(cell.clone()).chain(cell.further())) {
         let mine = records.iter().filter(|record| record.model == cell);
@@ -87,11 +87,13 @@ fn models(cells: &[ModelCell], records: &[CellRecord]) -> String {
         };
         let scores = |detector: &str| {
             let attacked = mine.clone().filter(|record| record.attacked && record.detector == detector);
-            let scores = attacked.map(|record| match record.cannot_tell {
+            let scores = attacked.clone().map(|record| match record.cannot_tell {
                 true => "cannot tell".to_owned(),
                 false => format!("{:.3}", record.metrics.f1),
             });
-            scores.collect::<Vec<_>>().join(", ")
+            let largest = attacked.filter_map(|record| record.p_value).reduce(f64::max);
+            let p_value = largest.map_or_else(String::new, |p| format!("; {p:.1e}"));
+            scores.collect::<Vec<_>>().join(", ") + &p_value
         };
         let rate = first.poison_success_rate.map_or("–".to_owned(), |rate| format!("{rate:.3}"));
         let (alone, with_validation) = (scores(DETECTORS[0]), scores(WITH_VALIDATION));

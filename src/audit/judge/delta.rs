@@ -14,7 +14,7 @@ use crate::audit::AuditError;
 use crate::audit::null_images::{Mistake, NullImages};
 use crate::audit::rules::{
     Apartness, CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, PatternKind, Question,
-    benjamini_hochberg,
+    RefinementSteps, benjamini_hochberg,
 };
 use crate::influence::{Classifier, ImageList, ImageSource, predict};
 use crate::report::{ComparedRecord, NullRecord, PatternRecord};
@@ -108,18 +108,30 @@ where
         let wanting: Vec<usize> =
             told.into_iter().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
         let mistakes = self.mistakes(rule.null_images, &wanting)?;
+        let leave_open = |cases: &mut [Case<'_>], numbers: &[usize], note: &str| {
+            numbers
+                .iter()
+                .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.to_owned()));
+        };
         let mut of_labels = Vec::new();
         for (label, (candidates, numbers)) in by_label {
             if let Some(note) = too_few(label, &candidates) {
-                numbers
-                    .iter()
-                    .for_each(|&number| cases[number].finding = Finding::unknown(samples, note.clone()));
+                leave_open(cases, &numbers, &note);
                 continue;
             }
             let (suspects, subjects) = distinct(self.images(cases, &numbers, label));
             let mistakes = mistakes.get(&label).map_or(&[][..], Vec::as_slice);
             let mut null_images =
                 self.null_images(rule.null_images, label, &of_validation[&label], mistakes)?;
+            // Suspects among the few training images of other labels are not compared with themselves.
+            if null_images.count() < Delta::FEWEST_NULL_IMAGES {
+                let note = format!(
+                    "only {} training samples carry another label than {label} and are no suspects: too few to compare with",
+                    null_images.count()
+                );
+                leave_open(cases, &numbers, &note);
+                continue;
+            }
             let evidence = rule.evidence(&self.question(&candidates, &suspects), &null_images.set)?;
             null_images.images_to_show(KEPT_NULL_IMAGES);
             // Combined suspects share one finding.
@@ -216,6 +228,7 @@ where
             let question = self.question(&candidates, &suspects);
             let mut findings = Vec::with_capacity(evidence.suspects());
             let mut kinds = Vec::with_capacity(evidence.suspects());
+            let mut steps = RefinementSteps::default();
             for suspect in 0..evidence.suspects() {
                 if !evidence.can_tell(suspect) {
                     kinds.push(None);
@@ -229,7 +242,7 @@ where
                 let poisoned = threshold.is_some();
                 let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
                 let few_stand_out = by_few.is_some_and(|by_few| evidence.by_few(suspect) <= by_few);
-                let found = rule.finding(&evidence, suspect, threshold, &question)?;
+                let found = rule.finding(&evidence, suspect, threshold, &question, &mut steps)?;
                 kinds.push(found.pattern_kind);
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 finding.compared = compared(&null_images, evidence.p_values(suspect));

@@ -25,7 +25,7 @@ use super::rules::{Delta, NullSet};
 use super::transforms::Transform;
 use super::{AuditError, Suspect};
 
-use shares::{Found, Shares, chosen, share};
+use shares::{Found, Shares, Sources, chosen, share};
 
 pub(super) use shares::Mistake;
 
@@ -86,9 +86,10 @@ where
     D: Dataset<I>,
 {
     /// For each of some labels altered training images of others that the model takes for it, at most `count`: none of
-    /// the other labels, and none of the kinds of alteration, has more than its [share](share) of the `count`. Each
-    /// altered image is asked about once in a sweep, and serves the label that it gets: the labels' verdicts don't
-    /// depend on each other.
+    /// the other labels, and none of the kinds of alteration, has more than its [share](share) of the `count`, and no
+    /// image is there twice, if there are `count` of them: alterations of one image are moved alike, and count for less
+    /// than as many images do. Each altered image is asked about once in a sweep, and serves the label that it gets:
+    /// the labels' verdicts don't depend on each other.
     pub(super) fn mistakes(
         &self,
         count: usize,
@@ -103,10 +104,17 @@ where
         let of_a_label = share(count, classes.saturating_sub(1));
         // Where few are wanted, one kind may have to be enough.
         let of_a_kind = share(count, Transform::KINDS).max(Delta::FEWEST_NULL_IMAGES);
-        let mut found = nothing_of(labels);
+        let of_each = labels.iter().map(|&label| {
+            let others = self.labels.iter().filter(|other| **other != label).count();
+            (label, (Found::default(), Sources::new(count, others)))
+        });
+        let mut found: BTreeMap<usize, (Found, Sources)> = of_each.collect();
         let is_open = |found: &Found| found.mistakes.len() < count && found.tried < budget;
-        let wants = |label: usize, found: &Found, mistake: Mistake| {
-            is_open(found) && label != mistake.origin && found.has_room(mistake, of_a_label, of_a_kind)
+        let wants = |label: usize, found: &Found, sources: &Sources, mistake: Mistake| {
+            is_open(found)
+                && label != mistake.origin
+                && found.has_room(mistake, of_a_label, of_a_kind)
+                && sources.has_room(mistake.index)
         };
         let bar = progress_bar(
             labels.len().saturating_mul(budget),
@@ -118,18 +126,19 @@ where
         let mut asked = 0;
         // Most are passed over once a label or a kind has its share.
         let mut tries = 0..budget.saturating_mul(Transform::KINDS);
-        while found.values().any(is_open) {
+        while found.values().any(|(found, _)| is_open(found)) {
             let mut batch = Vec::with_capacity(at_a_time);
             for number in tries.by_ref() {
-                // An image may be altered several times where there are few, each time in another way.
+                // Until an alteration of it is found, an image may be tried several times, each time in another way.
                 let index = order[number % samples];
                 let draw = (number / samples).wrapping_mul(samples).wrapping_add(index) as u64;
                 let seed = self.seed.wrapping_add(1).wrapping_add(draw);
                 let transform = Transform::draw(&mut StdRng::seed_from_u64(seed));
                 let mistake = Mistake { index, transform, origin: self.labels[index] };
-                if found.iter().any(|(&label, found)| wants(label, found, mistake))
-                    && seen.insert((index, digest(&transform)))
-                {
+                let is_wanted = |(&label, (found, sources)): (&usize, &(Found, Sources))| {
+                    wants(label, found, sources, mistake)
+                };
+                if found.iter().any(is_wanted) && seen.insert((index, digest(&transform.to_string()))) {
                     batch.push(mistake);
                 }
                 if batch.len() == at_a_time {
@@ -143,34 +152,39 @@ where
                 let image = image_of(train, mistake.index, shape)?;
                 // A suspect that is in the training data, rightly labelled, altered as well: its influence is no
                 // chance.
-                let altered = || (*mistake, (mistake.transform.apply(&image), mistake.origin));
-                Ok((!is_one_of(suspects, &image)).then(altered))
+                if is_one_of(suspects, &image) {
+                    return Ok(None);
+                }
+                let altered = mistake.transform.apply(&image);
+                // Red and green of a grey image swapped: what the model gets wrong as it is, may be mislabelled.
+                let is_altered = altered != image;
+                Ok(is_altered.then(|| ((*mistake, digest(&bits(&image))), (altered, mistake.origin))))
             });
             let altered: Vec<_> = altered.collect::<Result<_, PassError>>()?;
-            let (batch, altered): (Vec<Mistake>, Vec<_>) = altered.into_iter().flatten().unzip();
+            let (batch, altered): (Vec<(Mistake, u64)>, Vec<_>) = altered.into_iter().flatten().unzip();
             let altered = ImageList(altered);
             asked += batch.len();
             let said = predict(model, &altered, &self.pass.quiet()).map_err(|error| match error {
-                PassError::NotFinite { first, .. } => AuditError::no_number(batch[first]),
+                PassError::NotFinite { first, .. } => AuditError::no_number(batch[first].0),
                 error => error.into(),
             })?;
-            for (mistake, said) in batch.into_iter().zip(said) {
+            for ((mistake, source), said) in batch.into_iter().zip(said) {
                 // In the order of the tries, so that what a label gets does not depend on which others are asked for.
-                for (&label, found) in &mut found {
-                    if wants(label, found, mistake) {
+                for (&label, (found, sources)) in &mut found {
+                    if wants(label, found, sources, mistake) {
                         found.tried += 1;
-                        if said.label == label {
+                        if said.label == label && sources.take(mistake.index, source) {
                             found.add(mistake);
                         }
                     }
                 }
             }
             let done = |found: &Found| if is_open(found) { found.tried } else { budget };
-            bar.set_position(found.values().map(|found| done(found) as u64).sum());
+            bar.set_position(found.values().map(|(found, _)| done(found) as u64).sum());
         }
         bar.finish_and_clear();
         tracing::debug!(asked, "altered images looked at");
-        Ok(mistakes_of(found))
+        Ok(found.into_iter().map(|(label, (found, _))| (label, found.mistakes)).collect())
     }
 
     /// Mistakes on validation data that the model takes for this label, with their true labels, at most `count`: none
@@ -292,19 +306,11 @@ fn budget(count: usize, classes: usize, samples: usize) -> usize {
     count.saturating_mul(TRIED).max(of_classes.min(samples.saturating_mul(2)).min(MOST_TRIED))
 }
 
-/// Tells alterations of one image apart.
-fn digest(transform: &Transform) -> u64 {
+/// Tells images apart, or alterations of one.
+fn digest(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    transform.to_string().hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
-}
-
-fn nothing_of(labels: &[usize]) -> BTreeMap<usize, Found> {
-    labels.iter().map(|&label| (label, Found::default())).collect()
-}
-
-fn mistakes_of(found: BTreeMap<usize, Found>) -> BTreeMap<usize, Vec<Mistake>> {
-    found.into_iter().map(|(label, found)| (label, found.mistakes)).collect()
 }
 
 #[cfg(test)]
@@ -394,7 +400,7 @@ mod tests {
     }
 
     fn ids(mistakes: &[Mistake]) -> Vec<(usize, u64)> {
-        mistakes.iter().map(|mistake| (mistake.index, digest(&mistake.transform))).collect()
+        mistakes.iter().map(|mistake| (mistake.index, digest(&mistake.transform.to_string()))).collect()
     }
 
     #[test]
@@ -420,7 +426,9 @@ mod tests {
         let found = sweep([200, CLASSES], &[0, 3], COUNT, 32);
         for (label, mistakes) in &found {
             assert!((COUNT / 2..=COUNT).contains(&mistakes.len()), "{} of {label}", mistakes.len());
-            assert_eq!(ids(mistakes).iter().collect::<HashSet<_>>().len(), mistakes.len());
+            // There are more images of other labels than null images: none is altered twice.
+            let sources: HashSet<usize> = mistakes.iter().map(|mistake| mistake.index).collect();
+            assert_eq!(sources.len(), mistakes.len());
             assert!(mistakes.iter().all(|mistake| mistake.origin != *label));
             let most = |of: &dyn Fn(&Mistake) -> usize| {
                 (0..8).map(|kind| mistakes.iter().filter(|mistake| of(mistake) == kind).count()).max()

@@ -1,7 +1,7 @@
-//! Which harmless mistakes are null images: none of the labels that they are made from, and none of the kinds of
-//! alteration, has too many.
+//! Which harmless mistakes are null images: none of the images and labels that they are made from, and none of the kinds
+//! of alteration, has too many.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::audit::rules::Delta;
 use crate::audit::transforms::Transform;
@@ -16,6 +16,35 @@ pub(in crate::audit) struct Mistake {
     pub transform: Transform,
     /// The training image's label.
     pub origin: usize,
+}
+
+/// Images that null images are made from, each no more often than it has to be. Alterations of one image are moved
+/// alike: many of them are little scatter to compare a suspect with.
+#[derive(Default)]
+pub(super) struct Sources {
+    most: usize,
+    of_sample: HashMap<usize, usize>,
+    of_image: HashMap<u64, usize>,
+}
+
+impl Sources {
+    /// For `count` null images of so many samples.
+    pub fn new(count: usize, samples: usize) -> Self {
+        Self { most: count.div_ceil(samples.max(1)), ..Self::default() }
+    }
+
+    pub fn has_room(&self, sample: usize) -> bool {
+        self.of_sample.get(&sample).is_none_or(|count| *count < self.most)
+    }
+
+    /// Whether there is room for one more of this sample, which then is there. `image`: what its copies share.
+    pub fn take(&mut self, sample: usize, image: u64) -> bool {
+        *self.of_sample.entry(sample).or_default() += 1;
+        let count = self.of_image.entry(image).or_default();
+        let has_room = *count < self.most;
+        *count += usize::from(has_room);
+        has_room
+    }
 }
 
 /// Mistakes of one label, with how many of each origin and of each kind of alteration there are.
@@ -120,7 +149,7 @@ pub(super) fn chosen(mistakes: &[Mistake], labels: usize) -> Vec<Mistake> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Delta, Mistake, Transform, chosen, share};
+    use super::{Delta, Mistake, Sources, Transform, chosen, share};
 
     /// Mistakes of labels and kinds, so many of each label, alterations in turn from the first `kinds`.
     fn mistakes(counts: &[usize], kinds: usize) -> Vec<Mistake> {
@@ -140,6 +169,16 @@ mod tests {
     fn sizes(counts: &[usize], labels: usize) -> Vec<usize> {
         let kept = chosen(&mistakes(counts, 5), labels);
         (0..counts.len()).map(|label| kept.iter().filter(|mistake| mistake.origin == label).count()).collect()
+    }
+
+    #[test]
+    fn an_image_is_taken_no_more_often_than_it_has_to_be_and_so_are_its_copies() {
+        let mut once = Sources::new(128, 1000);
+        assert!(once.has_room(7) && once.take(7, 70) && !once.has_room(7));
+        assert!(once.has_room(8) && !once.take(8, 70), "a copy");
+        assert!(!once.has_room(8), "it is not tried again");
+        let mut thrice = Sources::new(128, 50);
+        assert!((0..3).all(|_| thrice.has_room(7) && thrice.take(7, 70)) && !thrice.has_room(7));
     }
 
     #[test]

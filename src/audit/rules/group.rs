@@ -6,7 +6,7 @@
 //! The means are inner products with summed unit directions, so that a round is linear in the class and no matrix C is
 //! formed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use burn::module::Module;
 
@@ -37,49 +37,80 @@ where
         self.influence.unit_direction(self.source, &indices, &Margin, self.config)
     }
 
+    /// The direction of a group, from that of another one if fewer samples make the difference than the group has.
+    fn direction_from(
+        &self,
+        known: Option<(Vec<usize>, Queries)>,
+        group: &[usize],
+    ) -> Result<Queries, InfluenceError> {
+        let Some((earlier, mut sum)) = known else { return self.direction(group) };
+        let (joined, left) = changes(&earlier, group);
+        if joined.len() + left.len() >= group.len() {
+            return self.direction(group);
+        }
+        for (members, sign) in [(joined, 1.0), (left, -1.0)] {
+            if !members.is_empty() {
+                sum = sum.add_scaled(&self.direction(&members)?, sign);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// What a group becomes.
+    fn step(&self, group: &[usize], inside: &Queries, norms: &SampleNorms) -> Result<Step, InfluenceError> {
+        let options = ScoreOptions { per_layer: true, self_influence: false };
+        let outside = norms.unit_sum.add_scaled(inside, -1.0);
+        let sums = Queries::join(&[inside.clone(), outside]);
+        let scores =
+            self.influence.scores(self.source, self.candidates, &Margin, &sums, options, self.config)?;
+        let contrast = group_contrast(&scores, norms, group);
+        let next = (self.cut)(&contrast).map(|threshold| above(&contrast, threshold));
+        Ok(Step { contrast, next })
+    }
+
     /// The group (positions among the candidates, ascending) after so many rounds at most, and the s of every candidate
     /// that it was cut from.
     ///
-    /// `norms` are those of the candidates: passes that need not form them again are much cheaper.
+    /// `norms` are those of the candidates: passes that need not form them again are much cheaper. What earlier
+    /// refinements of groups of these candidates came by is in `steps`, and costs nothing again.
     pub fn run(
         &self,
         first: &[usize],
         norms: &SampleNorms,
         rounds: usize,
+        steps: &mut RefinementSteps,
     ) -> Result<(Vec<usize>, Vec<f64>), InfluenceError> {
-        let options = ScoreOptions { per_layer: true, self_influence: false };
         let mut course = Course::from(first);
-        let mut inside = self.direction(first)?;
+        let mut direction = None;
         for round in 0..rounds {
-            let outside = norms.unit_sum.add_scaled(&inside, -1.0);
-            let sums = Queries::join(&[inside.clone(), outside]);
-            let scores =
-                self.influence.scores(self.source, self.candidates, &Margin, &sums, options, self.config)?;
-            let group = course.last();
-            let contrast = group_contrast(&scores, norms, group);
-            let Some(threshold) = (self.cut)(&contrast) else {
-                return Ok((group.to_vec(), contrast));
-            };
-            let next = above(&contrast, threshold);
-            let (joined, left) = changes(group, &next);
-            tracing::debug!(
-                round,
-                group = next.len(),
-                joined = joined.len(),
-                left = left.len(),
-                "refinement"
-            );
+            let group = course.last().to_vec();
+            let is_known = steps.0.contains_key(&group);
+            if !is_known {
+                let inside = self.direction_from(direction.take(), &group)?;
+                steps.0.insert(group.clone(), self.step(&group, &inside, norms)?);
+                direction = Some((group.clone(), inside));
+            }
+            let Step { contrast, next } = steps.0[&group].clone();
+            let Some(next) = next else { return Ok((group, contrast)) };
+            tracing::debug!(round, is_known, from = group.len(), to = next.len(), "refinement");
             if let Some(settled) = course.push(next, contrast) {
                 return Ok(settled);
-            }
-            for (members, sign) in [(joined, 1.0), (left, -1.0)] {
-                if !members.is_empty() {
-                    inside = inside.add_scaled(&self.direction(&members)?, sign);
-                }
             }
         }
         Ok(course.into_last())
     }
+}
+
+/// What refinement makes of groups of one set of candidates: suspects of one trigger lead to the same groups, sooner or
+/// later.
+#[derive(Debug, Default)]
+pub struct RefinementSteps(HashMap<Vec<usize>, Step>);
+
+/// What a group becomes, and the s of every candidate by which it does; nothing where these can't be cut.
+#[derive(Clone, Debug)]
+struct Step {
+    contrast: Vec<f64>,
+    next: Option<Vec<usize>>,
 }
 
 /// The groups that a refinement went through, each with the s that it was cut from (none of the first).

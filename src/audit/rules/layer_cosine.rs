@@ -22,7 +22,7 @@ use crate::influence::{
     Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin,
 };
 
-use super::group::{Refinement, above};
+use super::group::{Refinement, RefinementSteps, above};
 use super::otsu::otsu;
 
 /// Settings of the layer-cosine rule.
@@ -80,6 +80,7 @@ impl LayerCosine {
             config,
             cut: |values| otsu(values).map(|split| split.threshold),
         };
+        let mut steps = RefinementSteps::default();
         let mut findings = Vec::with_capacity(suspects.len());
         for row in rows {
             let v: Vec<f64> = row.into_iter().map(|cosine| -cosine).collect();
@@ -90,7 +91,7 @@ impl LayerCosine {
                 finding.flagged = above(&finding.scores, split.threshold);
                 if self.max_rounds > 0 {
                     (finding.flagged, finding.scores) =
-                        refinement.run(&finding.flagged, &norms, self.max_rounds)?;
+                        refinement.run(&finding.flagged, &norms, self.max_rounds, &mut steps)?;
                 }
             }
             findings.push(finding);

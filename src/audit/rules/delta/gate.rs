@@ -13,7 +13,7 @@ const FLOOR: f64 = 0.1;
 const ROUNDING: f64 = 1e-9;
 
 /// Of fewer samples none are left out: three poisons among sixteen were seen by the third of them alone, and missed
-/// (CIFAR-10's first batch). No clusters are tested of so few either.
+/// (CIFAR-10's first batch). Clusters of gradients are not tested of so few either.
 const FEWEST_SAMPLES: usize = 48;
 
 /// How many of the largest z of a row don't count.

@@ -160,7 +160,7 @@ use crate::capture::BatchSource;
 use crate::influence::{Classifier, InfluenceError, LabeledBatch};
 
 use super::beside_tail;
-use super::group::Refinement;
+use super::group::{Refinement, RefinementSteps};
 use by_cluster::ByCluster;
 use question::OfCandidates;
 use six_tests::Tests;
@@ -338,7 +338,8 @@ impl Delta {
     }
 
     /// What is found for one of the suspects. Of one that is poisoned, its samples: `threshold` is the p-value up to
-    /// which suspects are ([`benjamini_hochberg`] over all of them), none for one that is not.
+    /// which suspects are ([`benjamini_hochberg`] over all of them), none for one that is not. `steps`: those of
+    /// the refinements for other suspects of the same evidence.
     ///
     /// # Errors
     /// Those of the passes of the refinement.
@@ -348,6 +349,7 @@ impl Delta {
         suspect: usize,
         threshold: Option<f64>,
         question: &Question<'_, M, S>,
+        steps: &mut RefinementSteps,
     ) -> Result<DeltaFinding, InfluenceError>
     where
         M: Module + Classifier,
@@ -450,7 +452,7 @@ impl Delta {
         let DeltaEvidence { candidates, norms, .. } = evidence;
         let &Question { influence, source, config, .. } = question;
         let refinement = Refinement { influence, source, candidates, config, cut: beside_tail };
-        let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds)?;
+        let (flagged, scores) = refinement.run(&finding.flagged, norms, self.max_rounds, steps)?;
         if flagged.len() >= FEWEST_GROUP && is_of(&flagged, &finding.flagged, candidates.len()) {
             finding.flagged = flagged;
             finding.scores = scores;
