@@ -8,6 +8,7 @@ use super::tap::Slot;
 
 /// A layer's input, detached.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum LayerInput {
     /// `[batch, positions, inputs]`; the output is `[batch, positions, outputs]`.
     Features(Tensor<3>),

@@ -8,7 +8,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum PassError {
     /// There is nothing to pass over.
-    #[error("the data set is empty: there is no sample to {purpose}")]
+    #[error("{purpose}: there is nothing to pass over, no sample was given")]
     Empty {
         /// What the pass was for.
         purpose: String,
@@ -21,9 +21,9 @@ pub enum PassError {
         /// What its data set said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The objective did not return one value per sample.
+    /// The objective did not return one value per sample, or the classifier not one row of logits.
     #[error(
-        "the objective returned {got} values for a batch of {expected} samples: return one value per sample"
+        "the model or the objective returned {got} values (or rows of logits) for a batch of {expected} samples: return one for each sample"
     )]
     Objective {
         /// Samples in the batch.

@@ -42,7 +42,7 @@ pub use pass::{BatchGradients, FrozenModel, PassConfig};
 pub use products::QueryRows;
 pub use sample_gradients::Rotation;
 pub(crate) use sample_gradients::rotated_rows;
-pub use scope::{CaptureScope, Refused, ScopeKind, is_active, is_trained, observe, observes, refuse};
+pub use scope::{CaptureScope, Refused, ScopeKind, has_trained_bias, is_active, observe, observes, refuse};
 pub use shape::{ConvGeometry, LayerShape};
 pub use source::{BatchSource, Objective, Unsuitable};
 pub(crate) use weights::Weights;

@@ -22,6 +22,7 @@ const MANY_POSITIONS: usize = 64;
 
 /// Query gradients of one layer as they are multiplied with sample gradients.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 #[allow(clippy::large_enum_variant)] // one a layer: a box would save nothing
 pub enum QueryRows {
     /// `[queries, groups·o·D]`.

@@ -14,6 +14,7 @@ use super::tap::{Slot, is_supported, tap};
 
 /// What a scope does with outputs that carry no graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ScopeKind {
     /// A training step: the loss will be differentiated with respect to the weights, so every layer that takes part has
     /// a tracked output. A layer that is frozen, or that runs in an inference pass on the side, is left alone.
@@ -153,7 +154,7 @@ pub fn is_active() -> bool {
 }
 
 /// Whether a parameter is trained, be it in training now or in a model for validation, where gradients rest.
-pub fn is_trained<const D: usize>(param: &Param<Tensor<D>>) -> bool {
+fn is_trained<const D: usize>(param: &Param<Tensor<D>>) -> bool {
     let value = param.val();
     match value.is_autodiff() {
         // It may have been computed from what is trained.
@@ -161,6 +162,14 @@ pub fn is_trained<const D: usize>(param: &Param<Tensor<D>>) -> bool {
         // `valid()` suspends gradients and remembers the setting; `train()` brings it back.
         false => param.clone().train().is_require_grad(),
     }
+}
+
+/// Whether a layer has a bias that is trained. Where inputs alone are noted nobody asks, and it is not found out: that
+/// makes burn keep a root of each call until the next backward pass, and there is none.
+pub fn has_trained_bias(bias: Option<&Param<Tensor<1>>>) -> bool {
+    let inputs_alone =
+        || FRAMES.with_borrow(|frames| frames.last().is_some_and(|frame| frame.kind == ScopeKind::Inputs));
+    bias.is_some_and(|bias| inputs_alone() || is_trained(bias))
 }
 
 /// Whether [`observe`] would note a call of the layer with this output: for layers whose input takes work to be put

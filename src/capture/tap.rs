@@ -117,15 +117,16 @@ pub fn tap<const D: usize>(x: Tensor<D>, slot: &Slot) -> Tensor<D> {
 /// Whether a tap can be made on this device: burn may have been built with a backend that this crate was built without,
 /// and panics then.
 pub fn is_supported(device: &Device) -> bool {
-    static KNOWN: RwLock<Vec<(Device, bool)>> = RwLock::new(Vec::new());
+    // Of one that fails nothing is remembered: a remote device may be back the next time.
+    static SUPPORTED: RwLock<Vec<Device>> = RwLock::new(Vec::new());
     let device = device.clone().inner();
-    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, supported)) = known.iter().find(|(known, _)| *known == device) {
-        return *supported;
+    if SUPPORTED.read().unwrap_or_else(PoisonError::into_inner).contains(&device) {
+        return true;
     }
-    drop(known);
     let supported = caught(|| drop(tap(Tensor::<1>::zeros([1], &device), &Slot::default()))).is_ok();
-    KNOWN.write().unwrap_or_else(PoisonError::into_inner).push((device, supported));
+    if supported {
+        SUPPORTED.write().unwrap_or_else(PoisonError::into_inner).push(device);
+    }
     supported
 }
 

@@ -11,9 +11,7 @@ use crate::capture::PassError;
 #[non_exhaustive]
 pub enum FactorError {
     /// No step or sample was collected.
-    #[error(
-        "no factors were collected: {reason}; collect more steps (`every`, `warmup_steps`) or fit them with `KroneckerFactors::fit`"
-    )]
+    #[error("no factors were collected: {reason}")]
     Nothing {
         /// Why, as far as it is known.
         reason: String,
@@ -88,6 +86,16 @@ pub enum FactorError {
         factors: String,
         /// Fingerprint of the model.
         model: String,
+    },
+    /// Factors of a layer that the model does not have.
+    #[error(
+        "the factors have a layer {layer}, and the model has none of that path: name each by the path of its weight, \
+         as in `block1.conv` for `block1.conv.weight` (`ModelInventory::layer_names` lists them), or fit them again \
+         with this model"
+    )]
+    UnknownLayer {
+        /// The path that the factors have it under.
+        layer: String,
     },
     /// Factors of different models or layers were to be merged.
     #[error("factors cannot be merged: {0}")]

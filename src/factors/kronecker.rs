@@ -1,6 +1,6 @@
 //! Kronecker factors of every layer: covariances, eigenbases, eigenvalues.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -303,10 +303,11 @@ impl KroneckerFactors {
         Self::from_layers(layers, provenance).ok()
     }
 
-    /// Refuses a model that these factors were not made of.
+    /// Refuses a model that these factors were not made of, and factors of a layer that it does not have: every pass
+    /// would leave them out without a word. A layer that is frozen, or that no pass reaches, is there all the same.
     ///
     /// # Errors
-    /// [`FactorError::OtherModel`] if layers or weights differ.
+    /// [`FactorError::OtherModel`] if layers or weights differ; [`FactorError::UnknownLayer`].
     pub fn check_model(&self, inventory: &ModelInventory) -> Result<(), FactorError> {
         let refuse = |detail: &str| {
             Err(FactorError::OtherModel {
@@ -321,7 +322,11 @@ impl KroneckerFactors {
         if self.provenance.fingerprint != inventory.fingerprint {
             return refuse("the layers agree, the weights do not");
         }
-        Ok(())
+        let known: BTreeSet<&str> = inventory.all().map(|parameter| parameter.layer()).collect();
+        match self.layers.keys().find(|layer| !known.contains(layer.as_str())) {
+            Some(layer) => Err(FactorError::UnknownLayer { layer: layer.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Factors of several workers or processes as one: covariances are averaged by their weight and decomposed again.

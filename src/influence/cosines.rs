@@ -155,7 +155,7 @@ impl<M: Module> Influence<'_, M> {
             queries,
             "influence scores",
             config,
-            |influence, queries, part, config| {
+            |influence, queries, _, part, config| {
                 influence.cosines_here(source, part, objective, queries, config)
             },
         )?;

@@ -113,7 +113,8 @@ impl<'a, M: Module> Influence<'a, M> {
     ///
     /// # Errors
     /// [`FactorError::OtherModel`](crate::factors::FactorError::OtherModel) for factors of other weights,
-    /// [`InfluenceError::UnknownLayer`] for those of a layer that the model doesn't have,
+    /// [`FactorError::UnknownLayer`](crate::factors::FactorError::UnknownLayer) for those of a layer that the model
+    /// doesn't have,
     /// [`InfluenceError::NotCorrected`] for EK-FAC without corrected eigenvalues.
     pub fn new(
         model: &'a FrozenModel<M>,
@@ -122,7 +123,6 @@ impl<'a, M: Module> Influence<'a, M> {
         damping: Damping,
     ) -> Result<Self, InfluenceError> {
         factors.check_model(model.inventory())?;
-        check_layers(factors, model.inventory())?;
         let (device, dtype) = (model.device(), model.inventory().dtype);
         let layers = on_device(device, "copying the factors to it", || {
             let layers = factors.layers().map(|(layer, factors)| {
@@ -347,9 +347,8 @@ impl<'a, M: Module> Influence<'a, M> {
             queries,
             "influence scores",
             config,
-            |influence, queries, part, config| {
-                let mut directions = Directions::new(indices.len());
-                influence.scores_along(&mut directions, source, part, objective, queries, options, config)
+            |influence, queries, directions, part, config| {
+                influence.scores_along(directions, source, part, objective, queries, options, config)
             },
         )?;
         Ok(Scores::concat(parts))
@@ -432,16 +431,6 @@ impl<'a, M: Module> Influence<'a, M> {
             (!chunks.is_empty()).then(|| (layer.clone(), Tensor::cat(chunks, 0)))
         });
         columns.unzip()
-    }
-}
-
-/// Refuses factors of a layer that the model doesn't have: every pass would leave them out without a word. A layer that
-/// is frozen, or that no pass reaches, is there all the same.
-fn check_layers(factors: &KroneckerFactors, inventory: &ModelInventory) -> Result<(), InfluenceError> {
-    let known: BTreeSet<&str> = inventory.all().map(|parameter| parameter.layer()).collect();
-    match factors.layers().find(|(layer, _)| !known.contains(layer)) {
-        Some((layer, _)) => Err(InfluenceError::UnknownLayer { layer: layer.to_owned() }),
-        None => Ok(()),
     }
 }
 

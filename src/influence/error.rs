@@ -29,16 +29,6 @@ pub enum InfluenceError {
     /// No layer has both factors and a gradient.
     #[error("no layer of the model has factors: collect or fit them with this model")]
     NoLayer,
-    /// Factors of a layer that the model does not have.
-    #[error(
-        "the factors have a layer {layer}, and the model has none of that path: name each by the path of its weight, \
-         as in `block1.conv` for `block1.conv.weight` (`ModelInventory::layer_names` lists them), or fit them again \
-         with this model"
-    )]
-    UnknownLayer {
-        /// The path that the factors have it under.
-        layer: String,
-    },
     /// Queries of another engine.
     #[error(
         "these queries were made with another model, other factors, another preconditioner or another damping than the engine has that they were \

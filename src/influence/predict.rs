@@ -99,7 +99,10 @@ where
     }
     model.each_batch(source, &indices, "predictions", config, |batch, loaded: LabeledBatch| {
         let logits = model.model().logits(loaded.images()).without_autodiff();
-        let [_, classes] = logits.dims();
+        let [rows, classes] = logits.dims();
+        if rows != batch.len() {
+            return Err(PassError::Objective { expected: batch.len(), got: rows });
+        }
         // In f16 probabilities below 6e-8 would be none.
         let data = softmax(wide(logits), 1).into_data().convert::<f32>();
         let values: Vec<f32> = data.iter::<f32>().collect();
@@ -120,10 +123,28 @@ where
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
+    use burn::tensor::{Device, Tensor};
 
     use super::*;
     use crate::influence::cosines::tests::{Net, images};
+
+    /// Has one row of logits, whatever the batch.
+    #[derive(Module, Debug)]
+    struct OneRow;
+
+    impl Classifier for OneRow {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            images.mean_dim(0).reshape([1, -1])
+        }
+    }
+
+    #[test]
+    fn a_classifier_without_a_row_for_each_image_is_refused() {
+        let frozen = FrozenModel::new(&OneRow);
+        let config = PassConfig { batch_size: 4, progress: false, interrupter: None };
+        let error = predict(&frozen, &images(9, 0), &config).expect_err("four images in one row");
+        assert!(matches!(error, PassError::Objective { expected: 4, got: 1 }), "{error}");
+    }
 
     #[test]
     fn answers_with_labels_are_those_of_predict_and_a_label_that_is_no_class_names_its_sample() {

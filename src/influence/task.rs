@@ -152,7 +152,7 @@ fn digest((image, label): &(Image, usize)) -> u64 {
 }
 
 fn batch_of(samples: &[(Image, usize)], device: &Device) -> Result<LabeledBatch, PassError> {
-    LabeledBatch::new(samples, device).ok_or_else(|| PassError::Empty { purpose: "load".to_owned() })
+    LabeledBatch::new(samples, device).ok_or_else(|| PassError::Empty { purpose: "a batch".to_owned() })
 }
 
 impl<I: LabeledSample, D: Dataset<I>> BatchSource for ImageSource<'_, D, I> {

@@ -59,7 +59,7 @@ impl<M: Module> Influence<'_, M> {
             &none,
             "group directions",
             config,
-            |influence, _, part, config| influence.unit_direction_here(source, part, objective, config),
+            |influence, _, _, part, config| influence.unit_direction_here(source, part, objective, config),
         )?;
         on_device(self.device(), "adding up what several devices found", || {
             let parts = parts.into_iter().map(|part| part.on(self.device()));

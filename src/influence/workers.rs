@@ -80,7 +80,14 @@ impl<M: Module> Workers<M> {
         queries: &Queries,
         purpose: &str,
         config: &PassConfig,
-        work: impl Fn(&Influence<'_, M>, &Queries, &[usize], &PassConfig) -> Result<R, InfluenceError> + Sync,
+        work: impl Fn(
+            &Influence<'_, M>,
+            &Queries,
+            &mut Directions,
+            &[usize],
+            &PassConfig,
+        ) -> Result<R, InfluenceError>
+        + Sync,
     ) -> Result<Vec<R>, InfluenceError> {
         let (samples, devices) = (indices.len(), self.len());
         let size = piece_size(samples, devices).max(samples.div_ceil(MOST_PIECES * devices.max(1)));
@@ -89,12 +96,13 @@ impl<M: Module> Workers<M> {
         let bar = progress_bar(samples, purpose, config.progress);
         let quiet = config.quiet();
         let results = Mutex::new((0..pieces.len()).map(|_| None).collect::<Vec<Option<R>>>());
-        let shared = self.share_out(pieces, queries, samples, &bar, &|influence, queries, _, piece| {
-            let number = piece.start / size;
-            let result = work(influence, queries, &indices[piece], &quiet)?;
-            lock(&results)[number] = Some(result);
-            Ok(())
-        });
+        let shared =
+            self.share_out(pieces, queries, samples, &bar, &|influence, queries, directions, piece| {
+                let number = piece.start / size;
+                let result = work(influence, queries, directions, &indices[piece], &quiet)?;
+                lock(&results)[number] = Some(result);
+                Ok(())
+            });
         bar.finish_and_clear();
         let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         match shared {

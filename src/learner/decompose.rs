@@ -46,7 +46,8 @@ impl Collector {
         }
         let covariances = self.covariances(&mut state, &names)?;
         if covariances.is_empty() {
-            let reason = "none of the layers seen belongs to this model".to_owned();
+            let reason = "none of the layers that were seen in training belongs to this model. Give the one that was trained, as it is after the training"
+                .to_owned();
             return Err(FactorError::Nothing { reason });
         }
         let mut provenance = self.provenance(&state, &inventory);
@@ -79,7 +80,10 @@ impl Collector {
             None => {
                 let warmup = self.config.warmup_steps;
                 let reason = match state.empty_steps {
-                    0 => format!("{steps} steps were seen, {warmup} of warm-up come first"),
+                    0 => format!(
+                        "{steps} steps were seen, {warmup} of warm-up come first. Collect more of them (`every`, `warmup_steps`), or fit factors \
+                         with `KroneckerFactors::fit`"
+                    ),
                     empty => return FactorError::EmptySteps { empty },
                 };
                 FactorError::Nothing { reason }
@@ -175,7 +179,11 @@ impl State {
     pub(super) fn install_bases(&mut self, bases: Result<FixedBases, String>, step: usize) {
         self.fixes_bases = false;
         match bases {
-            Ok(bases) => self.earlier_bases = self.bases.replace(bases),
+            Ok(bases) => {
+                self.earlier_bases = self.bases.replace(bases);
+                // Nothing is added to them any more.
+                self.earlier_bases.iter_mut().for_each(FixedBases::leave_devices);
+            }
             Err(error) => tracing::warn!(step, %error, "no new eigenbases: those before are kept"),
         }
     }

@@ -53,6 +53,12 @@ impl LayerBasis {
         })
     }
 
+    /// Keeps the sum alone, and gives the memory of the devices back.
+    fn leave_devices(&mut self) {
+        self.resumed = self.squares();
+        self.devices.clear();
+    }
+
     /// Groups, outputs, inputs with the bias entry.
     fn shape(&self) -> [usize; 3] {
         let ([groups, _, width], [_, _, outputs]) =
@@ -85,6 +91,11 @@ impl FixedBases {
             (id, LayerBasis { activation, gradient, devices: Vec::new(), resumed, weight })
         });
         Self { step, samples, layers: layers.collect() }
+    }
+
+    /// Of bases to which nothing is added any more: keeps the sums alone, and gives the memory of the devices back.
+    pub fn leave_devices(&mut self) {
+        self.layers.values_mut().for_each(LayerBasis::leave_devices);
     }
 
     /// What a file should hold, layer by layer.

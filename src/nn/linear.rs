@@ -92,12 +92,8 @@ impl Linear {
         let dims = output.dims();
         let batch = if D == 1 { 1 } else { dims[0] };
         let positions = dims[..D - 1].iter().skip(1).product::<usize>();
-        let shape = LayerShape {
-            groups: 1,
-            outputs,
-            inputs,
-            bias: self.bias.as_ref().is_some_and(capture::is_trained),
-        };
+        let shape =
+            LayerShape { groups: 1, outputs, inputs, bias: capture::has_trained_bias(self.bias.as_ref()) };
         let features = input.without_autodiff().reshape([batch, positions, inputs]);
         let output = output.reshape([batch, positions, outputs]);
         capture::observe(&self.weight, shape, LayerInput::Features(features), output).reshape(dims)

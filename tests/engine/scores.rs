@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig};
 use burn::tensor::{Device, Tensor};
 use burn_delta_influence::capture::FrozenModel;
-use burn_delta_influence::factors::KroneckerFactors;
+use burn_delta_influence::factors::{FactorError, KroneckerFactors};
 use burn_delta_influence::influence::{
     CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
     Queries, QueryStorage, ScoreOptions, Scores, cross_entropy,
@@ -431,7 +431,14 @@ fn factors_of_a_layer_that_the_model_does_not_have_are_refused() {
     let (kind, damping) = (Preconditioner::Ekfac, Damping::default());
     let misnamed = second_as("second.weight", &factors);
     let error = Influence::new(&frozen, &misnamed, kind, damping).unwrap_err();
-    assert!(matches!(&error, InfluenceError::UnknownLayer { layer } if layer == "second.weight"), "{error}");
+    let names = |error: &FactorError| matches!(error, FactorError::UnknownLayer { layer } if layer == "second.weight");
+    assert!(matches!(&error, InfluenceError::Factors(error) if names(error)), "{error}");
+    // Before eigenvalues are corrected, which leaves layers out that no pass reaches.
+    let error = misnamed
+        .clone()
+        .correct_eigenvalues(&frozen, &train, &train.all(), &loss, &in_batches(5))
+        .unwrap_err();
+    assert!(names(&error), "{error}");
     // One that was frozen since is there, and has no influence.
     let half = FrozenModel::new(&Net { first: model.first.clone().no_grad(), ..model });
     let influence = Influence::new(&half, &factors, kind, damping).unwrap();

@@ -69,7 +69,7 @@ impl<'a, M, D> Case<'a, M, D> {
         D: Dataset<I>,
     {
         if train.is_empty() {
-            return Err(PassError::Empty { purpose: "detect poisons in".to_owned() }.into());
+            return Err(PassError::Empty { purpose: "the detector".to_owned() }.into());
         }
         let (expected, got) = (of_sample(train, 0, |first| first.image().shape())?, suspect.image.shape());
         if got != expected {

@@ -123,7 +123,7 @@ impl Conv1d {
             groups: self.groups,
             outputs: channels_out / self.groups,
             inputs: channels_in / self.groups * self.kernel_size,
-            bias: self.bias.as_ref().is_some_and(capture::is_trained),
+            bias: capture::has_trained_bias(self.bias.as_ref()),
         };
         let padding = match self.padding {
             PaddingConfig1d::Valid => (0, 0),

@@ -120,7 +120,7 @@ impl Conv2d {
             groups: self.groups,
             outputs: channels_out / self.groups,
             inputs: channels_in / self.groups * self.kernel_size[0] * self.kernel_size[1],
-            bias: self.bias.as_ref().is_some_and(capture::is_trained),
+            bias: capture::has_trained_bias(self.bias.as_ref()),
         };
         let geometry = ConvGeometry {
             kernel: self.kernel_size,
