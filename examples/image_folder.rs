@@ -41,7 +41,7 @@ use burn_delta_influence::lab::metrics::DetectionMetrics;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{Augmentation, TrainingConfig, train_watched};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
-use burn_delta_influence::report::{Verdict, check_output_dir, save_json, unlearn_summary};
+use burn_delta_influence::report::{Verdict, check_output_dir, one_line, save_json, unlearn_summary};
 use burn_delta_influence::samples::{Image, LabeledImage};
 use burn_delta_influence::unlearn::{self, Probe, UnlearnTask};
 use clap::builder::RangedU64ValueParser;
@@ -333,7 +333,7 @@ fn load(arguments: &Arguments) -> Outcome<Data> {
         None => (train, None),
     };
     let validation = InMemDataset::new(validation);
-    let trained_on = TrainedOn::new(options);
+    let trained_on = TrainedOn::new(options).with_images(&train, &classes)?;
     Ok(Data { train, labels, validation, classes, suspects, attack, trained_on })
 }
 
@@ -476,7 +476,8 @@ fn unreadable(arguments: &Arguments) -> Unreadable {
 }
 
 fn list(skipped: &[Skipped]) {
-    skipped.iter().for_each(|skipped| println!("left out: {}", skipped.reason));
+    // File names are for others to choose, and lines of their own are what some build servers obey.
+    skipped.iter().for_each(|skipped| println!("left out: {}", one_line(&skipped.reason.to_string())));
 }
 
 /// A class by its name or number.

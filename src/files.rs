@@ -37,8 +37,8 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
 }
 
 /// Writes to a temporary file in the same folder (renaming works only within a file system), then renames it. Into a
-/// device or a pipe, which a file must not replace, it writes straight; so it does to what has a name among the devices
-/// and may be a file elsewhere, as the standard output of a command.
+/// device or a pipe, which a file must not replace, it writes straight; so it does to what is open already and may be a
+/// file elsewhere, as the standard output of a command.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if is_stdout(path) {
         let mut stdout = io::stdout().lock();
@@ -47,8 +47,9 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if STDERR.iter().any(|name| path == Path::new(name)) {
         return io::stderr().write_all(bytes);
     }
-    let is_device = ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder));
-    if path.metadata().is_ok_and(|there| (!there.is_file() || is_device) && !there.is_dir()) {
+    // Files that somebody opened already, of which the name is but a handle; `/dev/shm` is a folder like any other.
+    let is_open = ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder));
+    if path.metadata().is_ok_and(|there| (!there.is_file() || is_open) && !there.is_dir()) {
         return OpenOptions::new().write(true).open(path)?.write_all(bytes);
     }
     temporary(path, bytes)?.persist(path)?;
@@ -232,6 +233,16 @@ mod tests {
         assert!(!write_new(&path, b"second").unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing temporary is left");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_in_shared_memory_is_replaced_as_a_whole() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("record");
+        write_whole(&path, b"a long record").unwrap();
+        write_whole(&path, b"short").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"short");
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub struct Arguments {
     /// The label that the model wrongly predicts for the suspect.
     #[arg(long)]
     pub suspect_label: Vec<usize>,
-    /// Suspects to take from the attack's own test images, where no file is given.
+    /// Suspects to take from the attack's own test images, where no file is given; without an attack those that a
+    /// search among the model's mistakes on the test images finds.
     #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub suspects: usize,
     /// Judge the suspects together, as images of one mistake: what moves each of them faintly adds up.

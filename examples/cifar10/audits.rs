@@ -1,7 +1,7 @@
 //! The audit, by each rule that is asked for.
 
 use burn::data::dataset::Dataset;
-use burn_delta_influence::audit::{Audit, DeltaAudit, HarmlessMistakes, Suspect};
+use burn_delta_influence::audit::{Audit, DeltaAudit, HarmlessMistakes};
 use burn_delta_influence::capture::PassConfig;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::lab::data::Cifar10;
@@ -11,6 +11,7 @@ use burn_delta_influence::lab::networks::ResNet9;
 use crate::arguments::Arguments;
 use crate::data::Data;
 use crate::support::{KEPT_EVERY, Outcome, PROGRESS, phase};
+use crate::suspects::Asked;
 
 /// Audits with every rule asked for; the first one's audit is written and returned.
 pub fn run(
@@ -18,11 +19,15 @@ pub fn run(
     model: &ResNet9,
     factors: &KroneckerFactors,
     data: &Data,
-    suspects: &[Suspect],
+    asked: &Asked,
 ) -> Outcome<Audit> {
-    let harmless = phase("harmless mistakes", || {
-        Ok(HarmlessMistakes::find(model, &data.test, suspects, &PassConfig::default())?)
-    })?;
+    let harmless = match asked {
+        Asked::Reported(suspects) => phase("harmless mistakes", || {
+            Ok(HarmlessMistakes::find(model, &data.test, suspects, &PassConfig::default())?)
+        })?,
+        // The test images were searched: what they would be compared with are the other suspects.
+        Asked::Found(_) => HarmlessMistakes::default(),
+    };
     let (mut first, mut kept) = (None, Vec::new());
     for &choice in arguments.rules() {
         let rule = choice.name();
@@ -31,7 +36,10 @@ pub fn run(
             let place = arguments.out.join(format!("{PROGRESS}-{rule}"));
             let run =
                 DeltaAudit::new(config).with_harmless(harmless.clone()).with_kept_progress(place, KEPT_EVERY);
-            let audit = run.run(model, factors, &data.train, suspects)?;
+            let audit = match asked {
+                Asked::Reported(suspects) => run.run(model, factors, &data.train, suspects)?,
+                Asked::Found(found) => run.run_found(model, factors, &data.train, found)?,
+            };
             kept.push(run);
             Ok(audit.with_class_names(Cifar10::CLASSES))
         })?;

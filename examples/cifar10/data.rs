@@ -37,7 +37,7 @@ impl Data {
     }
 
     /// What the training images depend on.
-    pub fn trained_on(&self, arguments: &Arguments) -> TrainedOn {
+    pub fn trained_on(&self, arguments: &Arguments) -> Outcome<TrainedOn> {
         let &Arguments { attack, trigger, victim, target, poison_rate, seed, .. } = arguments;
         let mut options = vec![("--attack", name(attack)), ("--limit", self.train.len().to_string())];
         options.push((EPOCHS, arguments.epochs().to_string()));
@@ -50,7 +50,7 @@ impl Data {
             options.push(("--poison-rate", poison_rate.to_string()));
             options.push(("--seed", seed.to_string()));
         }
-        TrainedOn::new(options)
+        TrainedOn::new(options).with_images(&self.train, &Cifar10::CLASSES)
     }
 
     /// Says how many images there are, and what the attack did if it is done.

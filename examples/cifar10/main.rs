@@ -47,6 +47,7 @@ use data::Data;
 use detectors::DETECTIONS;
 use support::kept::{FACTORS, MODEL, TRAINED_ON, keep, kept, trained_epochs};
 use support::{CommandLine, FILE_TRAINED, Outcome, clear_results, misclassified, peak_memory, tell_learned};
+use suspects::Asked;
 use training::network;
 
 /// Files of an earlier audit that this one may not write.
@@ -76,7 +77,7 @@ fn cifar10(mut arguments: Arguments, command: &CommandLine) -> Outcome<()> {
 
     // What was brewed has a record of its own.
     if let (Some(option), true) = (arguments.of_earlier_run(), arguments.attack != Attack::WitchesBrew) {
-        data.trained_on(&arguments).check(out, option)?;
+        data.trained_on(&arguments)?.check(out, option)?;
     }
     if let Some(shard) = arguments.score_shard {
         return shards::score(&arguments, &data, files, shard, &device);
@@ -103,7 +104,7 @@ fn cifar10(mut arguments: Arguments, command: &CommandLine) -> Outcome<()> {
     let start = Instant::now();
     let (model, factors) = training::trained(&arguments, &data, &device)?;
     let training_seconds = start.elapsed().as_secs_f64();
-    data.trained_on(&arguments).save(out)?;
+    data.trained_on(&arguments)?.save(out)?;
     keep(out, &model, &factors)?;
     audited(&arguments, &data, files, &model, &factors, Some(training_seconds))
 }
@@ -125,18 +126,18 @@ fn audited(
         Attack::WitchesBrew => brewing::tell_learned(&state, !files.is_empty()),
         _ => tell_learned(&state),
     }
-    let suspects = match files.is_empty() {
-        false => misclassified(model, files, &Cifar10::CLASSES)?,
+    let asked = match files.is_empty() {
+        false => Asked::Reported(misclassified(model, files, &Cifar10::CLASSES)?),
         true => suspects::own(arguments, model, data)?,
     };
-    let audit = audits::run(arguments, model, factors, data, &suspects)?;
-    suspects::save_pictures(&suspects, out)?;
-    if let Some(first) = suspects.first() {
+    let audit = audits::run(arguments, model, factors, data, &asked)?;
+    suspects::save_pictures(asked.suspects(), out)?;
+    if let Some(first) = asked.suspects().first() {
         detectors::run(arguments, model, factors, data, first)?;
     }
     let records = match audit.flagged().is_empty() {
         true => Ok(Vec::new()),
-        false => unlearning::run(arguments, model, data, &suspects, &audit, training_seconds),
+        false => unlearning::run(arguments, model, data, &asked.to_cure(&audit), &audit, training_seconds),
     };
     // Also where unlearning fails.
     println!("\n{}", audit.summary());

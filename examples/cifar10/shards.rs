@@ -8,7 +8,7 @@ use crate::arguments::Arguments;
 use crate::data::Data;
 use crate::support::kept::kept;
 use crate::support::{self, Outcome, phase};
-use crate::suspects;
+use crate::suspects::{self, Asked};
 use crate::training::network;
 
 /// Scores the share against the suspects, with model and factors of an earlier run in the same folder.
@@ -22,10 +22,10 @@ pub fn score(
     let out = &arguments.out;
     let (model, factors) = kept(out, network(arguments.width, device), "--score-shard")?;
     let suspects = match files.is_empty() {
-        false => files,
+        false => Asked::Reported(files),
         true => suspects::own(arguments, &model, data)?,
     };
     phase("scores of the shard", || {
-        support::score_shard(&model, &factors, &data.train, &suspects, shard, out)
+        support::score_shard(&model, &factors, &data.train, suspects.suspects(), shard, out)
     })
 }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use burn::data::dataset::{Dataset, InMemDataset};
-use burn_delta_influence::audit::Suspect;
+use burn::data::dataset::InMemDataset;
+use burn_delta_influence::audit::{Audit, FoundSuspects, Suspect, SuspectSearch};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::influence::{ImageSource, predict};
 use burn_delta_influence::lab::data::Cifar10;
 use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::report::Verdict;
 use burn_delta_influence::samples::Image;
 
 use crate::arguments::{Arguments, Attack};
@@ -53,43 +54,64 @@ pub fn check(suspects: &[Suspect]) -> Outcome<()> {
     Ok(())
 }
 
-/// Suspects where no file names one: attacked images on which the attack succeeds, or, without an attack, the most
-/// confident mistakes on the test images.
-pub fn own(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<Vec<Suspect>> {
-    let frozen = FrozenModel::new(model);
-    let attacked = InMemDataset::new(data.attacked.clone());
-    let (set, kind) = match arguments.attack {
-        Attack::None => (&data.test, "mistake on test image"),
-        Attack::WitchesBrew => (&attacked, "attacked test image"),
-        _ => (&attacked, "triggered test image"),
-    };
-    let predictions = predict(&frozen, &ImageSource::new(set), &PassConfig::new(128))?;
-    let mut found = Vec::new();
-    for (index, prediction) in predictions.iter().enumerate() {
-        let sample = set.get(index)?;
-        let hit = match arguments.attack {
-            Attack::None => prediction.label != sample.label,
-            _ => prediction.label == arguments.target,
-        };
-        if hit {
-            let id = format!("{kind} {}", sample.id.as_deref().unwrap_or_default());
-            found.push((prediction.confidence(), Suspect::new(sample.image, prediction.label).with_id(id)));
+/// Suspects, and how they came to be some.
+pub enum Asked {
+    /// Given as files, or attacked images on which the attack succeeds.
+    Reported(Vec<Suspect>),
+    /// By a search among the model's mistakes, most of which are honest.
+    Found(FoundSuspects),
+}
+
+impl Asked {
+    pub fn suspects(&self) -> &[Suspect] {
+        match self {
+            Self::Reported(suspects) => suspects,
+            Self::Found(found) => &found.suspects,
         }
     }
-    if arguments.attack == Attack::None {
-        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+
+    /// Those that unlearning is to cure: of what a search found most are honest mistakes.
+    pub fn to_cure(&self, audit: &Audit) -> Vec<Suspect> {
+        let said = self.suspects().iter().zip(&audit.record.suspects);
+        let is_to_be = |verdict| matches!(self, Self::Reported(_)) || verdict == Verdict::Poisoned;
+        said.filter(|(_, said)| is_to_be(said.verdict)).map(|(suspect, _)| suspect.clone()).collect()
     }
+}
+
+/// Suspects where no file names one: attacked images on which the attack succeeds, or, without an attack, what a
+/// search among the test images finds.
+pub fn own(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<Asked> {
+    const NONE: &str =
+        "the model makes no such mistake: there is no suspect to audit (was the trigger learned?)";
+    if arguments.attack == Attack::None {
+        let search = SuspectSearch { most: arguments.suspects, ..SuspectSearch::default() };
+        let found = search.find(model, &data.test)?;
+        println!("  {} mistakes on {} test images", found.mistakes, found.samples);
+        return if found.suspects.is_empty() { Err(NONE.into()) } else { Ok(Asked::Found(found)) };
+    }
+    let attacked = InMemDataset::new(data.attacked.clone());
+    let kind = match arguments.attack {
+        Attack::WitchesBrew => "attacked test image",
+        _ => "triggered test image",
+    };
+    let frozen = FrozenModel::new(model);
+    let predictions = predict(&frozen, &ImageSource::new(&attacked), &PassConfig::new(128))?;
+    let hits = data.attacked.iter().zip(&predictions).filter(|(_, said)| said.label == arguments.target);
+    let found = hits.take(arguments.suspects).map(|(sample, said)| {
+        let id = format!("{kind} {}", sample.id.as_deref().unwrap_or_default());
+        Suspect::new(sample.image.clone(), said.label).with_id(id)
+    });
+    let found: Vec<Suspect> = found.collect();
     if found.is_empty() {
         return Err(match (arguments.attack, data.attacked.first(), predictions.first()) {
             (Attack::WitchesBrew, Some(sample), Some(said)) => {
                 brewing::failure(arguments, sample, said.label)
             }
-            _ => "the model makes no such mistake: there is no suspect to audit (was the trigger learned?)"
-                .to_owned(),
+            _ => NONE.to_owned(),
         }
         .into());
     }
-    Ok(found.into_iter().take(arguments.suspects.max(1)).map(|(_, suspect)| suspect).collect())
+    Ok(Asked::Reported(found))
 }
 
 /// Writes the suspects beside the results.

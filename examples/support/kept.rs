@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use burn::data::dataset::Dataset;
 use burn::module::Module;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::report::save_json;
+use burn_delta_influence::samples::LabeledSample;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Outcome;
 
@@ -26,14 +29,37 @@ pub const TRAINED_ON: &str = "trained-on.json";
 /// The option with the number of epochs, which the data don't depend on.
 pub const EPOCHS: &str = "--epochs";
 
-/// Options on which training data depend, with their values: poisons that others make are not those that a model
-/// learned.
+/// What tells data from others of the same size.
+const IMAGES: &str = "images";
+
+/// Options on which training data depend, with their values, and a digest of some of the images: poisons that others
+/// make are not those that a model learned.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainedOn(BTreeMap<String, String>);
 
 impl TrainedOn {
     pub fn new(options: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         Self(options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    }
+
+    /// With the data themselves, of which some samples are read, and the names of their classes.
+    pub fn with_images<I, D>(mut self, data: &D, classes: &[impl AsRef<str>]) -> Outcome<Self>
+    where
+        I: LabeledSample,
+        D: Dataset<I>,
+    {
+        /// As many tell data apart that differ in more than a sample here and there.
+        const READ: usize = 256;
+        let mut hash = Sha256::new();
+        classes.iter().for_each(|name| hash.update(format!("{:?}", name.as_ref())));
+        for index in (0..data.len()).step_by(data.len().div_ceil(READ).max(1)) {
+            let item = data.get(index)?;
+            hash.update(format!("{} {:?}", item.label(), item.image().shape()));
+            item.image().pixels().iter().for_each(|value| hash.update(value.to_le_bytes()));
+        }
+        let digest = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        self.0.insert(IMAGES.to_owned(), digest);
+        Ok(self)
     }
 
     /// Writes it beside the model, before the model itself.
@@ -60,19 +86,27 @@ impl TrainedOn {
         };
         let earlier: Self = serde_json::from_str(&text)
             .map_err(|error| format!("{name} is damaged: {error}: run again without {option}"))?;
-        let data = |options: &Self| {
-            let of_data = options.0.clone().into_iter().filter(|(name, _)| name != EPOCHS);
-            of_data.collect::<BTreeMap<_, _>>()
+        let is_option = |name: &str| name != EPOCHS && name != IMAGES;
+        let options = |all: &Self| {
+            let options = all.0.clone().into_iter().filter(|(name, _)| is_option(name));
+            options.collect::<BTreeMap<_, _>>()
         };
-        if data(self) == data(&earlier) {
+        let both = earlier.0.iter().filter_map(|(name, was)| Some((name, was, self.0.get(name)?)));
+        let others: Vec<_> = both.filter(|(_, was, is)| was != is).collect();
+        // Earlier versions did not look at the images.
+        let has_other_images = others.iter().any(|(name, ..)| *name == IMAGES);
+        if options(self) == options(&earlier) && !has_other_images {
             return Ok(());
         }
-        let both = earlier.0.iter().filter_map(|(name, was)| Some((name, was, self.0.get(name)?)));
-        let others = both.filter(|(name, was, is)| *name != EPOCHS && was != is);
+        let others = others.iter().filter(|(name, ..)| is_option(name));
         let others: Vec<String> = others.map(|(name, was, is)| format!("{name} {was}, not {is}")).collect();
-        let others = if others.is_empty() { "other options".to_owned() } else { others.join(", ") };
+        let others = match (others.as_slice(), has_other_images) {
+            ([], true) => "other images, or under other labels".to_owned(),
+            ([], false) => "other options".to_owned(),
+            (others, _) => others.join(", "),
+        };
         Err(format!(
-            "{name}: the model was trained with {others}: ask for the same, or run again without {option}"
+            "{name}: the model was trained with {others}: give the same, or run again without {option}"
         )
         .into())
     }

@@ -21,7 +21,7 @@ use burn_delta_influence::influence::{
     predict,
 };
 use burn_delta_influence::lab::networks::ResNet9;
-use burn_delta_influence::report::StateRecord;
+use burn_delta_influence::report::{StateRecord, one_line};
 use burn_delta_influence::samples::LabeledImage;
 use clap::ValueEnum;
 
@@ -65,7 +65,7 @@ impl DeviceChoice {
                 }
                 (Err(error), _) => {
                     let advice = "check that its driver is installed, or rerun with `--device cpu`";
-                    Err(format!("the GPU can't be used: {error}\n{advice}").into())
+                    Err(format!("the GPU can't be used: {error}; {advice}").into())
                 }
             },
             (Self::Auto | Self::Cpu, _) => Ok(Device::flex()),
@@ -120,7 +120,8 @@ pub fn run_with_code(example: impl FnOnce() -> Outcome<u8>) -> ExitCode {
     match example() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error}");
+            // Names of files are for others to choose, and lines of their own are what some build servers obey.
+            eprintln!("error: {}", one_line(&error.to_string()));
             ExitCode::from(2)
         }
     }
@@ -174,7 +175,8 @@ pub fn misclassified(
         return Ok(suspects);
     }
     for at in (0..suspects.len()).filter(|&at| !is_mistake(at)) {
-        let (id, [label, said]) = (&suspects[at].id, [suspects[at].label, said[at].label].map(called));
+        let (id, [label, said]) =
+            (one_line(&suspects[at].id), [suspects[at].label, said[at].label].map(called));
         eprintln!("warning: suspect {id} is left out: the model takes it for {said}, not for {label}");
     }
     Ok((0..suspects.len()).filter(|&at| is_mistake(at)).map(|at| suspects[at].clone()).collect())

@@ -72,7 +72,14 @@ impl Audit {
         I: Clone + Send + Sync,
         D: Dataset<I>,
     {
-        let flagged = self.flagged();
+        let (flagged, audited) = (self.flagged(), self.record.data.samples);
+        if train.len() != audited {
+            tracing::warn!(
+                given = train.len(),
+                audited,
+                "not the training set that was audited: flagged samples are left out by their position"
+            );
+        }
         let kept = (0..train.len()).filter(|index| flagged.binary_search(index).is_err()).collect::<Vec<_>>();
         SelectionDataset::from_indices_unchecked(train, kept)
     }

@@ -211,8 +211,9 @@ where
     }
 
     fn cost(&self, size: TaskSize) -> Cost {
-        let gradients = (self.epochs * size.total()) as f64;
-        Cost { gradients, forwards: (self.copies.max(1) * size.flagged) as f64 }
+        // Nothing is looked at, either, if nothing is to be done.
+        let looked_at = if self.epochs == 0 { 0 } else { self.copies.max(1) * size.flagged };
+        Cost { gradients: (self.epochs * size.total()) as f64, forwards: looked_at as f64 }
     }
 
     fn unlearn(&self, task: &UnlearnTask<M, D, I>) -> Result<Unlearned<M>, UnlearnError> {

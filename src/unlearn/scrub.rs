@@ -165,7 +165,7 @@ where
     }
 
     fn cost(&self, size: TaskSize) -> Cost {
-        let ascending = (self.ascents * size.flagged) as f64;
+        let ascending = (self.ascents.min(self.epochs) * size.flagged) as f64;
         let samples = (self.epochs * size.retained) as f64 + ascending;
         let looked_at = if self.is_bounded { ascending } else { 0.0 };
         Cost { gradients: samples, forwards: samples + looked_at }

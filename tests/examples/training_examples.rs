@@ -451,6 +451,11 @@ fn a_model_is_audited_with_the_poisons_that_it_saw_and_no_others() {
     // The number of epochs is another matter: the data don't depend on it.
     let longer = run("65", "0.03", &["--trained", "--epochs", "9"]);
     assert!(!longer.stderr.contains("trained-on.json"), "{}", longer.stderr);
+    // As many images, other ones.
+    let others =
+        noise(64).into_iter().map(|sample| LabeledImage { label: (sample.label + 1) % 10, ..sample });
+    place.write("data/data_batch_1.bin", &records(&others.collect::<Vec<_>>()));
+    refused(run("65", "0.03", &["--trained"]), "other images, or under other labels");
 
     // Of an earlier version.
     fs::remove_file(place.path("out/trained-on.json")).unwrap();

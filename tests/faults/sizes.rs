@@ -243,6 +243,11 @@ fn copies_of_one_image_are_told_apart_by_nothing_and_no_number_is_nan() {
     };
     audits(&model, &copies(&|n| n % 3), std::slice::from_ref(&suspect), 16);
     audits(&model, &copies(&|_| suspect.label), std::slice::from_ref(&suspect), 16);
+    // Both rules that look at one label have nothing to compare; the published one has other labels.
+    for audit in audits(&model, &copies(&|n| n % 3), std::slice::from_ref(&suspect), 16) {
+        let is_of_label = audit.record.rule.name != "paper";
+        assert!(!is_of_label || audit.verdict() == Verdict::Inconclusive, "{}", audit.summary());
+    }
     // All of them the suspect itself.
     let own = set((0..60).map(|n| LabeledImage::new(suspect.image.clone(), n % 3)).collect());
     audits(&model, &own, &[suspect], 16);
@@ -398,6 +403,43 @@ fn two_classes_are_audited_be_they_two_logits_or_one() {
             let sure = 1.0 / (1.0 + (-z.abs()).exp());
             assert!((audit.record.suspects[0].confidence - sure).abs() < 1e-5, "{z}");
         }
+    }
+}
+
+/// One logit z for two classes, as [0, z].
+#[derive(Module, Debug)]
+struct SecondLogit {
+    net: Net,
+}
+
+impl Classifier for SecondLogit {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let second = self.net.logits(images);
+        Tensor::cat(vec![second.zeros_like(), second], 1)
+    }
+}
+
+#[test]
+fn a_class_whose_logit_is_a_constant_can_not_be_traced() {
+    let model = SecondLogit { net: Net::new(1) };
+    // Enough samples of the label for its gradients to be looked for in groups.
+    let data = data(240, |n, _| n % 2);
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut images = (0..100).map(|_| noise(&mut rng));
+    let frozen = FrozenModel::new(&model);
+    let image = images
+        .find(|image| {
+            let asked = ImageList(vec![(image.clone(), 0)]);
+            predict(&frozen, &asked, &quiet()).unwrap()[0].label == 0
+        })
+        .expect("an image of the first class");
+    let factors = fit(&model, &data, 16);
+    for rule in [Rule::Delta(Delta::default()), Rule::LayerCosine(LayerCosine::default())] {
+        let config = AuditConfig { copies: 0, pass: quiet(), ..AuditConfig::new() }.with_rule(rule);
+        let audit =
+            DeltaAudit::new(config).run(&model, &factors, &data, &[Suspect::new(image.clone(), 0)]).unwrap();
+        assert_eq!(audit.verdict(), Verdict::Inconclusive, "{}", audit.summary());
+        assert!(notes(&audit.record).iter().any(|note| note.contains("no influence")), "{}", audit.summary());
     }
 }
 

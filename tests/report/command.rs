@@ -224,6 +224,22 @@ fn sarif_states_the_exit_code_where_the_junit_file_could_not_be_written() {
     assert!(note["message"]["text"].as_str().unwrap().contains("cannot write"), "{note}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn reports_are_written_where_the_standard_output_can_not_be() {
+    let (folder, path) = saved(Verdict::Poisoned, 3);
+    let junit = folder.path().join("delta.xml");
+    let output = Command::new(env!("CARGO_BIN_EXE_delta-influence"))
+        .args(["check", path.to_str().unwrap(), "--junit", junit.to_str().unwrap()])
+        .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cannot write to the standard output"), "{said}");
+    assert!(fs::read_to_string(&junit).unwrap().contains(r#"name="suspect ship.png">"#));
+}
+
 #[test]
 fn reports_never_replace_a_record_settings_or_each_other() {
     let (folder, path) = saved(Verdict::Clean, 0);

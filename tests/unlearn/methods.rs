@@ -121,6 +121,8 @@ fn costs_are_what_the_formulas_say() {
     assert_eq!(of(&Resume::new(5, trainer)), ("resume", cost(4500.0, 0.0)));
     assert_eq!(of(&counterexamples(5)), ("counterexamples", cost(4500.0, 0.0)));
     assert_eq!(of(&relabel(5)), ("relabel", cost(5000.0, 2000.0)));
+    // A budget passes over what does nothing.
+    assert_eq!((of(&relabel(0)).1, of(&Scrub::new(0)).1), (cost(0.0, 0.0), cost(0.0, 0.0)));
     assert_eq!(of(&Scrub::new(5)), ("scrub", cost(4900.0, 5300.0)));
     let free = Scrub { is_bounded: false, ..Scrub::new(5) };
     assert_eq!(of(&free), ("scrub", cost(4900.0, 4900.0)));

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
-use super::{Case, FEWEST_CANDIDATES, Finding, Judge, ShownPattern};
+use super::{Case, FEWEST_CANDIDATES, Finding, Judge, NOTHING_DIFFERS, ShownPattern};
 use crate::audit::AuditError;
 use crate::audit::null_images::{Mistake, NullImages};
 use crate::audit::rules::{
@@ -230,12 +230,9 @@ where
             let mut kinds = Vec::with_capacity(evidence.suspects());
             let mut steps = RefinementSteps::default();
             for suspect in 0..evidence.suspects() {
-                if !evidence.can_tell(suspect) {
+                if !evidence.can_tell() {
                     kinds.push(None);
-                    findings.push(Finding::unknown(
-                        self.labels.len(),
-                        "the training samples of this label are all the same to the model: there is nothing to compare".to_owned(),
-                    ));
+                    findings.push(Finding::unknown(self.labels.len(), NOTHING_DIFFERS.to_owned()));
                     continue;
                 }
                 let threshold = threshold.filter(|&threshold| evidence.p_value(suspect) <= threshold);

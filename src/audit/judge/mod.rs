@@ -21,6 +21,8 @@ use super::{AuditError, HarmlessMistakes, Rule, Suspect};
 
 /// Fewer samples of a label than this can't be split into two groups that mean anything.
 const FEWEST_CANDIDATES: usize = 8;
+/// Why nothing can be told where all samples are alike to a rule.
+const NOTHING_DIFFERS: &str = "the training samples are all the same to the model, or have no influence on the suspect through the captured layers: there is nothing to compare";
 
 /// Queries of the published rule in one pass: each takes as much memory as the model, and a score of every sample.
 const MOST_QUERIES: usize = 1024;
@@ -201,6 +203,10 @@ where
             let images = self.images(cases, &numbers, label);
             let findings = rule.apply(self.influence, self.source, &candidates, &images, self.pass)?;
             for (number, found) in numbers.into_iter().zip(findings) {
+                if found.separation.is_none() {
+                    cases[number].finding = Finding::unknown(samples, NOTHING_DIFFERS.to_owned());
+                    continue;
+                }
                 cases[number].finding = Finding {
                     flagged: found.flagged.iter().map(|&k| candidates[k]).collect(),
                     scores: self.spread(&candidates, &found.scores),
@@ -235,6 +241,11 @@ where
         for case in cases {
             let count = case.copies.len();
             let copies = (row + 1..=row + count).map(|copy| scores.row(copy));
+            if scores.row(row).iter().all(|score| *score == 0.0) {
+                case.finding = Finding::unknown(indices.len(), NOTHING_DIFFERS.to_owned());
+                row += 1 + count;
+                continue;
+            }
             let votes = rule.votes(scores.row(row), copies);
             let needed = count - rule.tolerance;
             let flagged = (0..votes.len()).filter(|&n| votes[n] >= needed).collect();

@@ -1,6 +1,7 @@
 //! `check`: the gate.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use burn_delta_influence::report::{
@@ -54,12 +55,15 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
     let mut check = Check::new(arguments.gate()?);
     let several = arguments.audits.len() > 1;
     let is_report_printed = arguments.reports().any(is_stdout);
+    let mut unprinted: Option<std::io::Error> = None;
     for path in &arguments.audits {
         let audit = check.add_file(path);
         match &audit.result {
             Err(error) => complain(error),
             Ok((_, judgement)) => {
-                print_beside(is_report_printed, &format!("{}\n", audit.line()))?;
+                if let Err(error) = print_beside(is_report_printed, &format!("{}\n", audit.line())) {
+                    unprinted.get_or_insert(error);
+                }
                 // A verdict that is not the outcome wants an explanation.
                 let of = if several { format!("{}: ", audit.source) } else { String::new() };
                 judgement.reasons.iter().for_each(|reason| match audit.outcome() {
@@ -70,6 +74,9 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
                 judgement.warnings.iter().for_each(|warning| warn(&format!("{of}{warning}")));
             }
         }
+    }
+    if let Some(error) = unprinted {
+        failed(&mut check, &error);
     }
     // The verdict is told by now; both files are tried, whatever becomes of the first. SARIF states the exit code, and
     // comes last.
@@ -82,7 +89,7 @@ pub fn check(arguments: Arguments) -> Result<u8, Box<dyn Error>> {
     Ok(check.exit_code())
 }
 
-fn failed(check: &mut Check, error: &ReportError) {
+fn failed(check: &mut Check, error: &impl Display) {
     complain(error);
     check.add_failure(error.to_string());
 }

@@ -192,9 +192,15 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
             let compared = counted(least, "harmless mistake");
             let more = if sets.iter().flatten().all(|set| set.images == least) { "" } else { " or more" };
             let kinds = kinds.join(" or ");
+            // Of those with too few samples of their label there was nothing to compare.
+            let uncompared = sets.iter().filter(|sets| sets.is_empty()).count();
+            let who = match uncompared {
+                0 => "Each suspect was".to_owned(),
+                _ => format!("{} of {} suspects were", grouped(sets.len() - uncompared), grouped(sets.len())),
+            };
             texts.insert(
                 0,
-                format!("Each suspect was compared with {compared}{more}, images of other labels that get its label: {kinds}."),
+                format!("{who} compared with {compared}{more}, images of other labels that get its label: {kinds}."),
             );
             let with_others = sets.iter().filter(|sets| sets.len() > 1).count();
             if with_others > 0 {
@@ -208,7 +214,7 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
                     ),
                 );
             }
-            if least >= 48 { Grade::Good } else { Grade::Fair }
+            if least >= 48 && uncompared == 0 { Grade::Good } else { Grade::Fair }
         }
         (Some(_), false) => {
             let plain: Vec<usize> =
