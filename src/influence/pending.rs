@@ -1,5 +1,7 @@
 //! Results of a pass on their way from the device: fetched for many batches at once.
 
+use std::mem::take;
+
 use burn::tensor::Tensor;
 
 use super::InfluenceError;
@@ -23,10 +25,13 @@ pub(super) struct Pending {
     samples: Vec<usize>,
     /// `[samples, layers × columns]` of each batch.
     rows: Vec<Tensor<2>>,
+    /// Whether any batch had a layer.
+    has_layers: bool,
 }
 
 impl Pending {
-    /// Takes a batch's columns, `[samples, columns]` by layer.
+    /// Takes a batch's columns, `[samples, columns]` by layer. A batch may do without all layers: that of a model which
+    /// sends it another way.
     pub(super) fn push(
         &mut self,
         samples: &[usize],
@@ -34,8 +39,11 @@ impl Pending {
         sink: &mut impl Sink,
     ) -> Result<(), InfluenceError> {
         if columns.is_empty() {
-            return Err(InfluenceError::NoLayer);
+            self.fetch(sink)?;
+            samples.iter().for_each(|_| sink.advance());
+            return Ok(());
         }
+        self.has_layers = true;
         if self.samples.len() >= PENDING_SAMPLES || self.layers != layers {
             self.fetch(sink)?;
         }
@@ -45,9 +53,20 @@ impl Pending {
         Ok(())
     }
 
+    /// The last of them.
+    ///
+    /// # Errors
+    /// [`InfluenceError::NoLayer`] where no batch had any.
+    pub(super) fn finish(mut self, sink: &mut impl Sink) -> Result<(), InfluenceError> {
+        if !self.has_layers {
+            return Err(InfluenceError::NoLayer);
+        }
+        self.fetch(sink)
+    }
+
     /// Moves the results to the host in one transfer.
     pub(super) fn fetch(&mut self, sink: &mut impl Sink) -> Result<(), InfluenceError> {
-        let Self { layers, samples, rows } = std::mem::take(self);
+        let (layers, samples, rows) = (take(&mut self.layers), take(&mut self.samples), take(&mut self.rows));
         if rows.is_empty() {
             return Ok(());
         }

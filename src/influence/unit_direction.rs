@@ -95,10 +95,6 @@ impl<M: Module> Influence<'_, M> {
                 (!chunks.is_empty()).then(|| (layer.clone(), Tensor::cat(chunks, 0)))
             });
             let columns: (Vec<String>, Vec<Tensor<2>>) = columns.unzip();
-            // A batch may do without all of these layers.
-            if columns.0.is_empty() {
-                return Ok(());
-            }
             pending.push(batch.indices, columns, &mut LookedAt)
         })?;
         on_device(self.device(), "group directions", || pending.fetch(&mut LookedAt))?;

@@ -9,11 +9,13 @@ use burn::tensor::{Device, Tensor};
 use burn_delta_influence::capture::FrozenModel;
 use burn_delta_influence::factors::{FactorError, KroneckerFactors};
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
-    Queries, QueryStorage, ScoreOptions, Scores, cross_entropy,
+    Classifier, CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin,
+    Preconditioner, Queries, QueryStorage, ScoreOptions, Scores, cross_entropy,
 };
 use burn_delta_influence::lab::data::signs;
 use burn_delta_influence::lab::networks::ResNet9;
+use burn_delta_influence::nn::{Linear, LinearConfig};
+use burn_delta_influence::samples::Image;
 
 use crate::compare::assert_close;
 use crate::training::warnings::warnings;
@@ -421,6 +423,44 @@ fn captured_layers_without_factors_are_named_once() {
         let (_, warned) = warnings(|| queries(&whole).unwrap());
         assert!(warned.is_empty(), "{warned:?}");
     }
+}
+
+/// Two layers, one for dark batches and one for bright ones.
+#[derive(Module, Debug)]
+struct Routed {
+    dark: Linear,
+    bright: Linear,
+}
+
+impl Classifier for Routed {
+    fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+        let pixels: Tensor<2> = images.flatten(1, 3);
+        let mean = pixels.clone().mean().into_data().try_to_vec::<f32>().unwrap()[0];
+        if mean > 0.5 { self.bright.forward(pixels) } else { self.dark.forward(pixels) }
+    }
+}
+
+#[test]
+fn samples_of_a_batch_that_goes_another_way_have_no_influence() {
+    let device = Device::flex();
+    let layer = || LinearConfig::new(4, 3).init(&device);
+    let model = Routed { dark: layer(), bright: layer() };
+    let frozen = FrozenModel::new(&model);
+    let image = |value: f32, label: usize| (Image::new(vec![value; 4], [1, 2, 2]).unwrap(), label);
+    // Dark, bright, dark.
+    let values = [0.1, 0.2, 0.3, 0.1, 0.9, 0.8, 0.7, 0.9, 0.2, 0.3];
+    let train = ImageList(values.iter().enumerate().map(|(n, &value)| image(value, n % 3)).collect());
+    let influence = Influence::identity(&frozen);
+    let asked = ImageList(vec![image(0.25, 1)]);
+    let queries = influence.queries(&asked, &Margin, &in_batches(4)).unwrap();
+    let options = ScoreOptions { self_influence: false, ..ScoreOptions::default() };
+    let scores = |indices: &[usize]| {
+        influence.scores(&train, indices, &CrossEntropy, &queries, options, &in_batches(4))
+    };
+    let row = scores(&Vec::from_iter(0..10)).unwrap().row(0).to_vec();
+    assert!(row.iter().enumerate().all(|(n, score)| (*score == 0.0) == (4..8).contains(&n)), "{row:?}");
+    // None at all is an error.
+    assert!(matches!(scores(&[4, 5, 6, 7]), Err(InfluenceError::NoLayer)));
 }
 
 #[test]

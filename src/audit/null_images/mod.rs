@@ -158,22 +158,27 @@ where
                 let altered = mistake.transform.apply(&image);
                 // Red and green of a grey image swapped: what the model gets wrong as it is, may be mislabelled.
                 let is_altered = altered != image;
-                Ok(is_altered.then(|| ((*mistake, digest(&bits(&image))), (altered, mistake.origin))))
+                Ok(is_altered.then_some((*mistake, (altered, mistake.origin))))
             });
             let altered: Vec<_> = altered.collect::<Result<_, PassError>>()?;
-            let (batch, altered): (Vec<(Mistake, u64)>, Vec<_>) = altered.into_iter().flatten().unzip();
+            let (batch, altered): (Vec<Mistake>, Vec<_>) = altered.into_iter().flatten().unzip();
             let altered = ImageList(altered);
             asked += batch.len();
             let said = predict(model, &altered, &self.pass.quiet()).map_err(|error| match error {
-                PassError::NotFinite { first, .. } => AuditError::no_number(batch[first].0),
+                PassError::NotFinite { first, .. } => AuditError::no_number(batch[first]),
                 error => error.into(),
             })?;
-            for ((mistake, source), said) in batch.into_iter().zip(said) {
+            for (mistake, said) in batch.into_iter().zip(said) {
                 // In the order of the tries, so that what a label gets does not depend on which others are asked for.
                 for (&label, (found, sources)) in &mut found {
                     if wants(label, found, sources, mistake) {
                         found.tried += 1;
-                        if said.label == label && sources.take(mistake.index, source) {
+                        if said.label != label {
+                            continue;
+                        }
+                        // Few are found: reading them again costs less than a digest of every image.
+                        let source = image_of(train, mistake.index, shape)?;
+                        if sources.take(mistake.index, digest(&bits(&source))) {
                             found.add(mistake);
                         }
                     }
