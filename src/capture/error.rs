@@ -8,7 +8,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum PassError {
     /// There is nothing to pass over.
-    #[error("{purpose}: there is no sample to go through: the data set is empty, or none of it was asked for")]
+    #[error(
+        "{purpose}: there is no sample to go through: the data set is empty, or none of it was asked for"
+    )]
     Empty {
         /// What the pass was for.
         purpose: String,
