@@ -84,7 +84,8 @@ pub fn own(arguments: &Arguments, model: &ResNet9, data: &Data) -> Outcome<Asked
     const NONE: &str =
         "the model makes no such mistake: there is no suspect to audit (was the trigger learned?)";
     if arguments.attack == Attack::None {
-        let search = SuspectSearch { most: arguments.suspects, ..SuspectSearch::default() };
+        let search =
+            SuspectSearch { most: arguments.suspects, least_confidence: 0.0, ..SuspectSearch::default() };
         let found = search.find(model, &data.test)?;
         println!("  {} mistakes on {} test images", found.mistakes, found.samples);
         return if found.suspects.is_empty() { Err(NONE.into()) } else { Ok(Asked::Found(found)) };

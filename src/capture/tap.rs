@@ -117,15 +117,18 @@ pub fn tap<const D: usize>(x: Tensor<D>, slot: &Slot) -> Tensor<D> {
 /// Whether a tap can be made on this device: burn may have been built with a backend that this crate was built without,
 /// and panics then.
 pub fn is_supported(device: &Device) -> bool {
-    // Of one that fails nothing is remembered: a remote device may be back the next time.
-    static SUPPORTED: RwLock<Vec<Device>> = RwLock::new(Vec::new());
+    static KNOWN: RwLock<Vec<(Device, bool)>> = RwLock::new(Vec::new());
     let device = device.clone().inner();
-    if SUPPORTED.read().unwrap_or_else(PoisonError::into_inner).contains(&device) {
-        return true;
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, supported)) = known.iter().find(|(known, _)| *known == device) {
+        return *supported;
     }
-    let supported = caught(|| drop(tap(Tensor::<1>::zeros([1], &device), &Slot::default()))).is_ok();
-    if supported {
-        SUPPORTED.write().unwrap_or_else(PoisonError::into_inner).push(device);
+    drop(known);
+    let zeros = || Tensor::<1>::zeros([1], &device);
+    let supported = caught(|| drop(tap(zeros(), &Slot::default()))).is_ok();
+    // One that can do nothing at all may be a remote device that is back the next time.
+    if supported || caught(|| drop(zeros())).is_ok() {
+        KNOWN.write().unwrap_or_else(PoisonError::into_inner).push((device, supported));
     }
     supported
 }

@@ -92,7 +92,7 @@ impl KroneckerFactors {
     /// alone, such as a second head for an auxiliary loss, are not reached by it, and left out of the factors.
     ///
     /// # Errors
-    /// [`FactorError::OtherModel`] if the factors are not the model's; those of the pass; [`FactorError::NotFinite`].
+    /// [`FactorError::OtherModel`] and [`FactorError::UnknownLayer`] if the factors are not the model's; those of the pass; [`FactorError::NotFinite`].
     pub fn correct_eigenvalues<M, S, O>(
         &mut self,
         model: &FrozenModel<M>,

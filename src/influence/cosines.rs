@@ -206,7 +206,7 @@ impl<M: Module> Influence<'_, M> {
             let columns = columns.unzip();
             pending.push(batch.indices, columns, &mut sums)
         })?;
-        on_device(self.device(), "influence scores", || pending.finish(&mut sums))?;
+        on_device(self.device(), "influence scores", || pending.fetch(&mut sums))?;
         let Sums { rows, self_influence, .. } = sums;
         Ok(CosineSums { rows, norms: SampleNorms { self_influence, unit_sum: sum.into_query() } })
     }

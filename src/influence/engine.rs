@@ -321,8 +321,8 @@ impl<'a, M: Module> Influence<'a, M> {
     /// training sample pushes the query toward the measured label.
     ///
     /// # Errors
-    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample; [`InfluenceError::NoLayer`], where no
-    /// sample reaches a layer of the queries; [`InfluenceError::OtherEngine`] for queries that another engine made.
+    /// Those of the pass; [`InfluenceError::NotFinite`], naming layer and sample; [`InfluenceError::OtherEngine`] for
+    /// queries that another engine made.
     pub fn scores<S, O>(
         &self,
         source: &S,
@@ -380,7 +380,7 @@ impl<'a, M: Module> Influence<'a, M> {
             };
             pending.push(batch.indices, columns, &mut scores)
         })?;
-        on_device(self.device(), "influence scores", || pending.finish(&mut scores))?;
+        on_device(self.device(), "influence scores", || pending.fetch(&mut scores))?;
         Ok(scores)
     }
 

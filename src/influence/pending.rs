@@ -1,7 +1,5 @@
 //! Results of a pass on their way from the device: fetched for many batches at once.
 
-use std::mem::take;
-
 use burn::tensor::Tensor;
 
 use super::InfluenceError;
@@ -25,8 +23,6 @@ pub(super) struct Pending {
     samples: Vec<usize>,
     /// `[samples, layers × columns]` of each batch.
     rows: Vec<Tensor<2>>,
-    /// Whether any batch had a layer.
-    has_layers: bool,
 }
 
 impl Pending {
@@ -43,7 +39,6 @@ impl Pending {
             samples.iter().for_each(|_| sink.advance());
             return Ok(());
         }
-        self.has_layers = true;
         if self.samples.len() >= PENDING_SAMPLES || self.layers != layers {
             self.fetch(sink)?;
         }
@@ -53,20 +48,9 @@ impl Pending {
         Ok(())
     }
 
-    /// The last of them.
-    ///
-    /// # Errors
-    /// [`InfluenceError::NoLayer`] where no batch had any.
-    pub(super) fn finish(mut self, sink: &mut impl Sink) -> Result<(), InfluenceError> {
-        if !self.has_layers {
-            return Err(InfluenceError::NoLayer);
-        }
-        self.fetch(sink)
-    }
-
     /// Moves the results to the host in one transfer.
     pub(super) fn fetch(&mut self, sink: &mut impl Sink) -> Result<(), InfluenceError> {
-        let (layers, samples, rows) = (take(&mut self.layers), take(&mut self.samples), take(&mut self.rows));
+        let Self { layers, samples, rows } = std::mem::take(self);
         if rows.is_empty() {
             return Ok(());
         }

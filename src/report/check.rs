@@ -72,7 +72,7 @@ impl Check {
         &self.audits
     }
 
-    /// Notes that something beside the audits failed: a report that could not be written. What is read elsewhere is not
+    /// Notes that something beside the audits failed: a report, or the verdict itself, that could not be written. What is read elsewhere is not
     /// all there is, so the check can't pass.
     pub fn add_failure(&mut self, what: impl Into<String>) {
         self.failures.push(what.into());

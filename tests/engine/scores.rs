@@ -455,12 +455,14 @@ fn samples_of_a_batch_that_goes_another_way_have_no_influence() {
     let queries = influence.queries(&asked, &Margin, &in_batches(4)).unwrap();
     let options = ScoreOptions { self_influence: false, ..ScoreOptions::default() };
     let scores = |indices: &[usize]| {
-        influence.scores(&train, indices, &CrossEntropy, &queries, options, &in_batches(4))
+        let scores = influence.scores(&train, indices, &CrossEntropy, &queries, options, &in_batches(4));
+        scores.unwrap().row(0).to_vec()
     };
-    let row = scores(&Vec::from_iter(0..10)).unwrap().row(0).to_vec();
+    let row = scores(&Vec::from_iter(0..10));
     assert!(row.iter().enumerate().all(|(n, score)| (*score == 0.0) == (4..8).contains(&n)), "{row:?}");
-    // None at all is an error.
-    assert!(matches!(scores(&[4, 5, 6, 7]), Err(InfluenceError::NoLayer)));
+    // However they are cut.
+    assert_eq!(scores(&[4, 5, 6, 7]), [0.0; 4]);
+    assert_eq!([scores(&[0, 1, 2, 3]), scores(&[8, 9])].concat(), [&row[..4], &row[8..]].concat());
 }
 
 #[test]

@@ -230,7 +230,7 @@ where
             let mut kinds = Vec::with_capacity(evidence.suspects());
             let mut steps = RefinementSteps::default();
             for suspect in 0..evidence.suspects() {
-                if !evidence.can_tell() {
+                if !evidence.can_tell(suspect) {
                     kinds.push(None);
                     findings.push(Finding::unknown(self.labels.len(), NOTHING_DIFFERS.to_owned()));
                     continue;

@@ -259,8 +259,10 @@ where
         let others: Vec<usize> = (0..self.labels.len()).filter(|&n| self.labels[n] != label).collect();
         // Of each label others are drawn: the same ones would make the labels' verdicts depend on each other.
         let mut rng = StdRng::seed_from_u64(self.seed.wrapping_add(label as u64));
+        // Enough also where all suspects are among them.
+        let count = count.max(Delta::FEWEST_NULL_IMAGES + self.suspects.len()).min(others.len());
         let mut drawn: Vec<usize> =
-            sample(&mut rng, others.len(), count.min(others.len())).iter().map(|at| others[at]).collect();
+            sample(&mut rng, others.len(), count).iter().map(|at| others[at]).collect();
         drawn.sort_unstable(); // neighbours on disk are read together
         let images = drawn.into_iter().map(|index| {
             let image = image_of(self.train, index, self.shape)?;

@@ -192,11 +192,15 @@ fn calibration(report: &HtmlReport<'_>) -> (Grade, Vec<String>) {
             let compared = counted(least, "harmless mistake");
             let more = if sets.iter().flatten().all(|set| set.images == least) { "" } else { " or more" };
             let kinds = kinds.join(" or ");
-            // Of those with too few samples of their label there was nothing to compare.
+            // Of some there was nothing to compare, or too little.
             let uncompared = sets.iter().filter(|sets| sets.is_empty()).count();
             let who = match uncompared {
                 0 => "Each suspect was".to_owned(),
-                _ => format!("{} of {} suspects were", grouped(sets.len() - uncompared), grouped(sets.len())),
+                _ => {
+                    let compared = sets.len() - uncompared;
+                    let were = if compared == 1 { "was" } else { "were" };
+                    format!("{} of {} suspects {were}", grouped(compared), grouped(sets.len()))
+                }
             };
             texts.insert(
                 0,

@@ -79,7 +79,7 @@ fn log(check: &Check) -> Log {
         exit_code_description: match exit_code {
             0 => "all audits pass",
             1 => "poisoned",
-            _ if !check.failures().is_empty() => "a report could not be written",
+            _ if !check.failures().is_empty() => "a report or the verdict could not be written",
             _ => "an audit could not tell, or the input is bad",
         },
         tool_execution_notifications: notifications,

@@ -47,13 +47,13 @@ impl DeltaEvidence {
     /// The same by each set of null images alone; `None` where it can't tell.
     pub fn p_values(&self, suspect: usize) -> impl Iterator<Item = Option<f64>> {
         let tests = self.against().map(|against| &against.tests);
-        tests.map(move |tests| tests.can_tell().then(|| tests.p_value(suspect)))
+        tests.map(move |tests| tests.can_tell(suspect).then(|| tests.p_value(suspect)))
     }
 
     /// Whether there is anything to compare: not where no null image differs from another, such as those of a model
-    /// that takes all samples of the label for the same, or whose captured layers have no part in the label's logit.
-    pub fn can_tell(&self) -> bool {
-        self.against().any(|against| against.tests.can_tell())
+    /// that takes all samples of the label for the same, and not where no captured layer has a part in the label's logit.
+    pub fn can_tell(&self, suspect: usize) -> bool {
+        self.against().any(|against| against.tests.can_tell(suspect))
     }
 
     /// Whether all suspects stand out by influence, and name samples, so clearly that no other null images are needed.
@@ -64,19 +64,21 @@ impl DeltaEvidence {
     /// The same probability if what only the strongest quarter of the null images has in common were no natural group,
     /// but the poison's doing; 1 for combined suspects. Between the two lies what can't be told.
     pub fn doubt(&self, suspect: usize) -> f64 {
-        harmonic_mean(self.doubts().map(|doubts| doubts.p_value(suspect)))
+        harmonic_mean(self.doubts(suspect).map(|doubts| doubts.p_value(suspect)))
     }
 
     /// Of the sets of null images that can tell.
-    fn doubts(&self) -> impl Iterator<Item = &Tests> {
-        let told = self.against().filter(|against| against.tests.can_tell());
+    fn doubts(&self, suspect: usize) -> impl Iterator<Item = &Tests> {
+        let told = self.against().filter(move |against| against.tests.can_tell(suspect));
         told.filter_map(|against| against.doubts.as_ref())
     }
 
     /// Whether a lonely cluster of gradients is most of what matters to a suspect that the other tests leave open, so
     /// that the clusters of other labels say what it is worth.
     pub fn asks_for_other_labels(&self) -> bool {
-        let is_bound = |suspect: usize| self.against().any(|against| !against.bound[suspect].is_empty());
+        let is_bound = |suspect: usize| {
+            self.can_tell(suspect) && self.against().any(|against| !against.bound[suspect].is_empty())
+        };
         !self.is_clear() && (0..self.suspects).any(|suspect| is_bound(suspect) && self.is_open(suspect))
     }
 
@@ -123,14 +125,14 @@ impl DeltaEvidence {
     /// The probability that the largest influence on a suspect, or the two or three largest, stand out as much where
     /// nothing is wrong. One sample or two are no group, and don't make it poisoned: copies of the suspect do that.
     pub fn by_few(&self, suspect: usize) -> f64 {
-        let told = self.against().filter(|against| against.tests.can_tell());
+        let told = self.against().filter(|against| against.tests.can_tell(suspect));
         harmonic_mean(told.map(|against| against.tests.by_few(suspect)))
     }
 
     /// The samples that stand out then, as positions among the candidates, ascending, and z of every candidate; none
     /// where no sample can be named at the false discovery rate.
     pub fn few(&self, suspect: usize) -> (Vec<usize>, &[f64]) {
-        let told = self.against().map(|against| &against.tests).filter(|tests| tests.can_tell());
+        let told = self.against().map(|against| &against.tests).filter(|tests| tests.can_tell(suspect));
         let mut views: Vec<&View> = told.flat_map(|tests| &tests.views).collect();
         views.sort_by(|a, b| a.p_value_of_few(suspect).total_cmp(&b.p_value_of_few(suspect)));
         let named = views.iter().map(|view| (view.discoveries(suspect, self.false_discovery_rate), *view));
@@ -142,14 +144,14 @@ impl DeltaEvidence {
 
     /// z of every candidate where a doubt remains.
     pub fn doubted_scores(&self, suspect: usize) -> &[f64] {
-        let doubts = self.doubts().min_by(|a, b| a.p_value(suspect).total_cmp(&b.p_value(suspect)));
+        let doubts = self.doubts(suspect).min_by(|a, b| a.p_value(suspect).total_cmp(&b.p_value(suspect)));
         doubts.unwrap_or(&self.first.tests).view(suspect).row(suspect)
     }
 
     /// The set of null images among which a suspect stands out most, of those that can tell, and its tests.
     pub(super) fn clearest(&self, suspect: usize) -> (usize, &Tests) {
         let tests = self.against().map(|against| &against.tests).enumerate();
-        let told = tests.filter(|(_, tests)| tests.can_tell());
+        let told = tests.filter(|(_, tests)| tests.can_tell(suspect));
         let clearest = told.min_by(|(_, a), (_, b)| a.p_value(suspect).total_cmp(&b.p_value(suspect)));
         clearest.unwrap_or((0, &self.first.tests))
     }
@@ -216,7 +218,7 @@ mod tests {
         let no_better = tests(0, -1.0);
         assert!(no_better.p_value(0) > 0.9);
         assert_eq!(evidence(vec![blind.clone(), no_better]).clearest(0).0, 1);
-        assert!(with_blind.can_tell() && !evidence(vec![blind.clone()]).can_tell());
+        assert!(with_blind.can_tell(0) && !evidence(vec![blind.clone()]).can_tell(0));
         assert_eq!(evidence(vec![blind]).p_value(0), 1.0);
     }
 

@@ -28,7 +28,8 @@ const FEWEST_LABELS: usize = 3;
 
 /// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told.
 /// Of one that was [chosen by that](super::look_neighbours) it is as the most conspicuous of so many groups of its size
-/// as the class has room for; where that leaves nothing, it says nothing: no other class has more of such a look.
+/// as the class has room for; where that leaves nothing, it says nothing, and no other class need have more of such a
+/// look.
 pub(super) fn stand_out(found: &LookCluster, samples: usize, others: &OtherLooks) -> Option<ByItself> {
     let mut shares = BTreeMap::<i64, Share>::new();
     for (label, look) in others.labels.iter().zip(&others.rows) {
@@ -39,7 +40,7 @@ pub(super) fn stand_out(found: &LookCluster, samples: usize, others: &OtherLooks
     let normal = match found.is_of_neighbours {
         true => {
             let of_groups = least_of(normal_tail(by_itself.normal), found.cluster.groups_of_its_size());
-            normal_of_tail(of_groups).max(0.0)
+            normal_of_tail(of_groups).max(by_itself.normal.min(0.0))
         }
         false => by_itself.normal,
     };

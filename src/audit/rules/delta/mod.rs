@@ -356,7 +356,7 @@ impl Delta {
         S: BatchSource<Batch = LabeledBatch>,
     {
         let (null_set, tests) = evidence.clearest(suspect);
-        let Tests { views: [by_median, by_low], by_look, by_gradient, by_pattern, by_outsiders } = tests;
+        let Tests { views: [by_median, by_low], by_look, by_gradient, by_pattern, by_outsiders, .. } = tests;
         tracing::debug!(
             suspect,
             null_set,

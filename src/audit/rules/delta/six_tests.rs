@@ -53,6 +53,8 @@ pub enum FoundBy {
 #[derive(Clone, Debug)]
 pub(super) struct Tests {
     pub views: [View; 2],
+    /// Whether any sample moves any image.
+    has_influence: bool,
     /// By suspect.
     pub by_look: Vec<ByCluster>,
     /// By suspect.
@@ -69,6 +71,7 @@ impl Tests {
         let views = [null::by_median(rows), null::by_low_quantiles(rows)];
         let untested = vec![ByCluster::untested(); suspects];
         Self {
+            has_influence: rows.iter().flatten().any(|z| *z != 0.0),
             views: views.map(|rows| View::new(rows, suspects)),
             by_look: untested.clone(),
             by_gradient: untested.clone(),
@@ -179,10 +182,16 @@ impl Tests {
         self.corrected(suspect).iter().fold(1.0, |least, (p_value, _)| p_value.min(least))
     }
 
-    /// Whether the samples' influence differs at all. Where it does not, as of a class whose logit no captured layer
-    /// has a part in, the other tests are left without what they are there to explain.
-    pub fn can_tell(&self) -> bool {
-        self.views.iter().any(View::has_spread)
+    /// Whether there is anything to compare. Not where no sample has any influence on anything, as on a class whose
+    /// logit no captured layer has a part in: what else a test finds is nothing that the mistake comes from.
+    pub fn can_tell(&self, suspect: usize) -> bool {
+        let has_spread = || self.views.iter().any(View::has_spread);
+        let has_group = || {
+            [&self.by_look, &self.by_gradient, &self.by_pattern]
+                .iter()
+                .any(|tests| !tests[suspect].group.is_empty())
+        };
+        self.has_influence && (has_spread() || has_group())
     }
 
     /// The tests that samples may be taken from: those that are not by chance at `threshold`, all together (Holm 1979:
@@ -324,8 +333,8 @@ pub(super) mod tests {
     fn where_all_samples_are_the_same_nothing_can_be_told() {
         let rows = vec![vec![0.0; 50]; 21];
         let alike = Tests::new(&rows, 1);
-        assert!(!alike.can_tell() && alike.p_value(0) == 1.0);
-        assert!(tests(0, 0.0).can_tell());
+        assert!(!alike.can_tell(0) && alike.p_value(0) == 1.0);
+        assert!(tests(0, 0.0).can_tell(0));
     }
 
     #[test]
