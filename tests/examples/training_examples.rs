@@ -453,7 +453,7 @@ fn a_model_is_audited_with_the_poisons_that_it_saw_and_no_others() {
     assert!(!longer.stderr.contains("trained-on.json"), "{}", longer.stderr);
     // As many images, other ones.
     let others =
-        noise(64).into_iter().map(|sample| LabeledImage { label: (sample.label + 1) % 10, ..sample });
+        noise(130).into_iter().map(|sample| LabeledImage { label: (sample.label + 1) % 10, ..sample });
     place.write("data/data_batch_1.bin", &records(&others.collect::<Vec<_>>()));
     refused(run("65", "0.03", &["--trained"]), "other images, or under other labels");
 
