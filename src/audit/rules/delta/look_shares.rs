@@ -28,8 +28,8 @@ const FEWEST_LABELS: usize = 3;
 
 /// How much more common the look of a cluster of the label's `samples` is in its class; `None` where it can't be told.
 /// Of one that was [chosen by that](super::look_neighbours) it is as the most conspicuous of so many groups of its size
-/// as the class has room for; where that leaves nothing, it says nothing, and no other class need have more of such a
-/// look.
+/// as the class has room for; where that leaves nothing, it is no evidence against the group, unless other classes
+/// have more of such a look.
 pub(super) fn stand_out(found: &LookCluster, samples: usize, others: &OtherLooks) -> Option<ByItself> {
     let mut shares = BTreeMap::<i64, Share>::new();
     for (label, look) in others.labels.iter().zip(&others.rows) {
