@@ -2,16 +2,61 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
-/// A tensor's name, type, shape and bytes (little endian).
-pub(crate) type NamedTensor = (String, Dtype, Vec<usize>, Vec<u8>);
+/// A tensor to be written.
+pub(crate) struct NamedTensor<'a> {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    values: Values<'a>,
+}
+
+/// What a tensor holds. Large ones are borrowed: the bytes of all of them together would be the size of the file.
+enum Values<'a> {
+    F64(&'a [f64]),
+    /// Little endian.
+    Bytes(Vec<u8>),
+}
+
+impl<'a> NamedTensor<'a> {
+    pub fn floats(name: impl Into<String>, shape: impl Into<Vec<usize>>, values: &'a [f64]) -> Self {
+        Self { name: name.into(), dtype: Dtype::F64, shape: shape.into(), values: Values::F64(values) }
+    }
+
+    /// Of bytes, little endian.
+    pub fn bytes(
+        name: impl Into<String>,
+        dtype: Dtype,
+        shape: impl Into<Vec<usize>>,
+        bytes: Vec<u8>,
+    ) -> Self {
+        Self { name: name.into(), dtype, shape: shape.into(), values: Values::Bytes(bytes) }
+    }
+
+    fn length(&self) -> usize {
+        match &self.values {
+            Values::F64(values) => size_of_val(*values),
+            Values::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Its bytes, a piece at a time.
+    fn pieces(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        /// Values of a piece.
+        const PIECE: usize = 1 << 16;
+        match &self.values {
+            Values::F64(values) => values.chunks(PIECE).try_for_each(|piece| take(&to_bytes(piece))),
+            Values::Bytes(bytes) => take(bytes),
+        }
+    }
+}
 
 /// How the names of files begin that are being written, or were when the process was killed.
 pub(crate) const TEMPORARY: &str = ".delta-influence-";
@@ -40,25 +85,30 @@ pub(crate) fn is_stdout(path: &Path) -> bool {
 /// device or a pipe, which a file must not replace, it writes straight; so it does to what is open already and may be a
 /// file elsewhere, as the standard output of a command.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole_by(path, |out| out.write_all(bytes))
+}
+
+/// [`write_whole`] of what `write` writes.
+fn write_whole_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     if is_stdout(path) {
         let mut stdout = io::stdout().lock();
-        return stdout.write_all(bytes).and_then(|()| stdout.flush());
+        return write(&mut stdout).and_then(|()| stdout.flush());
     }
     if STDERR.iter().any(|name| path == Path::new(name)) {
-        return io::stderr().write_all(bytes);
+        return write(&mut io::stderr());
     }
     // Files that somebody opened already, of which the name is but a handle; `/dev/shm` is a folder like any other.
     let is_open = ["/dev/fd", "/proc"].iter().any(|folder| path.starts_with(folder));
     if path.metadata().is_ok_and(|there| (!there.is_file() || is_open) && !there.is_dir()) {
-        return OpenOptions::new().write(true).open(path)?.write_all(bytes);
+        return write(&mut OpenOptions::new().write(true).open(path)?);
     }
-    temporary(path, bytes)?.persist(path)?;
+    temporary(path, write)?.persist(path)?;
     Ok(())
 }
 
-/// [`write_whole`], unless something is there already, which stays. Returns whether it was written.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
-    match temporary(path, bytes)?.persist_noclobber(path) {
+/// [`write_whole_by`], unless something is there already, which stays. Returns whether it was written.
+fn write_new_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<bool> {
+    match temporary(path, write)?.persist_noclobber(path) {
         Ok(_) => Ok(true),
         Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         // Some file systems can't rename like that, nor link; what is there is looked for as well as it can be.
@@ -67,15 +117,18 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     }
 }
 
-/// The bytes on disk, in the folder of `path`, under a name of their own.
-fn temporary(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+/// What `write` writes, on disk, in the folder of `path`, under a name of its own.
+fn temporary(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     // Temporary files are private by default; results are for others to read, as far as the umask allows.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(TEMPORARY).tempfile_in(folder.unwrap_or(Path::new(".")))?;
-    file.write_all(bytes)?;
+    let file = builder.prefix(TEMPORARY).tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let mut out = BufWriter::new(file.as_file());
+    write(&mut out)?;
+    out.flush()?;
+    drop(out);
     file.as_file().sync_all()?;
     Ok(file)
 }
@@ -92,30 +145,77 @@ pub(crate) fn save_tensors(
     path: &Path,
     format: (&str, u32),
     entries: impl IntoIterator<Item = (&'static str, String)>,
-    tensors: &[NamedTensor],
+    tensors: &[NamedTensor<'_>],
 ) -> io::Result<()> {
-    write_whole(path, &tensor_bytes(format, entries, tensors)?)
+    let file = TensorFile::new(format, entries, tensors)?;
+    write_whole_by(path, |out| file.write(out))
 }
 
-/// What [`save_tensors`] writes.
-pub(crate) fn tensor_bytes(
-    (format, version): (&str, u32),
+/// [`save_tensors`], unless something is there already, which stays. Returns whether it was written.
+pub(crate) fn save_new_tensors(
+    path: &Path,
+    format: (&str, u32),
     entries: impl IntoIterator<Item = (&'static str, String)>,
-    tensors: &[NamedTensor],
-) -> io::Result<Vec<u8>> {
-    let mut header = HashMap::from([
-        ("format".to_owned(), format.to_owned()),
-        ("version".to_owned(), version.to_string()),
-        ("crate_version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-    ]);
-    header.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    let parts = tensors.iter().map(|(name, _, shape, bytes)| (name.as_str(), (&shape[..], &bytes[..])));
-    header.insert(CHECKSUM.to_owned(), checksum(&header, parts.collect()));
-    let views = tensors
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
-    views.and_then(|views| serialize(views, Some(header))).map_err(io::Error::other)
+    tensors: &[NamedTensor<'_>],
+) -> io::Result<bool> {
+    let file = TensorFile::new(format, entries, tensors)?;
+    write_new_by(path, |out| file.write(out))
+}
+
+/// A safetensors file to be written: its values stay where they are.
+struct TensorFile<'t, 'v> {
+    header: Vec<u8>,
+    /// In the file's order.
+    tensors: Vec<&'t NamedTensor<'v>>,
+}
+
+impl<'t, 'v> TensorFile<'t, 'v> {
+    fn new(
+        (format, version): (&str, u32),
+        entries: impl IntoIterator<Item = (&'static str, String)>,
+        tensors: &'t [NamedTensor<'v>],
+    ) -> io::Result<Self> {
+        let mut header = HashMap::from([
+            ("format".to_owned(), format.to_owned()),
+            ("version".to_owned(), version.to_string()),
+            ("crate_version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ]);
+        header.extend(entries.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        let mut checksum = Checksum::new(&header);
+        let mut tensors: Vec<&NamedTensor<'_>> = tensors.iter().collect();
+        tensors.sort_by(|one, other| one.name.cmp(&other.name));
+        for tensor in &tensors {
+            checksum.begin(&tensor.name, &tensor.shape, tensor.length());
+            tensor.pieces(|piece| {
+                checksum.piece(piece);
+                Ok(())
+            })?;
+        }
+        header.insert(CHECKSUM.to_owned(), checksum.finish());
+        // As the format has it: wider types first, then by name.
+        tensors.sort_by(|one, other| other.dtype.cmp(&one.dtype).then_with(|| one.name.cmp(&other.name)));
+        let mut end = 0;
+        let infos = tensors.iter().map(|tensor| {
+            let begin = end;
+            end += tensor.length();
+            let info =
+                TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets: (begin, end) };
+            (tensor.name.clone(), info)
+        });
+        let metadata = Metadata::new(Some(header), infos.collect()).map_err(io::Error::other)?;
+        let mut header = serde_json::to_vec(&metadata)?;
+        header.resize(header.len().next_multiple_of(LENGTH as usize), b' ');
+        match header.len() as u64 <= LARGEST_HEADER {
+            true => Ok(Self { header, tensors }),
+            false => Err(io::Error::other("its header is too long for a safetensors file")),
+        }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&(self.header.len() as u64).to_le_bytes())?;
+        out.write_all(&self.header)?;
+        self.tensors.iter().try_for_each(|tensor| tensor.pieces(|piece| out.write_all(piece)))
+    }
 }
 
 /// The bytes and the header of a safetensors file of this format, up to this version. What the file claims to hold is
@@ -182,8 +282,13 @@ fn header(bytes: &[u8], (format, version): (&str, u32)) -> Result<HashMap<String
             Ok(tensors) => tensors.tensors(),
             Err(error) => return damaged(error.to_string()),
         };
-        let parts = tensors.iter().map(|(name, view)| (name.as_str(), (view.shape(), view.data())));
-        if checksum(&header, parts.collect()) != *stated {
+        let mut checksum = Checksum::new(&header);
+        let in_order: BTreeMap<_, _> = tensors.iter().map(|(name, view)| (name, view)).collect();
+        for (name, view) in in_order {
+            checksum.begin(name, view.shape(), view.data().len());
+            checksum.piece(view.data());
+        }
+        if checksum.finish() != *stated {
             return damaged("damaged: its checksum is not that of its contents".to_owned());
         }
     }
@@ -195,23 +300,38 @@ const CHECKSUM: &str = "sha256";
 
 /// SHA-256 over the header's entries and the tensors' names, shapes and values, each with its length, in the order of
 /// their names.
-fn checksum(header: &HashMap<String, String>, tensors: BTreeMap<&str, (&[usize], &[u8])>) -> String {
-    let mut hash = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    };
-    let entries: BTreeMap<_, _> = header.iter().filter(|(name, _)| *name != CHECKSUM).collect();
-    for (name, value) in entries {
-        add(name.as_bytes());
-        add(value.as_bytes());
+struct Checksum(Sha256);
+
+impl Checksum {
+    fn new(header: &HashMap<String, String>) -> Self {
+        let mut checksum = Self(Sha256::new());
+        let entries: BTreeMap<_, _> = header.iter().filter(|(name, _)| *name != CHECKSUM).collect();
+        for (name, value) in entries {
+            checksum.whole(name.as_bytes());
+            checksum.whole(value.as_bytes());
+        }
+        checksum
     }
-    for (name, (shape, values)) in tensors {
-        add(name.as_bytes());
-        add(format!("{shape:?}").as_bytes());
-        add(values);
+
+    /// A tensor with so many bytes, whose [pieces](Self::piece) come next.
+    fn begin(&mut self, name: &str, shape: &[usize], length: usize) {
+        self.whole(name.as_bytes());
+        self.whole(format!("{shape:?}").as_bytes());
+        self.0.update((length as u64).to_le_bytes());
     }
-    hexadecimal(&hash.finalize())
+
+    fn piece(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    fn whole(&mut self, part: &[u8]) {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    fn finish(self) -> String {
+        hexadecimal(&self.0.finalize())
+    }
 }
 
 /// Bytes as text.
@@ -229,10 +349,46 @@ mod tests {
     fn what_is_there_stays_where_something_new_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("part");
-        assert!(write_new(&path, b"first").unwrap());
-        assert!(!write_new(&path, b"second").unwrap());
+        let write_new = |bytes: &[u8]| write_new_by(&path, |out| out.write_all(bytes)).unwrap();
+        assert!(write_new(b"first"));
+        assert!(!write_new(b"second"));
         assert_eq!(std::fs::read(&path).unwrap(), b"first");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1, "nothing temporary is left");
+    }
+
+    #[test]
+    fn tensors_are_written_as_safetensors_reads_and_writes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tensors");
+        // More than a piece, and a name that comes later, of a narrower type.
+        let many: Vec<f64> = (0..70_000).map(f64::from).collect();
+        let tensors = [
+            NamedTensor::bytes("a", Dtype::F32, [1, 2], [1.5f32, -2.0].map(f32::to_le_bytes).concat()),
+            NamedTensor::floats("many", [2, 35_000], &many),
+            NamedTensor::floats("none", [0, 3], &[]),
+        ];
+        save_tensors(&path, ("test", 1), [("key", "value".to_owned())], &tensors).unwrap();
+        let Ok((bytes, header)) = read_tensors(&path, ("test", 1)) else { panic!("it is sound") };
+        assert_eq!(header["key"], "value");
+        let read = SafeTensors::deserialize(&bytes).unwrap();
+        let found = read.tensor("many").unwrap();
+        assert_eq!((found.shape(), found.data()), (&[2, 35_000][..], &to_bytes(&many)[..]));
+        // safetensors' own writer sorts the header's entries at random: its values are what is compared.
+        let again = safetensors::serialize(read.tensors(), Some(header)).unwrap();
+        let values = many.len() * 8 + 8;
+        assert_eq!(again.len(), bytes.len());
+        assert_eq!(again[again.len() - values..], bytes[bytes.len() - values..]);
+
+        // The values that no longer fit their shape are not written, nor does anything stay of them.
+        let short = [NamedTensor::floats("short", [3], &many[..2])];
+        assert!(save_tensors(&folder.path().join("short"), ("test", 1), [], &short).is_err());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1, "the sound file alone");
+        // One value that was changed on the disk.
+        let last = bytes.len() - 1;
+        let mut changed = bytes.clone();
+        changed[last] ^= 1;
+        std::fs::write(&path, changed).unwrap();
+        assert!(matches!(read_tensors(&path, ("test", 1)), Err(Unusable::Damaged(_))));
     }
 
     #[cfg(target_os = "linux")]

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::LayerShape;
-use crate::files::{Unusable, read_tensors, save_tensors, to_bytes};
+use crate::files::{NamedTensor, Unusable, read_tensors, save_tensors};
 
 use super::eigen::Eigen;
 use super::kronecker::Provenance;
@@ -55,8 +55,7 @@ impl KroneckerFactors {
             ];
             for (name, stack) in stacks {
                 let Some(stack) = stack else { continue };
-                let bytes = to_bytes(stack.values());
-                tensors.push((format!("{layer}/{name}"), Dtype::F64, stack.shape().to_vec(), bytes));
+                tensors.push(stored_stack(format!("{layer}/{name}"), stack));
             }
         }
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| failed(e.into()));
@@ -126,6 +125,11 @@ fn read_layer(tensors: &SafeTensors<'_>, layer: &str, header: &LayerHeader) -> R
         },
         corrected,
     })
+}
+
+/// A stack as a file holds it.
+pub(crate) fn stored_stack(name: String, stack: &MatrixStack) -> NamedTensor<'_> {
+    NamedTensor::floats(name, stack.shape(), stack.values())
 }
 
 /// An f64 tensor of this shape, all of it finite; else what is wrong with it.

@@ -20,7 +20,7 @@ mod stack;
 pub(crate) use eigen::small_eigen;
 pub use eigen::{Eigen, EigenConfig};
 pub use error::FactorError;
-pub(crate) use file::read_stack;
+pub(crate) use file::{read_stack, stored_stack};
 pub use kronecker::{CONVENTIONS, FactorSource, KroneckerFactors, LayerFactors, Provenance};
 pub use moments::LayerCovariances;
 pub(crate) use moments::{LayerMoments, MomentSums};

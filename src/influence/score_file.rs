@@ -7,13 +7,14 @@
 //! | `self_influence`, `squared_norm` | `[samples]`, f64, where they were computed |
 //! | `digests` | `[samples]`, u64, where they are known |
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::files::{Unusable, read_tensors, tensor_bytes, to_bytes, write_new, write_whole};
+use crate::files::{NamedTensor, Unusable, read_tensors, save_new_tensors, save_tensors};
 
 use super::Scores;
 
@@ -66,7 +67,7 @@ pub enum ScoreFileError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file could not be read.
     #[error("cannot read {}: {source}", path.display())]
@@ -74,7 +75,7 @@ pub enum ScoreFileError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The file holds something else, or is damaged.
     #[error("{} is no file of scores: {detail}; score that part again", path.display())]
@@ -173,35 +174,37 @@ impl PartialScores {
     /// [`ScoreFileError::Write`], naming the file.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ScoreFileError> {
         let path = path.as_ref();
-        let written = self.to_bytes().and_then(|bytes| write_whole(path, &bytes));
-        written.map_err(|source| ScoreFileError::Write { path: path.to_path_buf(), source })
+        self.written(|entries, tensors| save_tensors(path, FORMAT, entries, tensors))
+            .map_err(|source| ScoreFileError::Write { path: path.to_path_buf(), source })
     }
 
     /// [`save`](Self::save), unless a file is there already, which stays. Returns whether it was written.
     pub(super) fn save_new(&self, path: &Path) -> Result<bool, ScoreFileError> {
-        let written = self.to_bytes().and_then(|bytes| write_new(path, &bytes));
-        written.map_err(|source| ScoreFileError::Write { path: path.to_path_buf(), source })
+        self.written(|entries, tensors| save_new_tensors(path, FORMAT, entries, tensors))
+            .map_err(|source| ScoreFileError::Write { path: path.to_path_buf(), source })
     }
 
-    fn to_bytes(&self) -> std::io::Result<Vec<u8>> {
+    /// What `write` does with the header's entries and the tensors.
+    fn written<T>(
+        &self,
+        write: impl FnOnce([(&'static str, String); 2], &[NamedTensor<'_>]) -> io::Result<T>,
+    ) -> io::Result<T> {
         let origin = serde_json::to_string(&self.origin)?;
         let (scores, count) = (&self.scores, self.scores.samples.len());
         let positions = scores.samples.iter().flat_map(|&sample| (sample as i64).to_le_bytes()).collect();
-        let floats =
-            |name: &str, shape, values: &[f64]| (name.to_owned(), Dtype::F64, shape, to_bytes(values));
         let mut tensors = vec![
-            floats("scores", vec![scores.queries(), count], scores.values()),
-            ("samples".to_owned(), Dtype::I64, vec![count], positions),
+            NamedTensor::floats("scores", [scores.queries(), count], scores.values()),
+            NamedTensor::bytes("samples", Dtype::I64, [count], positions),
         ];
         if self.origin.self_influence {
-            tensors.push(floats("self_influence", vec![count], &scores.self_influence));
-            tensors.push(floats("squared_norm", vec![count], &scores.squared_norm));
+            tensors.push(NamedTensor::floats("self_influence", [count], &scores.self_influence));
+            tensors.push(NamedTensor::floats("squared_norm", [count], &scores.squared_norm));
         }
         if !self.digests.is_empty() {
             let digests = self.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
-            tensors.push(("digests".to_owned(), Dtype::U64, vec![count], digests));
+            tensors.push(NamedTensor::bytes("digests", Dtype::U64, [count], digests));
         }
-        tensor_bytes(FORMAT, [("first", self.first.to_string()), ("origin", origin)], &tensors)
+        write([("first", self.first.to_string()), ("origin", origin)], &tensors)
     }
 
     /// Reads scores; length, header, checksum, shapes and values are checked.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::SafeTensors;
 use sha2::{Digest, Sha256};
 
 use crate::capture::{BatchSource, PassError};
@@ -43,9 +43,9 @@ impl Kept {
         let corrected = make()?;
         let tensors = corrected.layers().filter_map(|(layer, factors)| {
             let stack = factors.corrected.as_ref()?;
-            Some((layer.to_owned(), Dtype::F64, stack.shape().to_vec(), to_bytes(stack.values())))
+            Some(NamedTensor::floats(layer, stack.shape(), stack.values()))
         });
-        let tensors: Vec<NamedTensor> = tensors.collect();
+        let tensors: Vec<NamedTensor<'_>> = tensors.collect();
         let saved = save_tensors(path, FORMAT, [("key", key)], &tensors);
         saved.unwrap_or_else(|error| not_kept(path, &error));
         Ok(corrected)

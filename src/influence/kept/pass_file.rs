@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::capture::{BatchSource, PassError, QueryRows, on_device};
-use crate::files::{NamedTensor, save_tensors, to_bytes};
+use crate::files::{NamedTensor, save_tensors};
 use crate::influence::Queries;
 use crate::influence::cosines::{CosineSums, SampleNorms};
 use crate::influence::queries::LayerRows;
@@ -118,19 +118,18 @@ impl PassFile {
     fn save(&self, progress: &Progress) -> io::Result<()> {
         let samples = progress.samples();
         let CosineSums { rows, norms } = &progress.sums;
-        let floats = |name: String, shape, values: &[f64]| (name, Dtype::F64, shape, to_bytes(values));
-        let mut tensors: Vec<NamedTensor> =
-            vec![floats("sums".to_owned(), vec![rows.len(), samples], &rows.concat())];
+        let sums = rows.concat();
+        let mut tensors = vec![NamedTensor::floats("sums", [rows.len(), samples], &sums)];
         for (layer, own) in &norms.self_influence {
-            tensors.push(floats(format!("own/{layer}"), vec![samples], own));
+            tensors.push(NamedTensor::floats(format!("own/{layer}"), [samples], own));
         }
         for (layer, sum) in &norms.unit_sum.rows {
             let (dtype, bytes) = to_stored(sum.rows.dense())?;
-            tensors.push((format!("sum/{layer}"), dtype, sum.shape.to_vec(), bytes));
+            tensors.push(NamedTensor::bytes(format!("sum/{layer}"), dtype, sum.shape, bytes));
         }
         if progress.digests.len() == samples {
             let digests = progress.digests.iter().flat_map(|digest| digest.to_le_bytes()).collect();
-            tensors.push(("digests".to_owned(), Dtype::U64, vec![samples], digests));
+            tensors.push(NamedTensor::bytes("digests", Dtype::U64, [samples], digests));
         }
         let origin = serde_json::to_string(&self.origin)?;
         save_tensors(&self.path, FORMAT, [("origin", origin)], &tensors)

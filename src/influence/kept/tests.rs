@@ -19,6 +19,9 @@ use crate::influence::{
     margin,
 };
 
+/// A tensor's name, type, shape and bytes.
+type Stored = (String, Dtype, Vec<usize>, Vec<u8>);
+
 const COUNT: usize = 20;
 const EVERY: usize = 8;
 
@@ -117,15 +120,19 @@ impl Case {
     }
 
     /// The file with other tensors.
-    fn rewrite(&self, edit: impl Fn(&mut Vec<NamedTensor>)) {
+    fn rewrite(&self, edit: impl Fn(&mut Vec<Stored>)) {
         let (bytes, header) = read(&self.path(), FORMAT).expect("a sound file");
         let tensors = SafeTensors::deserialize(&bytes).expect("tensors").tensors();
         let tensors = tensors
             .into_iter()
             .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), view.data().to_vec()));
-        let mut tensors: Vec<NamedTensor> = tensors.collect();
+        let mut tensors: Vec<Stored> = tensors.collect();
         edit(&mut tensors);
         let origin = header["origin"].clone();
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, dtype, shape, bytes)| NamedTensor::bytes(name, dtype, shape, bytes));
+        let tensors: Vec<NamedTensor<'_>> = tensors.collect();
         save_tensors(&self.path(), FORMAT, [("origin", origin)], &tensors).expect("written");
     }
 }
@@ -138,12 +145,12 @@ fn told(cosines: &Cosines) -> String {
     format!("{:?} {:?} {sums:?}", cosines.rows, cosines.norms.self_influence)
 }
 
-fn named<'t>(tensors: &'t mut [NamedTensor], name: &str) -> &'t mut NamedTensor {
+fn named<'t>(tensors: &'t mut [Stored], name: &str) -> &'t mut Stored {
     tensors.iter_mut().find(|tensor| tensor.0.starts_with(name)).expect("it is there")
 }
 
 /// Sets a tensor's first value.
-fn set(tensors: &mut [NamedTensor], name: &str, value: f64) {
+fn set(tensors: &mut [Stored], name: &str, value: f64) {
     let (_, dtype, _, bytes) = named(tensors, name);
     match *dtype {
         Dtype::F32 => bytes[..4].copy_from_slice(&(value as f32).to_le_bytes()),
@@ -154,7 +161,7 @@ fn set(tensors: &mut [NamedTensor], name: &str, value: f64) {
 /// What no pass would say: where it comes out the file was taken over.
 const MARK: f64 = 7.5;
 
-fn mark(tensors: &mut [NamedTensor]) {
+fn mark(tensors: &mut [Stored]) {
     // Summed over two layers.
     set(tensors, "sums", 2.0 * MARK);
 }
@@ -225,7 +232,7 @@ fn what_several_devices_found_is_taken_over() {
 fn what_does_not_fit_is_made_again() {
     let case = Case::new();
     let whole = told(&case.cosines(&source()));
-    type Edit = fn(&mut Vec<NamedTensor>);
+    type Edit = fn(&mut Vec<Stored>);
     let edits: [(&str, Edit); 8] = [
         ("no number", |tensors| set(tensors, "sums", f64::NAN)),
         ("an infinite norm", |tensors| set(tensors, "own/", f64::INFINITY)),

@@ -13,13 +13,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::SafeTensors;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::capture::LayerShape;
-use crate::factors::{Eigen, MatrixStack, MomentSums, read_stack};
-use crate::files::{NamedTensor, Unusable, read_tensors, save_tensors, to_bytes};
+use crate::factors::{Eigen, MomentSums, read_stack, stored_stack};
+use crate::files::{NamedTensor, Unusable, read_tensors, save_tensors};
 use crate::learner::eigenvalues::BasisSums;
 use crate::learner::stats::CollectorStats;
 
@@ -104,22 +104,21 @@ impl Contents {
         save_tensors(path, FORMAT, entries, &self.tensors()).map_err(failed)
     }
 
-    fn tensors(&self) -> Vec<NamedTensor> {
+    fn tensors(&self) -> Vec<NamedTensor<'_>> {
         let mut tensors = Vec::new();
-        let mut add = |name: String, stack: &MatrixStack| {
-            tensors.push((name, Dtype::F64, stack.shape().to_vec(), to_bytes(stack.values())));
-        };
         for (layer, (_, sums)) in &self.layers {
-            add(format!("sums/{layer}/activation"), &sums.activation);
-            add(format!("sums/{layer}/gradient"), &sums.gradient);
+            tensors.push(stored_stack(format!("sums/{layer}/activation"), &sums.activation));
+            tensors.push(stored_stack(format!("sums/{layer}/gradient"), &sums.gradient));
         }
         for (prefix, bases) in BASES.iter().zip(&self.bases) {
             for (layer, sums) in bases.iter().flat_map(|bases| &bases.layers) {
                 for (which, eigen) in [("activation", &sums.activation), ("gradient", &sums.gradient)] {
-                    add(format!("{prefix}/{layer}/{which}_eigenvalues"), &eigen.values);
-                    add(format!("{prefix}/{layer}/{which}_eigenvectors"), &eigen.vectors);
+                    tensors
+                        .push(stored_stack(format!("{prefix}/{layer}/{which}_eigenvalues"), &eigen.values));
+                    tensors
+                        .push(stored_stack(format!("{prefix}/{layer}/{which}_eigenvectors"), &eigen.vectors));
                 }
-                add(format!("{prefix}/{layer}/squares"), &sums.squares);
+                tensors.push(stored_stack(format!("{prefix}/{layer}/squares"), &sums.squares));
             }
         }
         tensors
