@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
@@ -111,8 +111,17 @@ pub fn is_stdout(path: impl AsRef<Path>) -> bool {
 fn resolved(path: &Path) -> Option<PathBuf> {
     let path = std::path::absolute(path).ok()?;
     let there = path.ancestors().find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
-    let (folder, real) = there?;
-    Some(real.join(path.strip_prefix(folder).ok()?))
+    let (folder, mut real) = there?;
+    // Folders that are not there yet are made, and are no links: the one above each is known.
+    for part in path.strip_prefix(folder).ok()?.components() {
+        match part {
+            Component::ParentDir => {
+                real.pop();
+            }
+            part => real.push(part),
+        }
+    }
+    Some(real)
 }
 
 /// Writes the file whole, or straight into a device or pipe, and its folder if it is not there.

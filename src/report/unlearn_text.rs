@@ -123,6 +123,7 @@ fn outcome(record: &UnlearnRecord) -> String {
             "Train it anew without them (`retrain`), for longer, or with what they have in common on other images (`counterexamples`)."
         }
     };
+    let unknown = record.not_asked_again();
     match (record.still_wrong(), record.wrong_before()) {
         (0, _) if record.trigger_works() => {
             let rate = percent(record.after.poison_success_rate.unwrap_or_default());
@@ -140,6 +141,19 @@ fn outcome(record: &UnlearnRecord) -> String {
                 "Partly unlearned: {how} {rate} of the images with the trigger still get the wanted label ({bare}).\n{advice}\n"
             )
         }
+        (0, _) if record.trigger_may_work() => {
+            let images = counted(record.after.triggered_images.unwrap_or(1), "image");
+            let rate = percent(record.after.poison_success_rate.unwrap_or_default());
+            format!(
+                "{done}, as far as is known: {rate} of {images} with the trigger still get the wanted label, and these are too few to tell that from chance.\n"
+            )
+        }
+        (0, _) if unknown > 0 => {
+            let suspects = counted(unknown, "suspect");
+            format!(
+                "{done}, as far as is known: what the model says now is not known of {suspects} that had the wrong label.\n"
+            )
+        }
         (0, 0) => match record.after.flagged_kept {
             Some(kept) if kept > 0 && kept >= record.removed => {
                 let advice = match is_new {
@@ -150,6 +164,10 @@ fn outcome(record: &UnlearnRecord) -> String {
                     false => anew,
                 };
                 format!("{failed} all of them their label.\n{advice}\n")
+            }
+            Some(kept) if kept > 0 => {
+                let all = grouped(record.removed);
+                format!("{done}; {} of the {all} keep their label.\n", grouped(kept))
             }
             Some(_) => format!("{done}.\n"),
             None => {

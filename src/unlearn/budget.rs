@@ -29,7 +29,9 @@ const TRUST: [&str; 8] =
 pub enum Budget {
     /// So many gradient evaluations.
     Gradients(f64),
-    /// So many minutes, at a measured speed.
+    /// So many minutes, at a measured speed. It is that of whole batches: a method that takes gradients of single samples,
+    /// as [`Ssd`](super::Ssd) does unless its `importance_batch` says otherwise, needs more time than it is given here,
+    /// on a GPU many times as much.
     Minutes {
         /// Wall time.
         minutes: f64,
@@ -102,7 +104,12 @@ impl Budget {
                 continue;
             }
             let why = match passed_over.is_empty() {
-                true => format!("{name} is the surest method, and its {cost} fit into {}", self.describe()),
+                true => {
+                    format!(
+                        "{name} is the surest of the methods given, and its {cost} fit into {}",
+                        self.describe()
+                    )
+                }
                 false => format!(
                     "{}, more than {}; {name} takes {cost} and is the next in order of trust",
                     passed_over.join(", "),

@@ -53,6 +53,14 @@ pub enum UnlearnError {
         /// The loss.
         value: f64,
     },
+    /// Weights became NaN or infinite.
+    #[error("{method}: weights are NaN or infinite after step {step}: lower the learning rate")]
+    NotFinite {
+        /// The method.
+        method: &'static str,
+        /// The step, from 0.
+        step: usize,
+    },
     /// Stopped through the [`Interrupter`](burn::train::Interrupter).
     #[error("{method}: interrupted after {done} of {total} steps; {resumes}")]
     Interrupted {

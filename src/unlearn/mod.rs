@@ -8,7 +8,7 @@
 //! | [`Relabel`] (random labels) | trains on with other labels for them, drawn anew each time | a training function, and one that gives a sample another label | epochs · all |
 //! | [`Scrub`] | moves away from the old model on them, stays with it elsewhere | | 4/3 epochs · retained |
 //! | [`BadTeacher`] | learns them from an untrained model, the others from the old one | an untrained model | 5/3 epochs · retained |
-//! | [`Ssd`] | makes weights smaller that matter to them above all | | 12,000 to 21,500, whatever the size of the data |
+//! | [`Ssd`] | makes weights smaller that matter to them above all | | 11,000 to 21,500, whatever the size of the data |
 //!
 //! All of them take an [`UnlearnTask`]: the model, the data, the flagged samples. [`Budget::choose`] picks one by what
 //! it may cost. [`resume`] and [`retrain`] are the same as plain functions, for a training function that is called

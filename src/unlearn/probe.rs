@@ -8,7 +8,7 @@ use burn::module::Module;
 
 use crate::audit::Suspect;
 use crate::capture::{FrozenModel, PassConfig, PassError};
-use crate::influence::{Classifier, ImageList, ImageSource, predict, predict_labelled};
+use crate::influence::{Classifier, ImageList, ImageSource, Prediction, predict, predict_labelled};
 use crate::report::{ClassState, StateRecord, SuspectState, UnlearnRecord};
 use crate::samples::{Image, LabeledImage, LabeledSample};
 
@@ -150,7 +150,8 @@ impl<'a, D> Probe<'a, D> {
     /// Measures a model.
     ///
     /// # Errors
-    /// [`UnlearnError::Pass`] for samples that can't be loaded or predictions that are not finite.
+    /// [`UnlearnError::Pass`] for samples that can't be loaded or predictions that are not finite;
+    /// [`UnlearnError::Setting`] where the target, the victim or a suspect's label is no class of the model.
     pub fn measure<M, I>(&self, model: &M) -> Result<StateRecord, UnlearnError>
     where
         M: Module + Classifier,
@@ -161,6 +162,10 @@ impl<'a, D> Probe<'a, D> {
         let frozen = FrozenModel::for_answers(model)?;
         let images = self.suspects.iter().map(|suspect| (suspect.image.clone(), suspect.label));
         let predictions = predict(&frozen, &ImageList(images.collect()), &self.pass)?;
+        for (suspect, prediction) in self.suspects.iter().zip(&predictions) {
+            let wrong = format_args!("the wrong label of {}", suspect.id);
+            check_class("suspects", wrong, suspect.label, prediction)?;
+        }
         let suspects = self.suspects.iter().zip(predictions).map(|(suspect, prediction)| SuspectState {
             id: suspect.id.clone(),
             predicted: prediction.label,
@@ -173,8 +178,15 @@ impl<'a, D> Probe<'a, D> {
         });
         let triggered = self.triggered.as_ref().filter(|(images, _)| !images.0.is_empty());
         let of_triggered: Vec<usize> = match triggered {
-            Some((images, _)) => {
-                predict(&frozen, images, &self.pass)?.iter().map(|said| said.label).collect()
+            Some((images, target)) => {
+                let said = predict(&frozen, images, &self.pass)?;
+                if let Some(first) = said.first() {
+                    check_class("target", format_args!("it"), *target, first)?;
+                    if let Some(Victim::Class(class)) = self.victim {
+                        check_class("victim", format_args!("it"), class, first)?;
+                    }
+                }
+                said.iter().map(|said| said.label).collect()
             }
             None => Vec::new(),
         };
@@ -227,6 +239,23 @@ impl<'a, D> Probe<'a, D> {
             classes: classes.collect(),
             flagged_kept,
         })
+    }
+}
+
+/// Refuses a label that is no class: no image would ever get it, and unlearning would look done.
+fn check_class(
+    setting: &'static str,
+    what: std::fmt::Arguments<'_>,
+    label: usize,
+    prediction: &Prediction,
+) -> Result<(), UnlearnError> {
+    let classes = prediction.probabilities.len();
+    match label < classes {
+        true => Ok(()),
+        false => UnlearnError::setting(
+            setting,
+            format!("{what} is {label}, the model has {classes} classes from 0"),
+        ),
     }
 }
 

@@ -9,8 +9,11 @@
 //! θ_i ← min(λ I_D,i / I_F,i, 1) θ_i   where   I_F,i > α I_D,i
 //! ```
 //!
-//! D is all of the training data, F the flagged samples. The published code squares mean gradients of batches, which is
-//! [`importance_batch`](Ssd::importance_batch); 1 is the equation.
+//! D is all of the training data, F the flagged samples; with the retained ones R, I_D = (|F| I_F + |R| I_R) / |D|. Where
+//! not all samples are taken I_F and I_R are means over those that are drawn of each: of D as a whole few of F would be
+//! drawn or none, and weights that only F moves would be selected at any α (by the equation none is from |D| / |F| on).
+//! The published code squares mean gradients of batches, which is [`importance_batch`](Ssd::importance_batch); 1 is the
+//! equation.
 //!
 //! What α and λ do depends on the model, and where they are set without looking the model is often destroyed. They are
 //! therefore searched for on the grid of the corrective-unlearning benchmark (arXiv 2402.14015), which picks by the
@@ -72,7 +75,7 @@ pub enum SsdSettings {
 /// | setting | default |
 /// | --- | --- |
 /// | `settings` | search, tolerance 0.01, 512 judges |
-/// | `importance_samples` | 2,048 of all training samples, drawn, and as many of the flagged ones; 0: all |
+/// | `importance_samples` | 2,048 of the retained samples, drawn, and as many of the flagged ones; 0: all |
 /// | `importance_batch` | 1 |
 /// | `seed` | 0 |
 /// | `progress` | true |
@@ -245,7 +248,7 @@ where
     }
 
     fn cost(&self, size: TaskSize) -> Cost {
-        let gradients = (self.taken(size.total()) + self.taken(size.flagged)) as f64;
+        let gradients = (self.taken(size.retained) + self.taken(size.flagged)) as f64;
         let forwards = match self.settings {
             SsdSettings::Fixed { .. } => 0,
             SsdSettings::Search { judges, .. } => {
@@ -266,9 +269,8 @@ where
         })?;
         let source = ImageSource::new(task.data());
         let mut rng = StdRng::seed_from_u64(self.seed);
-        let all: Vec<usize> = (0..task.data().len()).collect();
-        let data = Self::drawn(&all, self.taken(all.len()), &mut rng);
-        let flagged = Self::drawn(task.flagged(), self.taken(task.flagged().len()), &mut rng);
+        let mut drawn = |of: &[usize]| Self::drawn(of, self.taken(of.len()), &mut rng);
+        let (retained, flagged) = (drawn(task.retained()), drawn(task.flagged()));
         // Read and asked before the minutes that importances take: what is wrong with one of them shows at once.
         let plan = match self.settings {
             SsdSettings::Fixed { alpha, lambda } => Plan::Fixed(alpha, lambda),
@@ -279,9 +281,12 @@ where
                 Plan::Search { judges, before, tolerance }
             }
         };
+        let of_retained = self.importance(&weights, &source, &retained, "importance to retained")?;
+        let of_flagged = self.importance(&weights, &source, &flagged, "importance to flagged")?;
+        let share = task.flagged().len() as f64 / task.data().len() as f64;
         let importances = Importances {
-            data: self.importance(&weights, &source, &data, "importance to the data")?,
-            flagged: self.importance(&weights, &source, &flagged, "importance to flagged")?,
+            data: of_flagged.clone().mul_scalar(share) + of_retained.mul_scalar(1.0 - share),
+            flagged: of_flagged,
         };
         let dampened = |alpha: f64, lambda: f64| {
             on_device(&device, "dampening", || {

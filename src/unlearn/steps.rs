@@ -100,7 +100,9 @@ where
                 if config.interrupter.as_ref().is_some_and(Interrupter::should_stop) {
                     let resumes = match config.checkpoints {
                         Some(_) => GOES_ON,
-                        None => "with `checkpoints` the next call would go on from here",
+                        None => {
+                            "nothing of it is kept: with `checkpoints` the next call would go on from the last complete pass"
+                        }
                     };
                     return Err(UnlearnError::Interrupted { method, done: step, total, resumes });
                 }
@@ -125,7 +127,7 @@ where
             }
             // The loss does not show what its last step did.
             if !is_finite(&student) {
-                return Err(UnlearnError::Diverged { method, step: step.saturating_sub(1), value: f64::NAN });
+                return Err(UnlearnError::NotFinite { method, step: step.saturating_sub(1) });
             }
             let legs_done = number + 1;
             if let Some(kept) = kept.as_ref().filter(|_| legs_done < legs.len()) {

@@ -256,6 +256,9 @@ fn reports_never_replace_a_record_settings_or_each_other() {
     for option in ["--junit", "--sarif"] {
         assert_refused(&check(&path, &[option, record]), "is the record itself");
         assert_refused(&check(&path, &[option, detour.to_str().unwrap()]), "is the record itself");
+        // Through a folder that writing would have made first.
+        let detour = folder.path().join("new/../audit.json");
+        assert_refused(&check(&path, &[option, detour.to_str().unwrap()]), "is the record itself");
         #[cfg(unix)]
         assert_refused(&check(&path, &[option, link.to_str().unwrap()]), "is the record itself");
         assert_refused(&check(&path, &[option, settings, "--config", settings]), "is the file of settings");

@@ -424,10 +424,13 @@ fn a_trigger_that_still_works_and_accuracy_that_is_lost_are_in_the_first_lines()
 
     assert_eq!(
         first(&record(0.05, Some(0.05), 0.660)),
-        "Unlearned 21 training samples by bad-teacher in 9.0 s."
+        "Unlearned 21 training samples by bad-teacher in 9.0 s; 3 of the 21 keep their label."
     );
     let text = first(&record(0.05, Some(0.05), 0.618));
-    assert!(text.ends_with("in 9.0 s.\nIt costs clean accuracy: 66.8 % before, 61.8 % after."), "{text}");
+    assert!(
+        text.ends_with("keep their label.\nIt costs clean accuracy: 66.8 % before, 61.8 % after."),
+        "{text}"
+    );
 }
 
 #[test]

@@ -16,7 +16,7 @@ use burn::module::Module;
 use burn::train::Interrupter;
 
 use super::{Attack, Poisoned, Prepared, check_rate, choose, labels, poisons, positions};
-use crate::capture::{FrozenModel, PassConfig, progress_bar};
+use crate::capture::{FrozenModel, PassConfig, PassError, progress_bar};
 use crate::influence::{Classifier, ImageList, predict};
 use crate::lab::LabError;
 use crate::lab::training::Augmentation;
@@ -228,7 +228,13 @@ impl<M: Module + Classifier> Attack for WitchesBrew<'_, M> {
         let victims = positions(&labels(test), victim, "victim")?;
         let images = victims.iter().map(|&index| (test[index].image.clone(), victim)).collect();
         let predictions = predict(&FrozenModel::new(model), &ImageList(images), &config.pass)
-            .or_else(|error| refuse(error.to_string()))?;
+            .map_err(|error| error.in_data(|place| victims[place]))
+            .or_else(|error| match error {
+                PassError::Interrupted { done, total } => {
+                    Err(LabError::Interrupted { attack: "witches-brew", done, total })
+                }
+                error => refuse(error.to_string()),
+            })?;
         let mut right: Vec<(usize, f32)> = victims
             .into_iter()
             .zip(predictions)
