@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::data::dataset::Dataset;
-use burn_delta_influence::audit::rules::{Delta, NullSet, PaperRule, Question, RefinementSteps};
+use burn_delta_influence::audit::rules::{Delta, NullSet, PaperRule, Question};
 use burn_delta_influence::audit::transforms::altered_copies;
 use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::capture::PassConfig;
@@ -185,14 +185,13 @@ impl Ablation {
             seed: 0,
             config: pass,
         };
-        let evidence = rule.evidence(&question, &null_images)?;
-        let mut steps = RefinementSteps::default();
+        let mut evidence = rule.evidence(&question, &null_images)?;
         for suspect in
             (0..suspects.len()).filter(|&suspect| !self.is_done(&model, CHANGED, suspect)).collect::<Vec<_>>()
         {
             let p_value = evidence.p_value(suspect);
             let threshold = Some(rule.significance).filter(|&threshold| p_value <= threshold);
-            let found = rule.finding(&evidence, suspect, threshold, &question, &mut steps)?;
+            let found = rule.finding(&mut evidence, suspect, threshold, &question)?;
             self.add(&model, CHANGED, suspect, bench.f1(&found.flagged)?, Some(p_value))?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use burn::data::dataset::InMemDataset;
 use burn::tensor::Device;
-use burn_delta_influence::audit::rules::{Delta, DeltaFinding, FoundBy, NullSet, Question, RefinementSteps};
+use burn_delta_influence::audit::rules::{Delta, DeltaFinding, FoundBy, NullSet, Question};
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
@@ -91,12 +91,9 @@ fn finding(samples: Vec<LabeledImage>, suspects: &[Image], rule: Delta) -> Vec<D
         seed: SEED,
         config: &config,
     };
-    let evidence = rule.evidence(&question, &set).unwrap();
-    let mut steps = RefinementSteps::default();
+    let mut evidence = rule.evidence(&question, &set).unwrap();
     (0..evidence.suspects())
-        .map(|suspect| {
-            rule.finding(&evidence, suspect, Some(rule.significance), &question, &mut steps).unwrap()
-        })
+        .map(|suspect| rule.finding(&mut evidence, suspect, Some(rule.significance), &question).unwrap())
         .map(|found| DeltaFinding {
             flagged: found.flagged.iter().map(|&at| candidates[at]).collect(),
             ..found

@@ -133,7 +133,9 @@ fn flagged_samples_score_above_all_others() {
 fn scope_decides_who_is_considered_and_changes_nothing_else() {
     let planted = Planted::cluster(0.1, 4);
     let pairs: [[Boxed; 2]; 2] = [
-        SCOPES.map(|scope| Box::new(ActivationClustering::new(scope)) as Box<_>),
+        SCOPES.map(|scope| {
+            Box::new(ActivationClustering::new(scope).with_reduction(Reduction::Principal)) as Box<_>
+        }),
         SCOPES.map(|scope| Box::new(SpectralSignatures::new(scope)) as Box<_>),
     ];
     for [whole, inside] in &pairs {
@@ -141,6 +143,7 @@ fn scope_decides_who_is_considered_and_changes_nothing_else() {
         let class: Vec<usize> = (0..planted.count).filter(|n| n % CLASSES == TARGET).collect();
         assert_eq!(considered(&inside), class);
         assert_eq!(considered(&whole).len(), planted.count);
+        assert!(!inside.flagged.is_empty());
         for n in class {
             assert_eq!(whole.scores[n], inside.scores[n]);
             assert_eq!(whole.flagged.contains(&n), inside.flagged.contains(&n));

@@ -14,7 +14,7 @@ use crate::audit::AuditError;
 use crate::audit::null_images::{Mistake, NullImages};
 use crate::audit::rules::{
     Apartness, CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, PatternKind, Question,
-    RefinementSteps, benjamini_hochberg,
+    benjamini_hochberg,
 };
 use crate::influence::{Classifier, ImageList, ImageSource, predict};
 use crate::report::{ComparedRecord, NullRecord, PatternRecord};
@@ -224,11 +224,10 @@ where
         let threshold = benjamini_hochberg(&of_all(DeltaEvidence::p_value), rule.significance);
         let doubted = benjamini_hochberg(&of_all(DeltaEvidence::doubt), rule.significance);
         let by_few = benjamini_hochberg(&of_all(DeltaEvidence::by_few), rule.significance);
-        for OfLabel { candidates, suspects, asked, evidence, null_images, .. } in of_labels {
+        for OfLabel { candidates, suspects, asked, mut evidence, null_images, .. } in of_labels {
             let question = self.question(&candidates, &suspects);
             let mut findings = Vec::with_capacity(evidence.suspects());
             let mut kinds = Vec::with_capacity(evidence.suspects());
-            let mut steps = RefinementSteps::default();
             for suspect in 0..evidence.suspects() {
                 if !evidence.can_tell(suspect) {
                     kinds.push(None);
@@ -239,7 +238,7 @@ where
                 let poisoned = threshold.is_some();
                 let doubted = doubted.is_some_and(|doubted| evidence.doubt(suspect) <= doubted) && !poisoned;
                 let few_stand_out = by_few.is_some_and(|by_few| evidence.by_few(suspect) <= by_few);
-                let found = rule.finding(&evidence, suspect, threshold, &question, &mut steps)?;
+                let found = rule.finding(&mut evidence, suspect, threshold, &question)?;
                 kinds.push(found.pattern_kind);
                 let mut finding = self.finding(&candidates, found, poisoned, &null_images);
                 finding.compared = compared(&null_images, evidence.p_values(suspect));

@@ -103,8 +103,8 @@ where
 
 /// What refinement makes of groups of one set of candidates: suspects of one trigger lead to the same groups, sooner or
 /// later.
-#[derive(Debug, Default)]
-pub struct RefinementSteps(HashMap<Vec<usize>, Step>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct RefinementSteps(HashMap<Vec<usize>, Step>);
 
 /// What a group becomes, and the s of every candidate by which it does; nothing where these can't be cut.
 #[derive(Clone, Debug)]

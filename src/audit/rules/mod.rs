@@ -16,7 +16,6 @@ pub use delta::{
     Apartness, CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, NullSet, Outsiders, PatternKind,
     Question, benjamini_hochberg,
 };
-pub use group::RefinementSteps;
 pub use layer_cosine::{LayerCosine, LayerCosineFinding};
 pub(crate) use minimum_error::Cut;
 pub use minimum_error::minimum_error;

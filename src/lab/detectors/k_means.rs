@@ -146,13 +146,15 @@ mod tests {
     }
 
     #[test]
-    fn more_restarts_are_never_worse() {
+    fn more_restarts_are_never_worse_and_some_are_better() {
         let (points, _) = corners();
-        for seed in 0..10 {
+        let gains = (0..10).map(|seed| {
             let one = k_means(&points, 2, 6, 1, &mut rng(seed)).inertia;
-            let many = k_means(&points, 2, 6, 10, &mut rng(seed)).inertia;
-            assert!(many <= one, "seed {seed}: {many} > {one}");
-        }
+            one - k_means(&points, 2, 6, 10, &mut rng(seed)).inertia
+        });
+        let gains: Vec<f64> = gains.collect();
+        assert!(gains.iter().all(|gain| *gain >= 0.0), "{gains:?}");
+        assert!(gains.iter().any(|gain| *gain > 1e-6), "{gains:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What passes over the samples of one label say of suspects, before anything is flagged: [six tests](super::six_tests)
 //! for each set of null images.
 
+use crate::audit::rules::group::RefinementSteps;
 use crate::influence::SampleNorms;
 
 use super::by_cluster::ByCluster;
@@ -21,6 +22,8 @@ pub struct DeltaEvidence {
     pub(super) others: Vec<Against>,
     /// By suspect; empty until outsiders are [placed](super::Delta::place_outsiders).
     pub(super) outsiders: Vec<Option<Outsiders>>,
+    /// Those of the refinements that were made.
+    pub(super) steps: RefinementSteps,
     /// The p-value up to which a suspect is poisoned, whatever those of the other suspects of the audit are.
     pub(super) surely: f64,
     /// The share of clean samples that a first group may have.
@@ -192,6 +195,7 @@ mod tests {
             first: sets.next().unwrap(),
             others: sets.collect(),
             outsiders: vec![None],
+            steps: Default::default(),
             surely: 0.01,
             false_discovery_rate: 0.01,
         }

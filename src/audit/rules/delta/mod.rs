@@ -45,9 +45,10 @@
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label
 //!    poisons. They were all made in one way, and are a cluster in the spectrum of their colours. The clearest clusters
 //!    of the class whose look is rarer among null images, found without any influence, are tested as wholes (the
-//!    modules `look_clusters`, `by_cluster` and `matched_filter` have the derivation) on the rows of step 2, natural
-//!    variation between null images discounted, but not against images that look like them: a third p-value, from the
-//!    same null images and from how far out of line with other classes the look's share of the class is (the module
+//!    modules `look_clusters`, `by_cluster` and `matched_filter` have the derivation) on the rows of step 2, from cosines
+//!    that are means over the images as they are and moved in three ways, which have less noise (the module `moved`),
+//!    natural variation between null images discounted, but not against images that look like them: a third p-value,
+//!    from the same null images and from how far out of line with other classes the look's share of the class is (the module
 //!    `look_shares`), and the cluster as the finding. One more cluster begins with the samples of whose neighbours, by
 //!    the same spectrum, most carry the label (the module `look_neighbours`): a trace that shows in no single number,
 //!    such as a codec's or coarse pixels'. And a suspect that looks like a cluster itself, so that similarity explains
@@ -111,13 +112,14 @@
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there
 //! are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the
-//! samples of one label with suspects + M queries, and two or three with 256 landmarks, suspects + M at a time, and the
+//! samples of one label with suspects + M queries, unless influence alone is clear three more with moved images, and two
+//! or three with 256 landmarks, suspects + M at a time, and the
 //! spectra of the label's images and of at most 20,000 others, with the distances between at most 10,000 of the label's
 //! and what is drawn of all; their mean images and colours, 2,100 to 17,000 predictions of images of other labels with
 //! patterns on them (64 with those of each cluster and its 32 peers), and for each suspect and null image one and one
 //! more for each cluster; for flagged suspects a cheaper pass over them and a part of one per round. Where outsiders
 //! are asked for (one in sixty natural mistakes), the landmarks' passes over labels with 48 clusters together, as far
-//! as there are so many, once for all of an audit. Other null images cost their search, the pass over the label's
+//! as there are so many, once for all of an audit. Other null images cost their search, the four passes over the label's
 //! samples and the spectra of other labels' images once more, but not the landmarks' passes. Memory: suspects + M query
 //! gradients and, while a label is asked about, the M null images and the spectra; some ten numbers for each of them
 //! and each sample of the label, twice where there are other null images, and the gradient of one query, stay until the
@@ -146,6 +148,7 @@ mod look_neighbours;
 mod look_shares;
 mod matched_filter;
 mod mean_images;
+mod moved;
 mod null;
 mod outsiders;
 mod pattern;
@@ -305,6 +308,7 @@ impl Delta {
             first: against,
             others: Vec::new(),
             outsiders: Vec::new(),
+            steps: RefinementSteps::default(),
             surely: self.significance / question.of_audit.max(1) as f64,
             false_discovery_rate: self.false_discovery_rate,
         })
@@ -338,12 +342,29 @@ impl Delta {
     }
 
     /// What is found for one of the suspects. Of one that is poisoned, its samples: `threshold` is the p-value up to
-    /// which suspects are ([`benjamini_hochberg`] over all of them), none for one that is not. `steps`: those of
-    /// the refinements for other suspects of the same evidence.
+    /// which suspects are ([`benjamini_hochberg`] over all of them), none for one that is not. The evidence keeps the
+    /// steps of the refinement: other suspects of one trigger lead to the same groups.
     ///
     /// # Errors
     /// Those of the passes of the refinement.
     pub fn finding<M, S>(
+        &self,
+        evidence: &mut DeltaEvidence,
+        suspect: usize,
+        threshold: Option<f64>,
+        question: &Question<'_, M, S>,
+    ) -> Result<DeltaFinding, InfluenceError>
+    where
+        M: Module + Classifier,
+        S: BatchSource<Batch = LabeledBatch>,
+    {
+        let mut steps = std::mem::take(&mut evidence.steps);
+        let found = self.found(evidence, suspect, threshold, question, &mut steps);
+        evidence.steps = steps;
+        found
+    }
+
+    fn found<M, S>(
         &self,
         evidence: &DeltaEvidence,
         suspect: usize,

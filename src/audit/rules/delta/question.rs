@@ -12,6 +12,7 @@ use super::look::{Looks, OtherLooks};
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_neighbours::among_their_own;
 use super::look_shares::stand_out;
+use super::moved::{MOVES, Moved};
 use super::outsiders::{Apartness, Bound, apartness, bound};
 use super::pattern::{margins, patterns};
 use super::six_tests::Tests;
@@ -135,8 +136,14 @@ where
                 likeness = vec![vec![Likeness::default(); clusters.len()]; rows.len()];
                 likeness[0] = of_mean;
             }
-            let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
-            tests = tests.with_looks(&of_looks, &likeness, &rows);
+            if !clusters.is_empty() {
+                let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
+                let mut on_the_mean = null::contrast(&self.mean_with_moved(&cosines, &asked)?, count);
+                if is_combined {
+                    on_the_mean = null::combined(&on_the_mean, count, &set.origins, seed);
+                }
+                tests = tests.with_looks(&of_looks, &likeness, &on_the_mean);
+            }
             let held = asked.len(); // as many gradients as there was memory for
             let found = self.gradient_clusters(known, held)?;
             tests = tests.with_gradients(found, &rows);
@@ -150,6 +157,24 @@ where
             }
         }
         Ok((Against { tests, doubts, bound: to_lonely, is_clear }, norms))
+    }
+
+    /// The mean of `influences` on the images that are `asked` about, and of those where these and the candidates are
+    /// moved alike.
+    fn mean_with_moved(
+        &self,
+        influences: &[Vec<f64>],
+        asked: &ImageList,
+    ) -> Result<Vec<Vec<f64>>, InfluenceError> {
+        let Self { influence, source, candidates, config, .. } = *self;
+        let mut mean = influences.to_vec();
+        for by in MOVES {
+            let queries = influence.queries(&Moved { source: asked, by }, &Logit, config)?;
+            let moved = influence.cosines(&Moved { source, by }, candidates, &Margin, &queries, config)?;
+            mean.iter_mut().flatten().zip(moved.rows.iter().flatten()).for_each(|(sum, more)| *sum -= more);
+        }
+        mean.iter_mut().flatten().for_each(|sum| *sum /= (1 + MOVES.len()) as f64);
+        Ok(mean)
     }
 
     /// The clusters of the candidates' gradients, of which so many may be held at a time.
