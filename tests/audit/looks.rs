@@ -118,7 +118,7 @@ fn a_trace_of_one_label_alone_is_named_from_a_suspect_that_has_it() {
         })
         .collect();
     let of_victim = images(400, SEED + 2).into_iter().filter(|sample| sample.label == VICTIM);
-    let suspects: Vec<Image> = of_victim.take(6).map(|sample| coarse(&sample.image)).collect();
+    let suspects: Vec<Image> = of_victim.take(12).map(|sample| coarse(&sample.image)).collect();
 
     let rule = Delta::default();
     let found = finding(poisoned.clone(), &suspects, rule);
