@@ -152,6 +152,12 @@ impl LayerRows {
         Self { shape: self.shape, rows }
     }
 
+    /// The sum, multiplied out.
+    fn plus(&self, other: &Self) -> Self {
+        let dtype = self.dtype();
+        Self { shape: self.shape, rows: QueryRows::Dense(self.dense(dtype) + other.dense(dtype)) }
+    }
+
     /// In another precision; themselves if it is theirs.
     pub fn like(&self, dtype: DType) -> Self {
         if self.dtype() == dtype { self.clone() } else { self.map(|rows| rows.cast(FloatDType::from(dtype))) }
@@ -317,37 +323,34 @@ impl Queries {
     }
 
     /// Of the same queries, asked in several ways, the mean of their unit directions q / √⟨Q, P(Q)⟩, layer by layer: a
-    /// sample's cosine with it is the mean of those with each of them.
+    /// sample's cosine with it is the mean of those with each of them. Beside the sum those of one way are held.
     pub(crate) fn mean_direction<E>(ways: impl Iterator<Item = Result<Self, E>>) -> Result<Self, E> {
-        let (mut sum, mut has_gradient, mut count) = (Self::default(), BTreeMap::new(), 0);
-        for asked in ways {
-            let asked = asked?;
-            for (layer, own) in &asked.self_influence {
-                let known: &mut Vec<f64> =
-                    has_gradient.entry(layer.clone()).or_insert_with(|| vec![0.0; own.len()]);
-                known
+        let (mut mean, mut asked) = (Self::default(), 0_u32);
+        for way in ways {
+            let Self { count, rows, self_influence, engine } = way?;
+            (mean.count, mean.engine) = (count, engine);
+            for (layer, rows) in rows {
+                let Some(own) = self_influence.get(&layer) else { continue };
+                let factors = own.iter().map(|own| if is_told(*own) { own.sqrt().recip() } else { 0.0 });
+                let unit = rows.scaled(&factors.collect::<Vec<_>>());
+                let has_gradient =
+                    mean.self_influence.entry(layer.clone()).or_insert_with(|| vec![0.0; count]);
+                has_gradient
                     .iter_mut()
                     .zip(own)
                     .filter(|(_, own)| is_told(**own))
-                    .for_each(|(known, _)| *known = 1.0);
+                    .for_each(|(has, _)| *has = 1.0);
+                let sum = match mean.rows.remove(&layer) {
+                    Some(sum) => sum.plus(&unit),
+                    None => unit,
+                };
+                mean.rows.insert(layer, sum);
             }
-            sum = sum.add_scaled(&asked.to_unit_length(), 1.0);
-            count += 1;
+            asked += 1;
         }
-        let scale = |rows: &LayerRows| rows.map(|rows| rows.div_scalar(f64::from(count.max(1))));
-        let rows = sum.rows.iter().map(|(layer, rows)| (layer.clone(), scale(rows))).collect();
-        Ok(Self { rows, self_influence: has_gradient, ..sum })
-    }
-
-    /// Each row over √⟨G, P(G)⟩; those of queries of which nothing speaks in a layer stay as they are.
-    fn to_unit_length(&self) -> Self {
-        let unit = |(layer, rows): (&String, &LayerRows)| {
-            let own = self.self_influence.get(layer)?;
-            let factors: Vec<f64> =
-                own.iter().map(|own| if is_told(*own) { own.sqrt().recip() } else { 0.0 }).collect();
-            Some((layer.clone(), rows.scaled(&factors)))
-        };
-        Self { rows: self.rows.iter().filter_map(unit).collect(), ..self.clone() }
+        let share = vec![1.0 / f64::from(asked.max(1)); mean.count];
+        mean.rows.values_mut().for_each(|rows| *rows = rows.scaled(&share));
+        Ok(mean)
     }
 
     /// As they are to be kept.

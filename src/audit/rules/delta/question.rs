@@ -207,7 +207,7 @@ where
     /// a time: beside their means not many gradients are held.
     fn mean_directions(&self, asked: &[(Image, usize)]) -> Result<Queries, InfluenceError> {
         let Self { influence, config, .. } = *self;
-        let at_a_time = asked.len().div_ceil(4).clamp(1, config.batch_size.max(1));
+        let at_a_time = asked.len().div_ceil(8).clamp(1, config.batch_size.max(1));
         let means = asked.chunks(at_a_time).map(|some| {
             let some = ImageList(some.to_vec());
             let ways = OF_SUSPECTS
