@@ -247,16 +247,11 @@ impl Sink for Sums<'_> {
     }
 }
 
-/// Whether a gradient's product with itself is large enough for f32, in which it was summed: the score of one that is
-/// not, a product of one small number, is.
-pub(super) fn is_told(own: f64) -> bool {
-    own >= f64::from(f32::MIN_POSITIVE)
-}
-
-/// The cosine that belongs to an inner product of gradients, from the products of each with itself; 0 where those can't
-/// be [told](is_told).
+/// The cosine that belongs to an inner product of gradients, from the products of each with itself; 0 where those of a
+/// sample are too small for f32, in which they were summed, while the score, a product of one small number, is not.
 pub(super) fn cosine(score: f64, own_of_query: f64, own: f64) -> f64 {
-    if !is_told(own_of_query) || !is_told(own) {
+    let least = f64::from(f32::MIN_POSITIVE);
+    if own_of_query < least || own < least {
         return 0.0;
     }
     (score / (own_of_query * own).sqrt()).clamp(-1.0, 1.0)
@@ -274,8 +269,7 @@ pub(super) mod tests {
     use crate::capture::{FrozenModel, PassConfig};
     use crate::factors::KroneckerFactors;
     use crate::influence::{
-        Classifier, CrossEntropy, Damping, ImageList, Influence, Logit, Margin, Preconditioner, Queries,
-        QueryStorage, ScoreOptions,
+        Classifier, CrossEntropy, Damping, ImageList, Influence, Logit, Margin, Preconditioner, ScoreOptions,
     };
     use crate::samples::Image;
 
@@ -362,34 +356,6 @@ pub(super) mod tests {
         let own = first().norms.self_influence["first"].clone();
         let joined = and(first(), without(last())).norms.self_influence;
         assert_eq!(joined["first"], [own, vec![0.0; 2]].concat());
-    }
-
-    #[test]
-    fn with_a_mean_direction_they_are_the_mean_of_those_with_each() {
-        let device = Device::flex();
-        let frozen = FrozenModel::new(&Net::new(&device));
-        let (train, all) = (images(20, 0), (0..20).collect::<Vec<_>>());
-        let config = PassConfig { batch_size: 6, progress: false, interrupter: None };
-        let factors = KroneckerFactors::fit(&frozen, &train, &all, &CrossEntropy, &config).expect("factors");
-        let influence =
-            Influence::new(&frozen, &factors, Preconditioner::Kfac, Damping::default()).expect("influence");
-        let with = |queries: &Queries| {
-            influence.cosines(&train, &all, &Margin, queries, &config).expect("cosines").rows
-        };
-        let ways =
-            [5, 2, 9].map(|seed| influence.queries(&images(3, seed), &Logit, &config).expect("queries"));
-        let of_each = ways.each_ref().map(with);
-        let mean = Queries::mean_direction(ways.iter().cloned().map(Ok::<_, ()>)).expect("a mean");
-        for (query, row) in with(&mean).iter().enumerate() {
-            for (sample, got) in row.iter().enumerate() {
-                let expected = of_each.iter().map(|rows| rows[query][sample]).sum::<f64>() / 3.0;
-                assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
-            }
-        }
-        let low = mean.clone().stored(QueryStorage::LowRank(1));
-        assert!(low.bytes() < mean.bytes() && low.form().contains("rank 1"), "{}", low.form());
-        assert_eq!(low.self_influence, mean.self_influence);
-        assert!(Queries::mean_direction([Err(7)].into_iter()).is_err());
     }
 
     #[test]

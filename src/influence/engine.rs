@@ -175,11 +175,6 @@ impl<'a, M: Module> Influence<'a, M> {
         Self { storage, ..self }
     }
 
-    /// How it keeps queries.
-    pub(crate) fn query_storage(&self) -> QueryStorage {
-        self.storage
-    }
-
     /// Passes over cosines keep what they have done.
     pub(crate) fn with_kept(self, kept: Option<&'a Kept>) -> Self {
         Self { kept, ..self }

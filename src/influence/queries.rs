@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{QueryRows, Rotation, rotated_rows};
 
-use super::cosines::is_told;
 use super::low_rank::low_rank;
 
 /// How query gradients are kept while training samples are scored with them: queries × parameters are most of an
@@ -140,24 +139,6 @@ impl LayerRows {
         }
     }
 
-    /// Each query's row times its factor.
-    fn scaled(&self, factors: &[f64]) -> Self {
-        let dtype = self.dtype();
-        let data = TensorData::new(factors.to_vec(), [factors.len(), 1, 1, 1]).convert_dtype(dtype);
-        let factors = Tensor::<4>::from_data(data, (&self.device(), dtype));
-        let rows = match &self.rows {
-            QueryRows::Dense(rows) => QueryRows::Dense(rows.clone() * factors.flatten(1, 3)),
-            QueryRows::LowRank(left, right) => QueryRows::LowRank(left.clone() * factors, right.clone()),
-        };
-        Self { shape: self.shape, rows }
-    }
-
-    /// The sum, multiplied out.
-    fn plus(&self, other: &Self) -> Self {
-        let dtype = self.dtype();
-        Self { shape: self.shape, rows: QueryRows::Dense(self.dense(dtype) + other.dense(dtype)) }
-    }
-
     /// In another precision; themselves if it is theirs.
     pub fn like(&self, dtype: DType) -> Self {
         if self.dtype() == dtype { self.clone() } else { self.map(|rows| rows.cast(FloatDType::from(dtype))) }
@@ -283,12 +264,7 @@ impl Queries {
     /// [bfloat16](Self::in_bf16) others are rounded as well, and behind one in full those in bfloat16 take its memory
     /// without its digits.
     pub fn join(parts: &[Self]) -> Self {
-        Self::joined(parts.to_vec())
-    }
-
-    /// [`join`](Self::join) of parts that nobody else holds: each layer of theirs is let go of once it is joined.
-    pub(crate) fn joined(mut parts: Vec<Self>) -> Self {
-        let layers: BTreeSet<String> = parts.iter().flat_map(|part| part.rows.keys()).cloned().collect();
+        let layers: BTreeSet<&String> = parts.iter().flat_map(|part| part.rows.keys()).collect();
         let mut engines: Vec<&String> = parts.iter().filter_map(|part| part.engine.as_ref()).collect();
         engines.dedup();
         let engine = match engines[..] {
@@ -299,64 +275,25 @@ impl Queries {
         let count = parts.iter().map(|part| part.count).sum();
         let mut joined = Self { count, engine, ..Self::default() };
         for layer in layers {
-            let rows: Vec<_> = parts.iter_mut().map(|part| (part.rows.remove(&layer), part.count)).collect();
-            let Some(like) = rows.iter().find_map(|(rows, _)| rows.clone()) else { continue };
-            let rows: Vec<LayerRows> = rows
-                .into_iter()
-                .map(|(rows, count)| match rows {
+            let Some(like) = parts.iter().find_map(|part| part.rows.get(layer)) else { continue };
+            let rows: Vec<LayerRows> = parts
+                .iter()
+                .map(|part| match part.rows.get(layer) {
                     Some(rows) => rows.like(like.dtype()),
                     None => {
                         let zeros =
-                            like.dense(like.dtype()).narrow(0, 0, 1).zeros_like().repeat_dim(0, count);
+                            like.dense(like.dtype()).narrow(0, 0, 1).zeros_like().repeat_dim(0, part.count);
                         LayerRows { shape: like.shape, rows: QueryRows::Dense(zeros) }
                     }
                 })
                 .collect();
-            drop(like);
             joined.rows.insert(layer.clone(), LayerRows::concat(&rows));
-            let own = parts.iter().map(|part| part.self_influence.get(&layer).cloned());
+            let own = parts.iter().map(|part| part.self_influence.get(layer).cloned());
             if let Some(own) = own.collect::<Option<Vec<_>>>() {
-                joined.self_influence.insert(layer, own.concat());
+                joined.self_influence.insert(layer.clone(), own.concat());
             }
         }
         joined
-    }
-
-    /// Of the same queries, asked in several ways, the mean of their unit directions q / √⟨Q, P(Q)⟩, layer by layer: a
-    /// sample's cosine with it is the mean of those with each of them. Beside the sum those of one way are held.
-    pub(crate) fn mean_direction<E>(ways: impl Iterator<Item = Result<Self, E>>) -> Result<Self, E> {
-        let (mut mean, mut asked) = (Self::default(), 0_u32);
-        for way in ways {
-            let Self { count, rows, self_influence, engine } = way?;
-            (mean.count, mean.engine) = (count, engine);
-            for (layer, rows) in rows {
-                let Some(own) = self_influence.get(&layer) else { continue };
-                let factors = own.iter().map(|own| if is_told(*own) { own.sqrt().recip() } else { 0.0 });
-                let unit = rows.scaled(&factors.collect::<Vec<_>>());
-                let has_gradient =
-                    mean.self_influence.entry(layer.clone()).or_insert_with(|| vec![0.0; count]);
-                has_gradient
-                    .iter_mut()
-                    .zip(own)
-                    .filter(|(_, own)| is_told(**own))
-                    .for_each(|(has, _)| *has = 1.0);
-                let sum = match mean.rows.remove(&layer) {
-                    Some(sum) => sum.plus(&unit),
-                    None => unit,
-                };
-                mean.rows.insert(layer, sum);
-            }
-            asked += 1;
-        }
-        let share = vec![1.0 / f64::from(asked.max(1)); mean.count];
-        mean.rows.values_mut().for_each(|rows| *rows = rows.scaled(&share));
-        Ok(mean)
-    }
-
-    /// As they are to be kept.
-    pub(crate) fn stored(self, storage: QueryStorage) -> Self {
-        let rows = self.rows.into_iter().map(|(layer, rows)| (layer, rows.stored(storage))).collect();
-        Self { rows, ..self }
     }
 
     /// Bytes that the rows take on the device.
@@ -450,37 +387,9 @@ fn add_columns(totals: &mut [[f64; 2]], columns: Tensor<2>) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use burn::tensor::{DType, Device, Tensor};
+    use burn::tensor::{Device, Tensor};
 
     use super::{LayerRows, Queries, QueryRows};
-
-    #[test]
-    fn of_a_query_without_gradient_only_the_other_ways_count() {
-        let of = |rows: [[f32; 2]; 2], own: [f64; 2]| {
-            let rows = Tensor::<2>::from_data(rows, &Device::flex());
-            let rows = LayerRows { shape: [1, 1, 2], rows: QueryRows::Dense(rows) };
-            let layer = || "layer".to_owned();
-            let (rows, self_influence) =
-                (BTreeMap::from([(layer(), rows)]), BTreeMap::from([(layer(), own.to_vec())]));
-            Ok::<_, ()>(Queries { count: 2, rows, self_influence, ..Queries::default() })
-        };
-        let mean = |ways: Vec<_>| Queries::mean_direction(ways.into_iter()).unwrap();
-        let values = |mean: &Queries| {
-            let rows = mean.rows["layer"].dense(DType::F32).into_data();
-            rows.iter::<f64>().collect::<Vec<_>>()
-        };
-        let both =
-            mean(vec![of([[3.0, 4.0], [0.0, 0.0]], [25.0, 0.0]), of([[0.0, 2.0], [0.0, 1.0]], [4.0, 1.0])]);
-        for (got, expected) in values(&both).into_iter().zip([0.3, 0.9, 0.0, 0.5]) {
-            assert!((got - expected).abs() < 1e-6, "{got}, not {expected}");
-        }
-        assert_eq!((both.len(), both.self_influence("layer")), (2, Some(&[1.0, 1.0][..])));
-        let one = mean(vec![of([[3.0, 4.0], [0.0, 1e-30]], [25.0, 1e-60])]);
-        assert_eq!(
-            (values(&one)[2..].to_vec(), one.self_influence("layer")),
-            (vec![0.0; 2], Some(&[1.0, 0.0][..]))
-        );
-    }
 
     #[test]
     fn fingerprints_are_finite_where_squares_overflow() {

@@ -29,23 +29,13 @@ use shares::{Found, Shares, Sources, chosen, share};
 
 pub(super) use shares::Mistake;
 
-/// Altered training images that the model takes for a label, by label.
-pub(super) type Mistakes = BTreeMap<usize, Vec<Mistake>>;
-
 /// Altered images that are looked at for each null image.
 const TRIED: usize = 80;
-/// The same where these have shown that some are found, but not yet as many as are wanted: with 48 null images instead
-/// of 128 the p-values of faint poisons are three times as large.
-const TRIED_AT_LAST: usize = 320;
 /// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no
 /// more than twice the training images, nor than [`MOST_TRIED`].
 const TRIED_OF_A_CLASS: usize = 8;
 /// The most altered images that are looked at because there are many classes.
 const MOST_TRIED: usize = 65_536;
-
-/// So many times as many null images are there for clusters of looks: with twice as many, the p-values of faint poisons
-/// were a fourth to a thirtieth (docs/research-notes.md, Moved images).
-const MORE: usize = 2;
 
 /// Altered images that the model is asked about at a time, at most: each is as large as a training image.
 const AT_A_TIME: usize = 256;
@@ -100,12 +90,15 @@ where
     /// image is there twice, if there are `count` of them: alterations of one image are moved alike, and count for less
     /// than as many images do. Each altered image is asked about once in a sweep, and serves the label that it gets:
     /// the labels' verdicts don't depend on each other.
-    pub(super) fn mistakes(&self, count: usize, labels: &[usize]) -> Result<Mistakes, AuditError> {
+    pub(super) fn mistakes(
+        &self,
+        count: usize,
+        labels: &[usize],
+    ) -> Result<BTreeMap<usize, Vec<Mistake>>, AuditError> {
         let _span = tracing::debug_span!("null_images", labels = labels.len(), count).entered();
         let samples = self.labels.len();
         let classes = self.labels.iter().collect::<BTreeSet<_>>().len();
         let budget = budget(count, classes, samples);
-        let at_last = budget.max(count.saturating_mul(TRIED_AT_LAST));
         let order = sample(&mut StdRng::seed_from_u64(self.seed), samples, samples).into_vec();
         let (model, train, shape, suspects) = (self.influence.model(), self.train, self.shape, self.suspects);
         let of_a_label = share(count, classes.saturating_sub(1));
@@ -116,10 +109,7 @@ where
             (label, (Found::default(), Sources::new(count, others)))
         });
         let mut found: BTreeMap<usize, (Found, Sources)> = of_each.collect();
-        let is_open = |found: &Found| {
-            let enough = found.mistakes.len() >= Delta::FEWEST_NULL_IMAGES;
-            found.mistakes.len() < count && found.tried < if enough { at_last } else { budget }
-        };
+        let is_open = |found: &Found| found.mistakes.len() < count && found.tried < budget;
         let wants = |label: usize, found: &Found, sources: &Sources, mistake: Mistake| {
             is_open(found)
                 && label != mistake.origin
@@ -135,7 +125,7 @@ where
         let mut seen = HashSet::new();
         let mut asked = 0;
         // Most are passed over once a label or a kind has its share.
-        let mut tries = 0..at_last.saturating_mul(Transform::KINDS);
+        let mut tries = 0..budget.saturating_mul(Transform::KINDS);
         while found.values().any(|(found, _)| is_open(found)) {
             let mut batch = Vec::with_capacity(at_a_time);
             for number in tries.by_ref() {
@@ -194,7 +184,7 @@ where
                     }
                 }
             }
-            let done = |found: &Found| if is_open(found) { found.tried.min(budget) } else { budget };
+            let done = |found: &Found| if is_open(found) { found.tried } else { budget };
             bar.set_position(found.values().map(|(found, _)| done(found) as u64).sum());
         }
         bar.finish_and_clear();
@@ -283,35 +273,6 @@ where
         let images = ImageList(images);
         Ok(NullImages { set: NullSet { images, origins, unaltered: 0 }, mistakes: false, of_validation: 0 })
     }
-
-    /// Beside `few` null images of a label twice as many of the same kind: mistakes on validation data, where these are
-    /// half of the few or more, or altered training images. `None` where there are no more. Altered ones are looked for
-    /// once, for all `labels`, and `known` then.
-    pub(super) fn more_null_images(
-        &self,
-        few: usize,
-        label: usize,
-        with_validation: bool,
-        labels: &[usize],
-        known: &mut Option<Mistakes>,
-    ) -> Result<Option<NullSet>, AuditError> {
-        let many = few.saturating_mul(MORE);
-        let of_validation = match with_validation {
-            true => self.of_validation(label, many)?,
-            false => ImageList(Vec::new()),
-        };
-        let count = match of_validation.0.len() {
-            some if some > few => some,
-            most if 2 * most >= few => return Ok(None),
-            _ => many,
-        };
-        if of_validation.0.len() < count && known.is_none() {
-            *known = Some(self.mistakes(many, labels)?);
-        }
-        let mistakes = known.as_ref().and_then(|known| known.get(&label)).map_or(&[][..], Vec::as_slice);
-        let found = self.null_images(count, label, &of_validation, mistakes)?;
-        Ok((found.count() > few).then_some(found.set))
-    }
 }
 
 impl NullImages {
@@ -346,7 +307,7 @@ where
     Ok(image)
 }
 
-/// Altered images that are looked at for `count` null images at most, if hardly any is found.
+/// Altered images that are looked at for `count` null images at most.
 fn budget(count: usize, classes: usize, samples: usize) -> usize {
     let of_classes = count.saturating_mul(TRIED_OF_A_CLASS).saturating_mul(classes);
     count.saturating_mul(TRIED).max(of_classes.min(samples.saturating_mul(2)).min(MOST_TRIED))
@@ -388,22 +349,6 @@ mod tests {
         }
     }
 
-    /// The same of the other classes, but takes one image in 256 for the last.
-    #[derive(Module, Debug)]
-    struct Seldom;
-
-    impl Classifier for Seldom {
-        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-            let pixels = Brightest.logits(images);
-            // Digits that say nothing of the image.
-            let of = |number: usize| pixels.clone().narrow(1, number, 1);
-            let digits = (of(0) + of(1) * of(2)) * 977.0;
-            let rest = (digits.clone() - digits.floor() - 0.3).abs();
-            let last = rest.lower_elem(1.0 / 512.0).float() * 9.0 - 1.0; // [batch, 1]
-            Tensor::cat(vec![pixels.narrow(1, 0, CLASSES - 1), last], 1)
-        }
-    }
-
     /// Grey noise with one white pixel, the first `seen` classes in turn.
     fn train(count: usize, seen: usize) -> InMemDataset<LabeledImage> {
         let mut rng = StdRng::seed_from_u64(2);
@@ -429,62 +374,36 @@ mod tests {
     /// The same with suspects.
     fn sweep_for(
         suspects: &[Suspect],
-        data: [usize; 2],
-        labels: &[usize],
-        count: usize,
-        batch_size: usize,
-    ) -> BTreeMap<usize, Vec<Mistake>> {
-        sweep_of(&Brightest, suspects, data, labels, count, batch_size)
-    }
-
-    /// The same of another model.
-    fn sweep_of<M: Module + Classifier>(
-        model: &M,
-        suspects: &[Suspect],
-        data: [usize; 2],
-        labels: &[usize],
-        count: usize,
-        batch_size: usize,
-    ) -> BTreeMap<usize, Vec<Mistake>> {
-        let none = HarmlessMistakes::default();
-        judged(model, (suspects, &none), data, batch_size, |judge| {
-            let found = judge.mistakes(count, labels).expect("a sweep");
-            for (&label, mistakes) in &found {
-                let images: Vec<_> = mistakes
-                    .iter()
-                    .map(|mistake| (mistake.image(judge.train, judge.shape).expect("an image"), label))
-                    .collect();
-                let said =
-                    predict(judge.influence.model(), &ImageList(images), judge.pass).expect("predictions");
-                assert!(said.iter().all(|said| said.label == label), "all are mistaken for {label}");
-            }
-            found
-        })
-    }
-
-    /// What is asked of a judge of `train(samples, seen)`.
-    fn judged<M: Module + Classifier, R>(
-        model: &M,
-        (suspects, harmless): (&[Suspect], &HarmlessMistakes),
         [samples, seen]: [usize; 2],
+        labels: &[usize],
+        count: usize,
         batch_size: usize,
-        ask: impl FnOnce(&Judge<'_, M, LabeledImage, InMemDataset<LabeledImage>>) -> R,
-    ) -> R {
-        let (model, train) = (FrozenModel::new(model), train(samples, seen));
+    ) -> BTreeMap<usize, Vec<Mistake>> {
+        let (model, train) = (FrozenModel::new(&Brightest), train(samples, seen));
         let (influence, source) = (Influence::identity(&model), ImageSource::new(&train));
         let of_samples: Vec<usize> = (0..samples).map(|n| n % seen).collect();
         let pass = PassConfig { progress: false, ..PassConfig::new(batch_size) };
-        ask(&Judge {
+        let judge = Judge {
             influence: &influence,
             source: &source,
             train: &train,
             labels: &of_samples,
             suspects,
-            harmless,
+            harmless: &HarmlessMistakes::default(),
             shape: [1, 2, 2],
             seed: 3,
             pass: &pass,
-        })
+        };
+        let found = judge.mistakes(count, labels).expect("a sweep");
+        for (&label, mistakes) in &found {
+            let images: Vec<_> = mistakes
+                .iter()
+                .map(|mistake| (mistake.image(&train, judge.shape).expect("an image"), label))
+                .collect();
+            let said = predict(&model, &ImageList(images), &pass).expect("predictions");
+            assert!(said.iter().all(|said| said.label == label), "all are mistaken for {label}");
+        }
+        found
     }
 
     fn ids(mistakes: &[Mistake]) -> Vec<(usize, u64)> {
@@ -552,53 +471,6 @@ mod tests {
             assert!(mistakes.len() <= Delta::FEWEST_NULL_IMAGES);
             assert!(mistakes.iter().filter(|mistake| mistake.transform == Transform::Invert).count() <= 2);
         }
-    }
-
-    #[test]
-    fn where_some_are_found_the_sweep_goes_on_until_they_are_as_many_as_are_wanted() {
-        // Some twenty in the first 5,120, three times as many in 20,480.
-        let last = CLASSES - 1;
-        let found = &sweep_of(&Seldom, &[], [2_000, last], &[last], 64, 256)[&last];
-        assert!(found.len() > 40, "{}", found.len());
-        // Not sixteen in the first 1,920; 7,680 would be enough.
-        let few = &sweep_of(&Seldom, &[], [2_000, last], &[last], 24, 256)[&last];
-        assert!(few.len() < Delta::FEWEST_NULL_IMAGES, "{}", few.len());
-    }
-
-    #[test]
-    fn twice_as_many_null_images_are_of_the_same_kind() {
-        const FEW: usize = 32;
-        let last = CLASSES - 1;
-        let suspects = [Suspect::new(Image::new(vec![0.1; 4], [1, 2, 2]).expect("four pixels"), last)];
-        let more = |mistakes: usize, with_validation: bool| {
-            // So many white pixels are where those of the last class have them.
-            let shown = |n: usize| {
-                let mut pixels = vec![0.001 * n as f32, 0.5, 0.3, 0.2];
-                pixels[if n < mistakes { last } else { n % last }] = 1.0;
-                LabeledImage::new(Image::new(pixels, [1, 2, 2]).expect("four pixels"), n % last)
-            };
-            let validation = InMemDataset::new((0..200).map(shown).collect());
-            let pass = PassConfig { progress: false, ..PassConfig::new(32) };
-            let harmless = HarmlessMistakes::find(&Brightest, &validation, &suspects, &pass).expect("some");
-            judged(&Brightest, (&suspects, &harmless), [200, CLASSES], 32, |judge| {
-                let mut known = None;
-                let more = judge.more_null_images(FEW, last, with_validation, &[0, last], &mut known);
-                let labels = known.map(|known| known.into_keys().collect::<Vec<_>>());
-                let counts = more.expect("null images").map(|set| (set.images.0.len(), set.unaltered));
-                (counts, labels)
-            })
-        };
-        let altered = more(60, false);
-        assert!(matches!(altered, (Some((33..=64, 0)), Some(_))), "{altered:?}");
-        assert_eq!(altered.1, Some(vec![0, last]));
-        // Of validation data as many as there are, if they are more than the few.
-        assert_eq!(more(45, true), (Some((45, 45)), None));
-        assert_eq!(more(90, true), (Some((64, 64)), None));
-        // Where most of the few are, there are no more of their kind.
-        assert_eq!(more(20, true), (None, None));
-        // Where most of the few are altered ones, those are made more.
-        let mixed = more(6, true);
-        assert!(matches!(mixed, (Some((33..=64, 6)), Some(_))), "{mixed:?}");
     }
 
     #[test]

@@ -12,17 +12,16 @@ use super::look::{Looks, OtherLooks};
 use super::look_clusters::{LookCluster, look_clusters};
 use super::look_neighbours::among_their_own;
 use super::look_shares::stand_out;
-use super::moved::{Moved, OF_SAMPLES, OF_SUSPECTS};
+use super::moved::{MOVES, Moved};
 use super::outsiders::{Apartness, Bound, apartness, bound};
 use super::pattern::{margins, patterns};
 use super::six_tests::Tests;
 use super::{Delta, common, null};
 use crate::capture::{BatchSource, PassConfig};
 use crate::influence::{
-    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, Queries,
-    SampleNorms, predict,
+    Classifier, Cosines, ImageList, Influence, InfluenceError, LabeledBatch, Logit, Margin, SampleNorms,
+    predict,
 };
-use crate::samples::Image;
 
 /// Images with which suspects are compared, all asked for the suspects' label.
 #[derive(Clone, Debug)]
@@ -93,24 +92,23 @@ where
     M: Module + Classifier,
     S: BatchSource<Batch = LabeledBatch>,
 {
-    /// Compares the suspects with a set of null images. Unless influence is clear, looks are compared with `more` of
-    /// them, if there are more.
-    pub(super) fn against<E: From<InfluenceError>>(
+    /// Compares the suspects with a set of null images.
+    pub(super) fn against(
         &self,
         rule: &Delta,
         set: &NullSet,
-        more: impl FnOnce() -> Result<Option<NullSet>, E>,
         known: &mut OfCandidates,
-    ) -> Result<(Against, SampleNorms), E> {
-        let Self { influence, source, candidates, seed, config, .. } = *self;
-        let (count, asked) = (self.suspects.len(), self.asked(set));
+    ) -> Result<(Against, SampleNorms), InfluenceError> {
+        let Self { influence, source, candidates, suspects, seed, config, .. } = *self;
+        let count = suspects.len();
+        let asked = ImageList(suspects.0.iter().chain(&set.images.0).cloned().collect());
         let queries = influence.queries(&asked, &Logit, config)?;
         let Cosines { rows: mut cosines, norms } =
             influence.cosines(source, candidates, &Margin, &queries, config)?;
         drop(queries); // Most of the memory.
         cosines.iter_mut().flatten().for_each(|cosine| *cosine = -*cosine);
         let contrast = null::contrast(&cosines, count);
-        let is_combined = self.is_combined(rule);
+        let is_combined = rule.combined && count > 1;
         let (rows, mut tests, doubts) = if is_combined {
             // Over several suspects natural groups average out, but for those that suspects of one mistake share, as
             // null images of one label do.
@@ -127,9 +125,26 @@ where
             tests.are_clear(rule.significance, self.of_audit) && (0..tests.suspects()).all(names_some);
         let mut to_lonely = vec![Vec::new(); tests.suspects()];
         if !is_clear {
-            let held = asked.len(); // as many gradients as there was memory for
             // Clusters are tested before anything is taken out, so that they have no doubt of their own.
-            tests = self.with_looks(rule, tests, more()?.as_ref().unwrap_or(set), held, known)?;
+            let (clusters, mut likeness) = self.looks(known, &asked, set.unaltered)?;
+            if is_combined {
+                // A mean over null images is like no cluster.
+                let of_mean = |number: usize| {
+                    of_several(&likeness[..count].iter().map(|of| of[number]).collect::<Vec<_>>())
+                };
+                let of_mean = (0..clusters.len()).map(of_mean).collect();
+                likeness = vec![vec![Likeness::default(); clusters.len()]; rows.len()];
+                likeness[0] = of_mean;
+            }
+            if !clusters.is_empty() {
+                let of_looks: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
+                let mut on_the_mean = null::contrast(&self.mean_with_moved(&cosines, &asked)?, count);
+                if is_combined {
+                    on_the_mean = null::combined(&on_the_mean, count, &set.origins, seed);
+                }
+                tests = tests.with_looks(&of_looks, &likeness, &on_the_mean);
+            }
+            let held = asked.len(); // as many gradients as there was memory for
             let found = self.gradient_clusters(known, held)?;
             tests = tests.with_gradients(found, &rows);
             let mut taken_away = self.taken_away(found, &asked)?;
@@ -144,78 +159,22 @@ where
         Ok((Against { tests, doubts, bound: to_lonely, is_clear }, norms))
     }
 
-    /// The suspects, then null images.
-    fn asked(&self, set: &NullSet) -> ImageList {
-        ImageList(self.suspects.0.iter().chain(&set.images.0).cloned().collect())
-    }
-
-    /// Whether the suspects are taken for one.
-    fn is_combined(&self, rule: &Delta) -> bool {
-        rule.combined && self.suspects.len() > 1
-    }
-
-    /// With clusters of looks tested, by a set of null images, `held` gradients at a time.
-    fn with_looks(
+    /// The mean of `influences` on the images that are `asked` about, and of those where these and the candidates are
+    /// moved alike.
+    fn mean_with_moved(
         &self,
-        rule: &Delta,
-        tests: Tests,
-        set: &NullSet,
-        held: usize,
-        known: &mut OfCandidates,
-    ) -> Result<Tests, InfluenceError> {
-        let (count, asked) = (self.suspects.len(), self.asked(set));
-        let (clusters, mut likeness) = self.looks(known, &asked, set.unaltered)?;
-        if clusters.is_empty() {
-            return Ok(tests);
-        }
-        let mut rows = null::contrast(&self.mean_over_moves(&asked, held)?, count);
-        if self.is_combined(rule) {
-            rows = null::combined(&rows, count, &set.origins, self.seed);
-            // A mean over null images is like no cluster.
-            let of_mean = |number: usize| {
-                of_several(&likeness[..count].iter().map(|of| of[number]).collect::<Vec<_>>())
-            };
-            let of_mean = (0..clusters.len()).map(of_mean).collect();
-            likeness = vec![vec![Likeness::default(); clusters.len()]; rows.len()];
-            likeness[0] = of_mean;
-        }
-        let clusters: Vec<&Cluster> = clusters.iter().map(|found| &found.cluster).collect();
-        Ok(tests.with_looks(&clusters, &likeness, &rows))
-    }
-
-    /// What the candidates matter to the images that are `asked` about, the mean over the ways in which both are moved.
-    /// No more than `held` gradients are held at a time.
-    fn mean_over_moves(&self, asked: &ImageList, held: usize) -> Result<Vec<Vec<f64>>, InfluenceError> {
+        influences: &[Vec<f64>],
+        asked: &ImageList,
+    ) -> Result<Vec<Vec<f64>>, InfluenceError> {
         let Self { influence, source, candidates, config, .. } = *self;
-        let mut mean = Vec::with_capacity(asked.len());
-        for some in asked.0.chunks(held.max(1)) {
-            let queries = self.mean_directions(some)?;
-            let mut of_some = vec![vec![0.0; candidates.len()]; some.len()];
-            for by in OF_SAMPLES {
-                let moved =
-                    influence.cosines(&Moved { source, by }, candidates, &Margin, &queries, config)?;
-                let sums = of_some.iter_mut().flatten();
-                sums.zip(moved.rows.iter().flatten())
-                    .for_each(|(sum, more)| *sum -= more / OF_SAMPLES.len() as f64);
-            }
-            mean.append(&mut of_some);
+        let mut mean = influences.to_vec();
+        for by in MOVES {
+            let queries = influence.queries(&Moved { source: asked, by }, &Logit, config)?;
+            let moved = influence.cosines(&Moved { source, by }, candidates, &Margin, &queries, config)?;
+            mean.iter_mut().flatten().zip(moved.rows.iter().flatten()).for_each(|(sum, more)| *sum -= more);
         }
+        mean.iter_mut().flatten().for_each(|sum| *sum /= (1 + MOVES.len()) as f64);
         Ok(mean)
-    }
-
-    /// Of each image that is `asked` about the mean direction over the ways in which it is moved. Few are asked about at
-    /// a time: beside their means not many gradients are held.
-    fn mean_directions(&self, asked: &[(Image, usize)]) -> Result<Queries, InfluenceError> {
-        let Self { influence, config, .. } = *self;
-        let at_a_time = asked.len().div_ceil(8).clamp(1, config.batch_size.max(1));
-        let means = asked.chunks(at_a_time).map(|some| {
-            let some = ImageList(some.to_vec());
-            let ways = OF_SUSPECTS
-                .iter()
-                .map(|&by| influence.queries(&Moved { source: &some, by }, &Logit, &config.quiet()));
-            Ok(Queries::mean_direction(ways)?.stored(influence.query_storage()))
-        });
-        Ok(Queries::joined(means.collect::<Result<_, InfluenceError>>()?))
     }
 
     /// The clusters of the candidates' gradients, of which so many may be held at a time.
