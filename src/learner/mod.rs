@@ -33,6 +33,7 @@ mod stats;
 mod watched;
 
 pub use checkpoint::{CheckpointError, CollectorCheckpoints};
+pub(crate) use checkpoint::{burn_files, damaged_file, missing_file};
 pub use collector::{Collector, StepGuard, Trained, Unfinished};
 pub use config::{CollectorConfig, CollectorError, LossReduction};
 pub use metrics::{CollectorMeasure, CollectorMetric};

@@ -17,6 +17,7 @@ use burn::data::dataset::transform::SelectionDataset;
 use burn::module::Module;
 
 use crate::files::TEMPORARY;
+use crate::learner::{burn_files, missing_file};
 
 use super::layers::FrozenLayers;
 use super::retrain::run;
@@ -137,29 +138,30 @@ pub fn branch_checkpoint(
     epoch: usize,
     into: impl AsRef<Path>,
 ) -> Result<(), UnlearnError> {
-    let (from, into) = (from.as_ref().join("checkpoint"), into.as_ref().join("checkpoint"));
-    let names = ["model", "optim", "scheduler"].map(|name| format!("{name}-{epoch}.bpk"));
-    if let Some(missing) = names.iter().map(|name| from.join(name)).find(|path| !path.is_file()) {
+    let (from, into) = (from.as_ref(), into.as_ref());
+    if let Some(missing) = missing_file(from, epoch) {
         let detail = "there is no such file: train with `SupervisedTraining::with_default_checkpointers`, and give an epoch \
                       whose checkpoint was kept"
             .to_owned();
         return Err(UnlearnError::Checkpoint { path: missing, detail });
     }
-    if let Some(there) = names.iter().map(|name| into.join(name)).find(|path| path.exists()) {
+    let (files, copied) = (burn_files(from, epoch), burn_files(into, epoch));
+    if let Some(there) = copied.iter().find(|path| path.exists()).cloned() {
         let detail = "it is there already: give the folder of a new training, or remove it".to_owned();
         return Err(UnlearnError::Checkpoint { path: there, detail });
     }
+    let into = into.join("checkpoint");
     let failed = |source| UnlearnError::Write { path: into.clone(), source };
     std::fs::create_dir_all(&into).map_err(failed)?;
     // What takes space comes first: with one of the three files there, another try would be refused.
-    let mut copies = Vec::with_capacity(names.len());
-    for name in &names {
+    let mut copies = Vec::with_capacity(files.len());
+    for (file, path) in files.iter().zip(copied) {
         let copy = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(&into).map_err(failed)?;
-        std::fs::copy(from.join(name), copy.path()).map_err(failed)?;
+        std::fs::copy(file, copy.path()).map_err(failed)?;
         copy.as_file().sync_all().map_err(failed)?;
-        copies.push((copy, into.join(name)));
+        copies.push((copy, path));
     }
-    let mut there: Vec<PathBuf> = Vec::with_capacity(names.len());
+    let mut there: Vec<PathBuf> = Vec::with_capacity(files.len());
     for (copy, path) in copies {
         if let Err(refused) = copy.persist_noclobber(&path) {
             there.iter().for_each(|path| _ = std::fs::remove_file(path));

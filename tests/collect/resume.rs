@@ -3,12 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use burn::data::dataset::{Dataset, DatasetError, InMemDataset};
 use burn::module::{Module, Param};
 use burn::optim::SgdConfig;
+use burn::store::ModuleRecord;
 use burn::tensor::{DType, Device};
-use burn::train::checkpoint::KeepLastNCheckpoints;
+use burn::train::checkpoint::{Checkpointer, CheckpointerError, FileCheckpointer, KeepLastNCheckpoints};
 use burn::train::{ExecutionStrategy, Interrupter, Learner, MultiDeviceOptim};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::learner::{
@@ -385,6 +387,83 @@ fn a_damaged_file_is_refused_by_name_and_what_was_gathered_stays() {
     fs::write(&path, &whole).unwrap();
     collector.load(&path, &model).unwrap();
     assert_eq!(collector.stats().steps, 2 * STEPS_PER_EPOCH);
+}
+
+#[test]
+fn an_epoch_is_gone_on_from_only_if_burn_has_all_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run(config(), folder, None, 1);
+    let files =
+        ["model-1.bpk", "optim-1.bpk", "scheduler-1.bpk"].map(|name| folder.join("checkpoint").join(name));
+    let whole = files.each_ref().map(|path| fs::read(path).unwrap());
+    let model = Net::new(7, &device());
+    assert_eq!(Collector::kept_epochs(folder), [1]);
+    for (path, whole) in files.iter().zip(&whole) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        fs::remove_file(path).unwrap();
+        let error = refusal(config(), folder, 1, &model);
+        assert!(matches!(&error, CheckpointError::Missing { kept, .. } if kept.is_empty()), "{error}");
+        assert_says(&error, &[name, "is not there"]);
+
+        fs::write(path, &whole[..whole.len() / 16]).unwrap(); // the scheduler's is mostly padding
+        let error = refusal(config(), folder, 1, &model);
+        assert!(matches!(&error, CheckpointError::Damaged { kept, .. } if kept.is_empty()), "{error}");
+        assert_says(&error, &[name, "can't be read"]);
+        fs::write(path, whole).unwrap();
+    }
+    files.iter().for_each(|path| fs::remove_file(path).unwrap());
+    assert_says(
+        &refusal(config(), folder, 1, &model),
+        &["model-1.bpk is not there", "kept in its folder: []"],
+    );
+    files.iter().zip(whole).for_each(|(path, whole)| fs::write(path, whole).unwrap());
+    assert_eq!(run(config(), folder, Some(1), 2).stats.steps, 2 * STEPS_PER_EPOCH);
+}
+
+/// Notes whether there is a file of an epoch when it is to be written.
+struct Noting {
+    files: FileCheckpointer,
+    folder: PathBuf,
+    there: Arc<Mutex<Vec<bool>>>,
+}
+
+impl Checkpointer<ModuleRecord> for Noting {
+    fn save(&self, epoch: usize, record: ModuleRecord) -> Result<(), CheckpointerError> {
+        self.there.lock().unwrap().push(self.folder.join(format!("model-{epoch}.bpk")).exists());
+        self.files.save(epoch, record)
+    }
+
+    fn delete(&self, epoch: usize) -> Result<(), CheckpointerError> {
+        Checkpointer::<ModuleRecord>::delete(&self.files, epoch)
+    }
+
+    fn restore(&self, epoch: usize) -> Result<ModuleRecord, CheckpointerError> {
+        self.files.restore(epoch)
+    }
+}
+
+#[test]
+fn what_an_earlier_run_left_of_an_epoch_is_gone_before_the_collector_keeps_it() {
+    let folder = tempfile::tempdir().unwrap();
+    run(config(), folder.path(), None, 3);
+    let checkpoints = folder.path().join("checkpoint");
+    let unfinished = checkpoints.join(".delta-influence-killed");
+    fs::write(&unfinished, [0; 100]).unwrap();
+    let (there, collector) = (Arc::<Mutex<Vec<bool>>>::default(), Collector::new(config()).unwrap());
+    let file = |name| FileCheckpointer::new(&checkpoints, name);
+    let model = Noting { files: file("model"), folder: checkpoints.clone(), there: there.clone() };
+    let training = kept_training(&collector, folder.path(), 3, data()).with_custom_checkpointers(
+        model,
+        file("optim"),
+        file("scheduler"),
+    );
+    let model = Net::new(7, &device());
+    let training = collector.resume(training, folder.path(), 1, &model).unwrap();
+    drop(training.launch(watched_learner(&collector, model)));
+    assert_eq!(*there.lock().unwrap(), [false, false], "epochs 2 and 3");
+    assert!(!unfinished.exists());
+    assert_eq!(Collector::kept_epochs(folder.path()), [1, 2, 3]);
 }
 
 #[test]

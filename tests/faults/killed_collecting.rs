@@ -40,18 +40,11 @@ fn collector_file(folder: &Path, epoch: usize) -> PathBuf {
     file(folder, &format!("collector-{epoch}.safetensors"))
 }
 
-/// An epoch of which all is on disk. burn writes its own files in the background, and is done with those of an epoch
-/// when it asks for the next but one.
-fn last_whole_epoch(folder: &Path) -> Option<usize> {
-    let latest = (1..=EPOCHS).rev().find(|epoch| collector_file(folder, *epoch).exists())?;
-    latest.checked_sub(2).filter(|epoch| *epoch > 0)
-}
-
 /// Trains to the end, from the last epoch that is on disk.
 fn go_on(folder: &Path) -> Trained<Net> {
     let (collector, model) = (collector(), model());
     let mut training = kept_training(&collector, folder, EPOCHS, InMemDataset::new(items(60, 1)));
-    if let Some(epoch) = last_whole_epoch(folder) {
+    if let Some(epoch) = Collector::kept_epochs(folder).pop() {
         training = collector.resume(training, folder, epoch, &model).unwrap();
     }
     let learner = watched_learner(&collector, model);

@@ -1,13 +1,11 @@
 //! Whether a checkpoint can be gone on from: burn panics where it can't.
 
-use std::fmt::Display;
 use std::path::Path;
 
 use burn::module::Module;
-use burn::optim::OptimizerRecord;
-use burn::optim::lr_scheduler::LrSchedulerRecord;
 
 use crate::lab::LabError;
+use crate::learner::{burn_files, damaged_file, missing_file};
 
 /// Tries to read the checkpoint of an epoch in a training's folder: weights that fit the model, optimizer, learning
 /// rate.
@@ -17,31 +15,28 @@ pub(super) fn check<M: Module>(
     epoch: usize,
     epochs: usize,
 ) -> Result<(), LabError> {
-    let file = |name: &str| folder.join("checkpoint").join(format!("{name}-{epoch}.bpk"));
-    let refuse = |name: &str, why: String| {
-        let file = file(name);
+    let refuse = |file: &Path, why: String| {
         LabError::Training(format!(
             "training cannot go on from epoch {epoch} of {epochs}: {} {why}",
             file.display()
         ))
     };
+    let [weights, ..] = burn_files(folder, epoch);
     if epoch >= epochs {
         return Err(refuse(
-            "model",
+            &weights,
             "is of the last epoch or a later one, and epochs must be left".to_owned(),
         ));
     }
-    if let Some(name) = ["model", "optim", "scheduler"].into_iter().find(|name| !file(name).is_file()) {
-        return Err(refuse(name, "is not there".to_owned()));
+    if let Some(file) = missing_file(folder, epoch) {
+        return Err(refuse(&file, "is not there".to_owned()));
     }
-    let damaged = |name: &'static str| {
-        move |error: &dyn Display| {
-            refuse(name, format!("is damaged or of another network ({error}): take another epoch"))
-        }
-    };
     // A clone would share the statistics of its batch norms with the model, and load these into both.
-    model.valid().try_load_file(file("model")).map_err(|error| damaged("model")(&error))?;
-    OptimizerRecord::load(file("optim")).map_err(|error| damaged("optim")(&error))?;
-    LrSchedulerRecord::load(file("scheduler")).map_err(|error| damaged("scheduler")(&error))?;
-    Ok(())
+    let other = model.valid().try_load_file(&weights).err().map(|error| (weights, error.to_string()));
+    match other.or_else(|| damaged_file(folder, epoch)) {
+        Some((file, error)) => {
+            Err(refuse(&file, format!("is damaged or of another network ({error}): take another epoch")))
+        }
+        None => Ok(()),
+    }
 }

@@ -1,7 +1,7 @@
 //! A training that goes on where it was killed.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::data::dataset::Dataset;
 use burn::train::{ClassificationOutput, InferenceStep, LearnerModel, TrainStep};
@@ -12,6 +12,7 @@ use crate::capture::{BatchSource, FrozenModel};
 use crate::files::{TEMPORARY, hexadecimal, write_whole};
 use crate::influence::{ImageSource, LabeledBatch};
 use crate::lab::LabError;
+use crate::learner::missing_file;
 use crate::samples::LabeledSample;
 
 use super::{Checkpoints, TrainingConfig, checkpoint, train};
@@ -75,7 +76,7 @@ where
             false
         }
     };
-    let last = (1..config.epochs).rev().filter(|&epoch| is_complete(folder, epoch)).find(is_whole);
+    let last = (1..config.epochs).rev().filter(|&epoch| missing_file(folder, epoch).is_none()).find(is_whole);
     let checkpoints = match last {
         Some(epoch) => Checkpoints::From { epoch, keep: KEPT },
         None => Checkpoints::Keep(KEPT),
@@ -104,14 +105,6 @@ where
     let model = FrozenModel::try_new(&model.valid()).map_err(failed)?.inventory().fingerprint.clone();
     let run = json!({ "model": model, "samples": samples, "settings": format!("{config:?}") });
     Ok(hexadecimal(&Sha256::digest(run.to_string())))
-}
-
-fn files(folder: &Path, epoch: usize) -> [PathBuf; 3] {
-    ["model", "optim", "scheduler"].map(|name| folder.join("checkpoint").join(format!("{name}-{epoch}.bpk")))
-}
-
-fn is_complete(folder: &Path, epoch: usize) -> bool {
-    files(folder, epoch).iter().all(|file| file.is_file())
 }
 
 /// Removes what a training left in its folder, and the folder where nothing else is in it. The file that names the run

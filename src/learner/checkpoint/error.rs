@@ -8,15 +8,28 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// No epoch of this number was kept whole.
+    /// No epoch of this number was kept whole: the collector's file or one of burn's is not there.
     #[error(
         "{path} is not there, epochs kept in its folder: {kept:?}. Go on from one of those, or, if there are none, train with \
-         `with_checkpointing_strategy(collector.checkpoints(folder))` and the same folder"
+         `with_default_checkpointers()`, `with_checkpointing_strategy(collector.checkpoints(folder))` and the same folder"
     )]
     Missing {
         /// The file.
         path: PathBuf,
-        /// Epochs with a collector's file.
+        /// Epochs that can be gone on from.
+        kept: Vec<usize>,
+    },
+    /// A file of burn's can't be read: a process was killed while it wrote it, as a rule.
+    #[error(
+        "{path}, which burn would go on from, can't be read ({detail}). Epochs that can: {kept:?}. Go on from one of those, or train \
+         anew if there are none"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+        /// Epochs that can be gone on from.
         kept: Vec<usize>,
     },
     /// The collector does not know its model.

@@ -1,5 +1,6 @@
 //! Training that is stopped and resumed: what a collector has gathered, in a file beside each of burn's checkpoints.
 
+mod burn_files;
 mod error;
 mod file;
 mod strategy;
@@ -20,6 +21,7 @@ use super::eigenvalues::{BasisSums, FixedBases};
 use super::state::{LayerSums, State, WatchedModel};
 use super::stats::Clock;
 use super::watched::Watched;
+pub(crate) use burn_files::{burn_files, damaged_file, missing_file};
 pub use error::CheckpointError;
 use file::{Bases, Contents, Run};
 pub use strategy::CollectorCheckpoints;
@@ -31,33 +33,6 @@ fn epoch_file(folder: &Path, epoch: usize) -> PathBuf {
 
 const PREFIX: &str = "collector-";
 const SUFFIX: &str = ".safetensors";
-
-/// A file that burn keeps of an epoch, and that is missing where there are such files of other epochs (it was killed
-/// before it wrote it).
-fn missing_of_burn(folder: &Path, epoch: usize) -> Option<PathBuf> {
-    let folder = folder.join("checkpoint");
-    let names = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|file| file.file_name());
-    let names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
-    ["model", "optim", "scheduler"].into_iter().find_map(|kind| {
-        let (prefix, own) = (format!("{kind}-"), format!("{kind}-{epoch}.bpk"));
-        let of_kind = |name: &&String| name.starts_with(&prefix) && name.ends_with(".bpk");
-        let mut kept = names.iter().filter(of_kind).peekable();
-        let missing = kept.peek().is_some() && !kept.any(|name| *name == own);
-        missing.then(|| folder.join(own))
-    })
-}
-
-/// The epochs that can be resumed from, in order.
-fn kept_epochs(folder: &Path) -> Vec<usize> {
-    let files = std::fs::read_dir(folder.join("checkpoint")).into_iter().flatten().flatten();
-    let epochs = files.filter_map(|file| {
-        let name = file.file_name();
-        name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
-    });
-    let mut epochs: Vec<usize> = epochs.filter(|&epoch| missing_of_burn(folder, epoch).is_none()).collect();
-    epochs.sort_unstable();
-    epochs
-}
 
 impl Collector {
     /// Keeps what was gathered in a file beside each of burn's checkpoints: the argument of
@@ -82,6 +57,27 @@ impl Collector {
         CollectorCheckpoints::new(self.clone(), folder.into())
     }
 
+    /// The epochs that [`resume`](Self::resume) can go on from in a training's folder, in order: those whose four files
+    /// are all there and can be read, the collector's and three that burn's default checkpointers write. (burn's are
+    /// written in the background: those of the epoch in which a process was killed are often not.) Whether they are of
+    /// this collector's model and settings is for `resume` to say.
+    pub fn kept_epochs(folder: impl AsRef<Path>) -> Vec<usize> {
+        let folder = folder.as_ref();
+        let files = std::fs::read_dir(folder.join("checkpoint")).into_iter().flatten().flatten();
+        let epochs = files.filter_map(|file| {
+            let name = file.file_name();
+            name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok()
+        });
+        let is_whole = |&epoch: &usize| {
+            missing_file(folder, epoch).is_none()
+                && damaged_file(folder, epoch).is_none()
+                && Contents::read(&epoch_file(folder, epoch)).is_ok()
+        };
+        let mut epochs: Vec<usize> = epochs.filter(is_whole).collect();
+        epochs.sort_unstable();
+        epochs
+    }
+
     /// Resumes training from the checkpoint of an epoch, with what was gathered up to it: `training.checkpoint(epoch)`,
     /// and the file that [`checkpoints`](Self::checkpoints) wrote in `folder` then. `model` is the one that will be
     /// watched (before or after this), or one like it; its weights don't matter.
@@ -90,8 +86,14 @@ impl Collector {
     /// same and the same epochs are kept (to rounding, if none are: sums are then added up in other groups). burn's
     /// loaders begin their shuffling anew, so that the order of the samples may differ.
     ///
+    /// burn panics where one of its files is missing or damaged, so they are looked at first: those that
+    /// `with_default_checkpointers` writes. With checkpointers of your own [`load`](Self::load) the collector's file,
+    /// `checkpoint/collector-<epoch>.safetensors`, and call `training.checkpoint(epoch)`.
+    ///
     /// # Errors
-    /// [`CheckpointError`], naming the file. What was gathered before is then still there.
+    /// [`CheckpointError`], naming the file: [`Missing`](CheckpointError::Missing) and
+    /// [`Damaged`](CheckpointError::Damaged) also for burn's own, with the epochs that [can](Self::kept_epochs) be gone
+    /// on from. What was gathered before is then still there.
     pub fn resume<M: LearnerModel>(
         &self,
         training: SupervisedTraining<Watched<M>>,
@@ -102,8 +104,11 @@ impl Collector {
         let folder = folder.as_ref();
         let path = epoch_file(folder, epoch);
         let missing = Some(path.clone()).filter(|path| !path.exists());
-        if let Some(path) = missing.or_else(|| missing_of_burn(folder, epoch)) {
-            return Err(CheckpointError::Missing { path, kept: kept_epochs(folder) });
+        if let Some(path) = missing.or_else(|| missing_file(folder, epoch)) {
+            return Err(CheckpointError::Missing { path, kept: Self::kept_epochs(folder) });
+        }
+        if let Some((path, detail)) = damaged_file(folder, epoch) {
+            return Err(CheckpointError::Damaged { path, detail, kept: Self::kept_epochs(folder) });
         }
         self.read(&path, Some(epoch), model)?;
         Ok(training.checkpoint(epoch))

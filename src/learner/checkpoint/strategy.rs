@@ -9,8 +9,10 @@ use burn::train::checkpoint::{
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, EventStoreClient, Split};
 
+use crate::files::TEMPORARY;
 use crate::learner::Collector;
 
+use super::burn_files::remove_earlier;
 use super::{CheckpointError, epoch_file};
 
 /// Writes what a collector has gathered whenever burn keeps a checkpoint, and removes it with the checkpoint. Made by
@@ -64,7 +66,8 @@ impl CollectorCheckpoints {
         }
         let folder = path.parent().unwrap_or(Path::new(""));
         let made = std::fs::create_dir_all(folder);
-        made.map_err(|source| CheckpointError::Write { path: folder.to_path_buf(), source })?;
+        let failed = |source| CheckpointError::Write { path: folder.to_path_buf(), source };
+        made.and_then(|()| remove_earlier(&self.folder, epoch)).map_err(failed)?;
         self.collector.write(&path, Some(epoch), &model)
     }
 
@@ -78,6 +81,14 @@ impl CollectorCheckpoints {
                 _ => {}
             }
         }
+    }
+
+    /// Removes what killed runs left of files that they were writing, each of them as large as a whole one.
+    fn remove_unfinished(&self) {
+        let folder = self.folder.join("checkpoint");
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let unfinished = files.filter(|file| file.file_name().to_string_lossy().starts_with(TEMPORARY));
+        unfinished.for_each(|file| _ = std::fs::remove_file(file.path()));
     }
 
     /// Says so where burn went on from another epoch than the collector.
@@ -97,6 +108,9 @@ impl CollectorCheckpoints {
 impl CheckpointingStrategy for CollectorCheckpoints {
     fn checkpointing(&mut self, epoch: usize, store: &EventStoreClient) -> Vec<CheckpointingAction> {
         self.check_start(epoch);
+        if self.last.is_none() {
+            self.remove_unfinished();
+        }
         self.last = Some(epoch);
         // burn has carried out the actions of the epoch before: it waits for a file to be written before it removes
         // another.
