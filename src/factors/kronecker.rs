@@ -37,7 +37,7 @@ pub struct Provenance {
     pub steps: usize,
     /// Steps collected (0 for a fit).
     pub collected_steps: usize,
-    /// Steps left out because a layer's values were not finite.
+    /// Steps left out because a layer's values were not finite, or because collecting them failed.
     pub skipped_steps: usize,
     /// Samples behind the covariances, unweighted.
     pub samples: usize,

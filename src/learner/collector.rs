@@ -14,6 +14,7 @@ use crate::capture::{
     CaptureScope, CovarianceSums, LayerGradients, ModelInventory, PassError, ScopeKind, is_active,
 };
 use crate::factors::{FactorError, KroneckerFactors};
+use crate::items::caught;
 
 use super::config::{CollectorConfig, CollectorError, LossReduction};
 use super::eigenvalues::SquaredGradients;
@@ -394,7 +395,11 @@ impl Drop for StepGuard {
         if let StepScope::Collects(scope) = std::mem::replace(&mut self.scope, StepScope::None) {
             // A panic in the step must not meet another one here.
             if !std::thread::panicking() {
-                self.collector.collect(self.step, scope, self.batch_size);
+                let collect = || self.collector.collect(self.step, scope, self.batch_size);
+                // A device without the memory for it panics, for one: that is no reason to end the training.
+                if let Err(said) = caught(collect) {
+                    self.collector.lock().fail(self.step, said);
+                }
             }
         }
         let mut state = self.collector.lock();

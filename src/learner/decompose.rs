@@ -75,6 +75,13 @@ impl Collector {
             return PassError::backend(device).into();
         }
         let (steps, skipped) = (state.stats.steps, state.stats.skipped_steps);
+        if let Some(said) = &state.first_failure {
+            let reason = format!(
+                "{skipped} steps were to be collected, and collecting failed: {said}. If memory is short, collect fewer samples of a step \
+                 (`samples_per_step`)"
+            );
+            return FactorError::Nothing { reason };
+        }
         match &state.first_skipped {
             Some((step, layer)) => FactorError::Diverged { skipped, step: *step, layer: layer.clone() },
             None => {
@@ -139,6 +146,8 @@ impl Collector {
     /// it.
     pub(super) fn covariances_for_bases(&self, state: &mut State, step: usize) -> Option<ForBases> {
         let before = state.bases.as_ref().map_or(self.config.warmup_steps, |bases| bases.step);
+        // What can't be decomposed is not tried at every step.
+        let before = before.max(state.failed_bases);
         let is_due = self.config.basis_every.is_some_and(|every| step >= every.saturating_add(before));
         if !is_due || state.fixes_bases {
             return None;
@@ -184,7 +193,10 @@ impl State {
                 // Nothing is added to them any more.
                 self.earlier_bases.iter_mut().for_each(FixedBases::leave_devices);
             }
-            Err(error) => tracing::warn!(step, %error, "no new eigenbases: those before are kept"),
+            Err(error) => {
+                tracing::warn!(step, %error, "no new eigenbases: those before are kept");
+                self.failed_bases = step;
+            }
         }
     }
 }
@@ -251,5 +263,7 @@ mod tests {
         let mut state = collector.lock();
         state.install_bases(bases, 1);
         assert!(!state.fixes_bases && state.bases.is_none());
+        let mut due = |step: usize| collector.covariances_for_bases(&mut state, step).is_some();
+        assert!(!due(1) && due(2), "not at once, but after as many steps as ever");
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub clock: Clock,
     /// The first step that was left out, and the layer with values that are not finite.
     pub first_skipped: Option<(usize, String)>,
+    /// What the first step said at which collecting panicked; of this run alone.
+    pub first_failure: Option<String>,
     /// Steps that were to be collected and in which no captured layer ran backward; of this run alone.
     pub empty_steps: usize,
     /// A device whose backend this crate was built without.
@@ -32,6 +34,8 @@ pub(super) struct State {
     /// The eigenbases in which squared gradients are summed now, and those before them.
     pub bases: Option<FixedBases>,
     pub earlier_bases: Option<FixedBases>,
+    /// The latest step at which new ones were to be fixed, and were not.
+    pub failed_bases: usize,
     /// Whether a thread is at new ones.
     pub fixes_bases: bool,
     /// Whether it was said that a layer does not see the batch; of this run alone.
@@ -152,6 +156,20 @@ impl State {
             false => tracing::debug!(step, layer, skipped, "{MESSAGE}"),
         }
         self.first_skipped.get_or_insert((step, layer));
+    }
+
+    /// Leaves out a step at which collecting panicked. Layers that were added up before the panic have it.
+    pub fn fail(&mut self, step: usize, said: String) {
+        self.stats.skipped_steps += 1;
+        if self.first_failure.is_none() {
+            tracing::warn!(
+                step,
+                said,
+                "collecting failed, and training goes on: such steps are left out. If memory is short, collect fewer samples of a step \
+                 (`samples_per_step`)"
+            );
+            self.first_failure = Some(said);
+        }
     }
 
     /// Says once that a layer was called with another number of samples than the others.

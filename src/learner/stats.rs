@@ -11,7 +11,7 @@ pub struct CollectorStats {
     pub steps: usize,
     /// Steps collected.
     pub collected_steps: usize,
-    /// Steps left out because a layer's values were not finite.
+    /// Steps left out because a layer's values were not finite, or because collecting them failed.
     pub skipped_steps: usize,
     /// Samples collected.
     pub samples: usize,

@@ -5,6 +5,7 @@ mod training;
 
 mod diverged;
 mod eigenvalues;
+mod failed;
 mod loaded;
 mod metrics;
 mod resume;

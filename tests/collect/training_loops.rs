@@ -139,6 +139,20 @@ fn gradient_accumulation_collects_every_step() {
     assert_eq!((trained.stats.steps, trained.stats.collected_steps, trained.stats.samples), (24, 24, 192));
 }
 
+#[test]
+fn several_devices_and_accumulated_steps_have_the_covariances_of_their_samples() {
+    let data = items(64, 1);
+    let model = Net::new(7, &device());
+    let expected = fit(&model, &Items(data.clone()));
+    let multi = || ExecutionStrategy::multi(vec![device(), device()], MultiDeviceOptim::OptimMainDevice);
+    for (strategy, accumulate) in [(multi(), None), (single(), Some(4)), (single(), None)] {
+        let collector = Collector::new(everything()).unwrap();
+        let watched = collector.watch(model.clone());
+        let result = train_nothing(watched, InMemDataset::new(data.clone()), strategy, accumulate);
+        assert_same_covariances(&collector.finish(result).unwrap().factors, &expected, 1e-5);
+    }
+}
+
 /// A layer and batch norm, whose running statistics change with each forward pass in training mode.
 #[derive(burn::module::Module, Debug)]
 struct Normed {

@@ -260,7 +260,9 @@ fn a_training_step_captures_both_layers() {
         let frozen = captured(&model, &data, Text::losses);
         let scope = CaptureScope::open(ScopeKind::Training);
         let gradients = model.losses(&data.tensor(&device)).sum().backward();
-        for layer in scope.finish() {
+        let layers = scope.finish();
+        assert_eq!(layers.len(), 2);
+        for layer in layers {
             let name = if layer.id == model.words.weight.id { "words" } else { "conv" };
             let layer = layer.into_gradients();
             let step: Vec<f64> =

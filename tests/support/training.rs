@@ -177,8 +177,29 @@ pub fn train<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = 
     train_until(Interrupter::new(), model, dataset, strategy, accumulate)
 }
 
+/// The same at a learning rate of 0: all steps are of one model.
+pub fn train_nothing<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = Batch>>(
+    model: M,
+    dataset: impl Dataset<Item> + 'static,
+    strategy: ExecutionStrategy,
+    accumulate: Option<usize>,
+) -> LearningResult<M> {
+    train_at(0.0, Interrupter::new(), model, dataset, strategy, accumulate)
+}
+
 /// The same, with a handle to stop it.
 pub fn train_until<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = Batch>>(
+    interrupter: Interrupter,
+    model: M,
+    dataset: impl Dataset<Item> + 'static,
+    strategy: ExecutionStrategy,
+    accumulate: Option<usize>,
+) -> LearningResult<M> {
+    train_at(0.1, interrupter, model, dataset, strategy, accumulate)
+}
+
+fn train_at<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<Input = Batch>>(
+    rate: f64,
     interrupter: Interrupter,
     model: M,
     dataset: impl Dataset<Item> + 'static,
@@ -196,7 +217,7 @@ pub fn train_until<M: LearnerModel + TrainStep<Input = Batch> + InferenceStep<In
         Some(steps) => training.grads_accumulation(steps),
         None => training,
     };
-    training.launch(Learner::new(model, SgdConfig::new().init(), 0.1))
+    training.launch(Learner::new(model, SgdConfig::new().init(), rate))
 }
 
 /// A training whose epochs are all kept, by burn and by a collector, without shuffling: the same steps whether it is
