@@ -20,6 +20,8 @@ pub enum LayerInput {
 #[derive(Debug)]
 pub(crate) struct LayerCall {
     pub input: LayerInput,
+    /// Samples that the layer was called with: more than there are here where the scope keeps the first ones alone.
+    pub batch: usize,
     /// Any tensor of the output's rank and device, to route the slot's content.
     pub like: Tensor<3>,
     pub slot: Slot,
@@ -29,9 +31,35 @@ pub(crate) struct LayerCall {
 pub(super) struct Taken {
     pub input: LayerInput,
     pub gradient: Tensor<3>,
+    /// [`LayerCall::batch`]
+    pub batch: usize,
+}
+
+impl LayerInput {
+    /// The first `samples`, without the memory of the others.
+    pub(super) fn first(self, samples: usize) -> Self {
+        match self {
+            Self::Features(x) => Self::Features(first(x, samples)),
+            Self::Image(x, geometry) => Self::Image(first(x, samples), geometry),
+        }
+    }
+}
+
+/// The first `samples`, copied: a slice would keep the memory of all.
+fn first<const D: usize>(x: Tensor<D>, samples: usize) -> Tensor<D> {
+    if x.dims()[0] <= samples {
+        return x;
+    }
+    let places = Tensor::arange(0..samples as i64, &x.device());
+    x.select(0, places)
 }
 
 impl Taken {
+    /// Samples that are here.
+    pub fn kept(&self) -> usize {
+        self.gradient.dims()[0]
+    }
+
     /// Positions T of one sample.
     pub fn positions(&self) -> usize {
         match &self.input {
@@ -64,7 +92,8 @@ impl Taken {
             let mut geometry = *geometry;
             geometry.padding[axis] = (before.saturating_sub(start), (end - before).saturating_sub(size));
             let input = LayerInput::Image(x.clone().narrow(2 + axis, from, to - from), geometry);
-            Self { input, gradient: self.gradient.clone().narrow(2, first * beside, count * beside) }
+            let gradient = self.gradient.clone().narrow(2, first * beside, count * beside);
+            Self { input, gradient, batch: self.batch }
         });
         bands.collect()
     }
@@ -110,9 +139,10 @@ mod tests {
                 let shape = LayerShape { groups, outputs: 4 / groups, inputs, bias };
                 let input = LayerInput::Image(random([SAMPLES, 4, height, width]), geometry);
                 let gradient = random([SAMPLES, 4, positions]);
-                let bands = Taken { input: input.clone(), gradient: gradient.clone() }.in_bands(most);
+                let taken = |input, gradient| Taken { input, gradient, batch: SAMPLES };
+                let bands = taken(input.clone(), gradient.clone()).in_bands(most);
                 let id = ParamId::new();
-                let whole = LayerGradients { id, shape, calls: vec![Taken { input, gradient }] };
+                let whole = LayerGradients { id, shape, calls: vec![taken(input, gradient)] };
                 let parts = LayerGradients { id, shape, calls: bands };
                 assert!(positions <= most || parts.calls.len() > 1, "{what}");
                 assert_eq!(parts.positions(), positions, "{what}");
@@ -143,7 +173,7 @@ mod tests {
             let geometry = ConvGeometry { padding, ..geometry };
             let positions = geometry.outputs(0, 8) * geometry.outputs(1, 8);
             let input = LayerInput::Image(random([SAMPLES, 4, 8, 8]), geometry);
-            Taken { input, gradient: random([SAMPLES, 4, positions]) }
+            Taken { input, gradient: random([SAMPLES, 4, positions]), batch: SAMPLES }
         };
         assert_eq!(call([(1, 1), (1, 1)]).in_bands(64).len(), 1);
         assert_eq!(call([(1, 1), (1, 1)]).in_bands(63).len(), 2);

@@ -31,7 +31,7 @@ impl LayerGradients {
     pub fn covariance_sums(&self, samples: usize, scale: f64) -> Option<CovarianceSums> {
         let mut total: Option<CovarianceSums> = None;
         for call in &self.calls {
-            let batch = call.gradient.dims()[0].min(samples);
+            let batch = call.kept().min(samples);
             let chunk = self.chunk(call).min(even(batch, SUM_TERMS / call.positions().max(1)));
             for start in (0..batch).step_by(chunk) {
                 let part = self.covariance_part(call, start, chunk.min(batch - start));

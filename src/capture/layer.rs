@@ -65,7 +65,7 @@ impl LayerCapture {
                     LayerInput::Features(x) => LayerInput::Features(wide(x)),
                     LayerInput::Image(x, geometry) => LayerInput::Image(wide(x), geometry),
                 };
-                Some(Taken { input, gradient })
+                Some(Taken { input, gradient, batch: call.batch })
             })
             .flat_map(|call| call.in_bands(most))
             .collect();
@@ -91,7 +91,7 @@ impl std::fmt::Debug for LayerGradients {
 impl LayerGradients {
     /// Samples in the batch; 0 if the backward pass never reached the layer.
     pub fn samples(&self) -> usize {
-        self.calls.first().map_or(0, |call| call.gradient.dims()[0])
+        self.calls.first().map_or(0, |call| call.batch)
     }
 
     /// Positions T of one sample, over all calls.
@@ -115,13 +115,13 @@ impl LayerGradients {
 
     /// The first axis of every call that the backward pass reached.
     pub(crate) fn batches(&self) -> impl Iterator<Item = usize> + '_ {
-        self.calls.iter().map(|call| call.gradient.dims()[0])
+        self.calls.iter().map(|call| call.batch)
     }
 
     /// Samples per chunk, so that unfolded patches and sample gradients stay within [`CHUNK_VALUES`].
     pub(super) fn chunk(&self, call: &Taken) -> usize {
         let patches = self.shape.groups * (self.shape.width() + self.shape.outputs) * call.positions();
-        even(self.samples(), CHUNK_VALUES / patches.max(self.shape.parameters()).max(1))
+        even(call.kept(), CHUNK_VALUES / patches.max(self.shape.parameters()).max(1))
     }
 }
 

@@ -118,8 +118,8 @@ impl LayerGradients {
         values: impl Fn(&Taken) -> usize,
         products: impl Fn(&Taken, usize, usize) -> Tensor<2>,
     ) -> Option<Tensor<2>> {
-        let batch = self.samples();
         let calls = self.calls.iter().map(|call| {
+            let batch = call.kept();
             let chunk = even(batch, CHUNK_VALUES / values(call).max(1));
             let parts =
                 (0..batch).step_by(chunk).map(|start| products(call, start, chunk.min(batch - start)));
@@ -218,7 +218,7 @@ mod tests {
         let linear = |positions: usize, bias: bool| {
             let shape = LayerShape { groups: 1, outputs: 4, inputs: 6, bias };
             let input = LayerInput::Features(random([SAMPLES, positions, 6]));
-            let call = Taken { input, gradient: random([SAMPLES, positions, 4]) };
+            let call = Taken { input, gradient: random([SAMPLES, positions, 4]), batch: SAMPLES };
             LayerGradients { id: ParamId::new(), shape, calls: vec![call] }
         };
         let convolution = |groups: usize, bias: bool, [height, width]: [usize; 2]| {
@@ -227,7 +227,7 @@ mod tests {
             let shape = LayerShape { groups, outputs: 4 / groups, inputs: 4 / groups * 6, bias };
             let positions = geometry.outputs(0, height) * geometry.outputs(1, width);
             let input = LayerInput::Image(random([SAMPLES, 4, height, width]), geometry);
-            let call = Taken { input, gradient: random([SAMPLES, 4, positions]) };
+            let call = Taken { input, gradient: random([SAMPLES, 4, positions]), batch: SAMPLES };
             LayerGradients { id: ParamId::new(), shape, calls: vec![call] }
         };
         // A layer that is called twice in a forward pass adds up.

@@ -39,7 +39,7 @@ impl LayerGradients {
         if self.batches().any(|other| other != batch) {
             return None;
         }
-        let batch = batch.min(samples);
+        let batch = self.calls.first()?.kept().min(samples);
         let chunk = self.calls.iter().map(|call| self.chunk(call)).min()?;
         Some((0..batch).step_by(chunk).map(move |start| {
             let length = chunk.min(batch - start);

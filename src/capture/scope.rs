@@ -45,6 +45,8 @@ pub struct Refused {
 struct Frame {
     id: u64,
     kind: ScopeKind,
+    /// So many samples of each call are kept: the first ones.
+    most: usize,
     layers: Vec<LayerCapture>,
     refused: Option<Refused>,
     unsupported: Option<Device>,
@@ -96,11 +98,18 @@ pub struct CaptureScope {
 impl CaptureScope {
     /// Opens a scope on this thread.
     pub fn open(kind: ScopeKind) -> Self {
+        Self::open_of(usize::MAX, kind)
+    }
+
+    /// Opens a scope that keeps no more than the first `most` samples of each call, of inputs and of gradients: until
+    /// it is finished it holds those of all layers, where a training step without it lets go of each when it is done.
+    pub(crate) fn open_of(most: usize, kind: ScopeKind) -> Self {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         FRAMES.with_borrow_mut(|frames| {
             frames.push(Frame {
                 id,
                 kind,
+                most,
                 layers: Vec::new(),
                 refused: None,
                 unsupported: None,
@@ -196,7 +205,8 @@ pub fn observe<const D: usize>(
         }
         if frame.kind == ScopeKind::Inputs {
             let like = Tensor::empty([1, 1, 1], &output.device());
-            frame.note(id, shape, LayerCall { input, like, slot: Slot::default() });
+            let batch = output.dims()[0];
+            frame.note(id, shape, LayerCall { input, batch, like, slot: Slot::default() });
             return output;
         }
         // Of a frozen model, at its first layer.
@@ -206,11 +216,12 @@ pub fn observe<const D: usize>(
             frame.unsupported = Some(device);
             return output;
         }
-        let slot = Slot::default();
+        let slot = Slot::of_first(frame.most);
+        let (batch, input) = (output.dims()[0], input.first(frame.most));
         let output = tap(output, &slot);
         // A value of its own: a clone of the output would keep the forward pass from working in place.
         let like = Tensor::empty([1, 1, 1], &output.device().inner());
-        frame.note(id, shape, LayerCall { input, like, slot });
+        frame.note(id, shape, LayerCall { input, batch, like, slot });
         output
     })
 }
@@ -222,4 +233,62 @@ pub fn refuse(refused: Refused) {
             frame.refused.get_or_insert(refused);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Distribution;
+
+    use super::super::layer::LayerGradients;
+    use super::*;
+    use crate::nn::conv::{Conv2d, Conv2dConfig};
+    use crate::nn::{Linear, LinearConfig};
+
+    #[derive(Module, Debug)]
+    struct Net {
+        conv: Conv2d,
+        linear: Linear,
+    }
+
+    #[test]
+    fn a_scope_of_the_first_samples_holds_no_others() {
+        const SAMPLES: usize = 7;
+        const KEPT: usize = 3;
+        let device = Device::flex().autodiff();
+        let net = Net {
+            conv: Conv2dConfig::new([2, 3], [3, 3]).init(&device),
+            linear: LinearConfig::new(3, 2).init(&device),
+        };
+        let images = Tensor::<4>::random([SAMPLES, 2, 5, 5], Distribution::Default, &device);
+        let captured = |most: usize| {
+            let scope = CaptureScope::open_of(most, ScopeKind::Training);
+            let features = net.conv.forward(images.clone()).mean_dim(3).mean_dim(2).reshape([SAMPLES, 3]);
+            let _ = net.linear.forward(features).square().sum().backward();
+            scope.finish().into_iter().map(|layer| layer.into_gradients()).collect::<Vec<_>>()
+        };
+        let (all, first) = (captured(usize::MAX), captured(KEPT));
+        assert_eq!((all.len(), first.len()), (2, 2));
+        for (all, first) in all.iter().zip(&first) {
+            assert_eq!((all.samples(), first.samples()), (SAMPLES, SAMPLES), "of the batch");
+            let [call] = &first.calls[..] else { panic!("one call, not {}", first.calls.len()) };
+            let held = match &call.input {
+                LayerInput::Features(x) => x.dims()[0],
+                LayerInput::Image(x, _) => x.dims()[0],
+            };
+            assert_eq!((held, call.gradient.dims()[0]), (KEPT, KEPT));
+            let [got, expected] = [(first, usize::MAX), (all, KEPT)]
+                .map(|(layer, samples)| layer.covariance_sums(samples, 1.0).expect("a backward pass"));
+            assert_eq!(got.positions, expected.positions);
+            for (got, expected) in [(got.activation, expected.activation), (got.gradient, expected.gradient)]
+            {
+                let off: f32 = (got - expected).abs().max().into_scalar();
+                assert!(off < 1e-5, "{off}");
+            }
+            let gradients = |layer: &LayerGradients, samples| {
+                Tensor::cat(layer.first_sample_gradients(samples, None).expect("gradients").collect(), 0)
+            };
+            let off: f32 = (gradients(first, SAMPLES) - gradients(all, KEPT)).abs().max().into_scalar();
+            assert!(off < 1e-5, "{off}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The tap: an identity operation whose backward step hands out the gradient that passes through it.
 //!
 //! burn has no backward hooks, and gradients of intermediate tensors are dropped as soon as they have been used. The
-//! tap keeps a clone (a reference count, no copy) of the gradient in a [`Slot`], from which [`collect`] takes it out
-//! again once the backward pass is over.
+//! tap keeps a clone (a reference count, no copy) of the gradient in a [`Slot`], or a copy of its first samples, from
+//! which [`collect`] takes it out again once the backward pass is over.
 
 // burn-tch is on its way out: it is here to measure with.
 #![cfg_attr(feature = "tch", allow(deprecated))]
@@ -21,27 +21,44 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Device, Tensor};
+use burn::backend::{
+    Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::{Device, IntDType, Tensor};
 
 use crate::items::caught;
 
 /// Where a tap leaves the gradient that passed through it, as the backend's own primitive.
-#[derive(Clone, Default)]
-pub struct Slot(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+#[derive(Clone)]
+pub struct Slot {
+    gradient: Arc<Mutex<Option<Box<dyn Any + Send>>>>,
+    /// So many samples are kept, the first ones.
+    most: usize,
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::of_first(usize::MAX)
+    }
+}
 
 impl Slot {
+    /// Of no more than the first `most` samples.
+    pub fn of_first(most: usize) -> Self {
+        Self { gradient: Arc::default(), most }
+    }
+
     /// Whether a backward pass has been through the tap since the gradient was last taken out.
     pub fn is_filled(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.gradient.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     fn fill(&self, gradient: Box<dyn Any + Send>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
+        *self.gradient.lock().unwrap_or_else(PoisonError::into_inner) = Some(gradient);
     }
 
     fn take<T: 'static>(&self) -> Option<T> {
-        let content = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let content = self.gradient.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         content.downcast::<T>().ok().map(|primitive| *primitive)
     }
 }
@@ -86,12 +103,21 @@ impl<B: Backend> Backward<B, 1> for TapBackward {
 
     fn backward(self, ops: Ops<Slot, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let gradient = grads.consume::<B>(&ops.node);
-        ops.state.fill(Box::new(gradient.clone()));
+        ops.state.fill(Box::new(first::<B>(gradient.clone(), ops.state.most)));
         let [parent] = ops.parents;
         if let Some(node) = parent {
             grads.register::<B>(node.id, gradient);
         }
     }
+}
+
+/// The first samples, copied: a slice would keep the memory of all.
+fn first<B: Backend>(gradient: FloatTensor<B>, most: usize) -> FloatTensor<B> {
+    if gradient.shape()[0] <= most {
+        return gradient;
+    }
+    let places = B::int_arange(0..most as i64, &gradient.device(), IntDType::I32);
+    B::float_select(gradient, 0, places)
 }
 
 impl<B: Backend + TapBackend, C: CheckpointStrategy> TapBackend for Autodiff<B, C> {

@@ -207,7 +207,7 @@ impl Collector {
         state.stats.training = state.clock.read();
         let step = state.stats.steps;
         let scope = match self.config.collects(step) {
-            true => StepScope::Collects(CaptureScope::open(ScopeKind::Training)),
+            true => StepScope::Collects(CaptureScope::open_of(self.samples(), ScopeKind::Training)),
             // A step inside another one's: that one must not capture it.
             false if is_active() => StepScope::Hides(CaptureScope::open(ScopeKind::Idle)),
             false => StepScope::None,
@@ -255,10 +255,7 @@ impl Collector {
             LossReduction::Mean => batch_size.unwrap_or(seen) as f64,
             LossReduction::Sum => 1.0,
         };
-        let samples = match self.config.samples_per_step {
-            0 => usize::MAX,
-            samples => samples,
-        };
+        let samples = self.samples();
         let sums: Vec<(&LayerGradients, CovarianceSums)> =
             layers.iter().filter_map(|layer| Some((layer, layer.covariance_sums(samples, scale)?))).collect();
         // What a layer beside the batch sees are no samples, and their squares not those of samples.
@@ -295,6 +292,14 @@ impl Collector {
             state.install_bases(bases, step);
         }
         state.stats.elapsed += start.elapsed();
+    }
+
+    /// The most samples of a step.
+    fn samples(&self) -> usize {
+        match self.config.samples_per_step {
+            0 => usize::MAX,
+            samples => samples,
+        }
     }
 
     /// Σ (U_Sᵀ G_n U_A)² of the step in the fixed bases, and the step at which those were fixed.
