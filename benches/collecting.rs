@@ -4,7 +4,7 @@
 //! cargo bench --bench collecting -- [--images N] [--rounds R] [--width W] [--device gpu]
 //! ```
 //! Random images of CIFAR-10's size: seconds do not depend on what they show. The first round warms up and is not
-//! counted.
+//! counted. With `--peak without` and `--peak with`: one epoch, and the most memory that the process had.
 
 #[path = "support/device.rs"]
 mod device;
@@ -17,7 +17,7 @@ use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::lab::training::{TrainingConfig, train};
 use burn_delta_influence::learner::{Collector, CollectorConfig};
 use burn_delta_influence::samples::{Image, LabeledImage};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use device::On;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -37,6 +37,12 @@ struct Arguments {
     /// Collect at every k-th step.
     #[arg(long, default_value_t = CollectorConfig::new().every)]
     every: usize,
+    /// Samples of a batch.
+    #[arg(long, default_value_t = 64)]
+    batch: usize,
+    /// One epoch without or with the collector, and its peak of memory.
+    #[arg(long, value_enum)]
+    peak: Option<Peak>,
     /// Samples of the batch that are collected.
     #[arg(long, default_value_t = CollectorConfig::new().samples_per_step)]
     samples: usize,
@@ -51,8 +57,15 @@ struct Arguments {
     bench: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Peak {
+    Without,
+    With,
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { images, rounds, width, every, samples, basis_every, device: on, .. } = Arguments::parse();
+    let Arguments { images, rounds, width, every, samples, basis_every, device: on, batch, peak, .. } =
+        Arguments::parse();
     let mut rng = StdRng::seed_from_u64(0);
     let drawn = (0..images).map(|index| {
         let pixels = (0..3 * 32 * 32).map(|_| rng.random::<f32>()).collect();
@@ -61,23 +74,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data: Arc<InMemDataset<LabeledImage>> =
         Arc::new(InMemDataset::new(drawn.collect::<Result<_, Box<dyn std::error::Error>>>()?));
     let folder = tempfile::tempdir()?;
-    let config = TrainingConfig { epochs: 1, ..TrainingConfig::new(folder.path()) };
+    let config = TrainingConfig { epochs: 1, batch_size: batch, ..TrainingConfig::new(folder.path()) };
     let device = on.device()?.autodiff();
     device.seed(0);
     let mut model = ResNet9::new(width, 10, &device);
 
     println!("{images} images, batch {}, width {width}, {on:?}", config.batch_size);
+    let config_once = CollectorConfig::new()
+        .with_every(every)
+        .with_samples_per_step(samples)
+        .with_basis_every(basis_every)
+        .with_warmup_steps(0);
+    if let Some(peak) = peak {
+        match peak {
+            Peak::Without => drop(train(model, data, &config)?),
+            Peak::With => drop(train(Collector::new(config_once)?.watch(model), data, &config)?),
+        }
+        let status = std::fs::read_to_string("/proc/self/status")?;
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("no peak is known"));
+        return Ok(());
+    }
     let (mut plain, mut watched, mut shares, mut finish) = (vec![], vec![], vec![], vec![]);
     for round in 0..=rounds {
         let start = Instant::now();
         model = train(model, data.clone(), &config)?;
         let without = start.elapsed().as_secs_f64();
 
-        let config_once = CollectorConfig::new()
-            .with_every(every)
-            .with_samples_per_step(samples)
-            .with_basis_every(basis_every);
-        let collector = Collector::new(config_once.with_warmup_steps(0))?;
+        let collector = Collector::new(config_once.clone())?;
         let start = Instant::now();
         let trained = train(collector.watch(model), data.clone(), &config)?;
         let with = start.elapsed().as_secs_f64();

@@ -9,8 +9,8 @@ use burn_delta_influence::audit::{AuditConfig, DeltaAudit, Rule, Suspect};
 use burn_delta_influence::capture::PassConfig;
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, ImageSource, Influence, Margin, Preconditioner, QueryStorage,
-    SampledCrossEntropy, ScoreOptions,
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Margin, Preconditioner,
+    QueryStorage, SampledCrossEntropy, ScoreOptions,
 };
 
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,7 @@ impl Ablation {
             seed: 0,
             config: pass,
         };
-        let mut evidence = rule.evidence(&question, &null_images)?;
+        let mut evidence = rule.evidence(&question, &null_images, || Ok::<_, InfluenceError>(None))?;
         for suspect in
             (0..suspects.len()).filter(|&suspect| !self.is_done(&model, CHANGED, suspect)).collect::<Vec<_>>()
         {

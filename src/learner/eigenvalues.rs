@@ -124,7 +124,7 @@ impl FixedBases {
         let layer = self.layers.get_mut(&id)?;
         let shape = layer.shape();
         if shape != seen.dims() {
-            tracing::warn!(file = ?shape, layer = ?seen, "{OTHER_SHAPE}");
+            tracing::warn!(bases = ?shape, layer = ?seen, "{OTHER_SHAPE}");
             self.layers.remove(&id);
             return None;
         }

@@ -32,8 +32,10 @@ mod state;
 mod stats;
 mod watched;
 
+#[cfg(feature = "lab")]
+pub(crate) use checkpoint::damaged_file;
 pub use checkpoint::{CheckpointError, CollectorCheckpoints};
-pub(crate) use checkpoint::{burn_files, damaged_file, missing_file};
+pub(crate) use checkpoint::{burn_files, missing_file};
 pub use collector::{Collector, StepGuard, Trained, Unfinished};
 pub use config::{CollectorConfig, CollectorError, LossReduction};
 pub use metrics::{CollectorMeasure, CollectorMetric};

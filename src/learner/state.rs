@@ -72,9 +72,9 @@ pub(super) struct LayerSums {
     devices: Vec<(Device, LayerMoments)>,
 }
 
-/// Said where the sums of a file can't be gone on from.
+/// Said where the sums of a file, or bases, can't be gone on from.
 pub(super) const OTHER_SHAPE: &str =
-    "what was read of a layer is of another shape than the layer: it is left out, and the layer begins anew";
+    "what is known of a layer is of another shape than the layer: it is left out, and the layer begins anew";
 
 /// Past this power of two the weights are brought back to 1, long before f32 sums could overflow.
 const MAX_WEIGHT_EXPONENT: f64 = 8.0;

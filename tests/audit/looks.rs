@@ -7,7 +7,7 @@ use burn_delta_influence::audit::rules::{Delta, DeltaFinding, FoundBy, NullSet, 
 use burn_delta_influence::capture::{FrozenModel, PassConfig};
 use burn_delta_influence::factors::KroneckerFactors;
 use burn_delta_influence::influence::{
-    CrossEntropy, Damping, ImageList, ImageSource, Influence, Preconditioner,
+    CrossEntropy, Damping, ImageList, ImageSource, Influence, InfluenceError, Preconditioner,
 };
 use burn_delta_influence::lab::networks::ResNet9;
 use burn_delta_influence::samples::{Image, LabeledImage};
@@ -23,6 +23,7 @@ const SAMPLES: usize = 1600;
 const TARGET: usize = 7;
 const VICTIM: usize = 0;
 const POISONS: usize = 60;
+const NULL_IMAGES: usize = 64;
 const SEED: u64 = 5;
 
 /// Images of classes that differ in brightness alone: a slope and noise, of which each image has as much, and as
@@ -58,20 +59,20 @@ fn coarse(image: &Image) -> Image {
     Image::new((0..pixels.len()).map(mean).collect(), shape).unwrap()
 }
 
-/// Of a model that has not learned anything: that leaves looks.
-fn finding(samples: Vec<LabeledImage>, suspects: &[Image], rule: Delta) -> Vec<DeltaFinding> {
+/// Of a model that has not learned anything: that leaves looks. And whether they were tested closely, by more null
+/// images.
+fn finding(samples: Vec<LabeledImage>, suspects: &[Image], rule: Delta) -> (Vec<DeltaFinding>, bool) {
     let candidates: Vec<usize> = (0..SAMPLES).filter(|&n| samples[n].label == TARGET).collect();
-    let null: Vec<(Image, usize)> = images(400, SEED + 1)
-        .into_iter()
-        .filter(|sample| sample.label != TARGET)
-        .take(64)
-        .map(|sample| (sample.image, sample.label))
-        .collect();
-    let origins = null.iter().map(|(_, label)| *label).collect();
     let as_target = |images: &mut dyn Iterator<Item = &Image>| {
         ImageList(images.map(|image| (image.clone(), TARGET)).collect())
     };
-    let set = NullSet { images: as_target(&mut null.iter().map(|(image, _)| image)), origins, unaltered: 0 };
+    let null_images = |count: usize| {
+        let null: Vec<LabeledImage> =
+            images(400, SEED + 1).into_iter().filter(|sample| sample.label != TARGET).take(count).collect();
+        let origins = null.iter().map(|sample| sample.label).collect();
+        NullSet { images: as_target(&mut null.iter().map(|sample| &sample.image)), origins, unaltered: 0 }
+    };
+    let set = null_images(NULL_IMAGES);
     let suspects = as_target(&mut suspects.iter());
 
     let device = Device::flex();
@@ -91,14 +92,24 @@ fn finding(samples: Vec<LabeledImage>, suspects: &[Image], rule: Delta) -> Vec<D
         seed: SEED,
         config: &config,
     };
-    let mut evidence = rule.evidence(&question, &set).unwrap();
-    (0..evidence.suspects())
+    let mut is_close = false;
+    let more = || {
+        is_close = true;
+        Ok::<_, InfluenceError>(Some(null_images(2 * NULL_IMAGES)))
+    };
+    let mut evidence = rule.evidence(&question, &set, more).unwrap();
+    if is_close {
+        let refused = rule.evidence(&question, &set, || Err(InfluenceError::NoLayer));
+        assert!(matches!(refused, Err(InfluenceError::NoLayer)));
+    }
+    let found = (0..evidence.suspects())
         .map(|suspect| rule.finding(&mut evidence, suspect, Some(rule.significance), &question).unwrap())
         .map(|found| DeltaFinding {
             flagged: found.flagged.iter().map(|&at| candidates[at]).collect(),
             ..found
         })
-        .collect()
+        .collect();
+    (found, is_close)
 }
 
 #[test]
@@ -117,7 +128,8 @@ fn a_trace_of_one_label_alone_is_named_from_a_suspect_that_has_it() {
     let suspects: Vec<Image> = of_victim.take(6).map(|sample| coarse(&sample.image)).collect();
 
     let rule = Delta::default();
-    let found = finding(poisoned.clone(), &suspects, rule);
+    let (found, is_close) = finding(poisoned.clone(), &suspects, rule);
+    assert!(is_close);
     let named: Vec<&DeltaFinding> = found.iter().filter(|found| !found.flagged.is_empty()).collect();
     // Not where the group, by what chance made of this model, speaks against the mistake.
     assert!(named.len() >= 2, "{} of {}", named.len(), found.len());
@@ -136,14 +148,15 @@ fn a_trace_of_one_label_alone_is_named_from_a_suspect_that_has_it() {
     }
 
     // The same suspects of a model whose data have no such group; and others, of this one.
-    let of_clean = finding(clean, &suspects, rule);
+    let (of_clean, is_close) = finding(clean, &suspects, rule);
+    assert!(!is_close, "nothing of their looks to go after");
     let sharp: Vec<Image> = images(400, SEED + 3)
         .into_iter()
         .filter(|sample| sample.label == VICTIM)
         .take(6)
         .map(|sample| sample.image)
         .collect();
-    let others = finding(poisoned, &sharp, rule);
+    let (others, _) = finding(poisoned, &sharp, rule);
     for found in of_clean.iter().chain(&others) {
         // By something else one in a hundred may be.
         assert!(found.alike.is_none() && (found.flagged.is_empty() || found.found_by != FoundBy::Look));

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 
 use super::{Case, FEWEST_CANDIDATES, Finding, Judge, NOTHING_DIFFERS, ShownPattern};
 use crate::audit::AuditError;
-use crate::audit::null_images::{Mistake, NullImages};
+use crate::audit::null_images::{Mistakes, NullImages};
 use crate::audit::rules::{
     Apartness, CommonPattern, Delta, DeltaEvidence, DeltaFinding, FoundBy, PatternKind, Question,
     benjamini_hochberg,
@@ -51,9 +51,6 @@ fn distinct(given: ImageList) -> (ImageList, Vec<usize>) {
     (ImageList(images), places)
 }
 
-/// Altered training images that the model takes for a label, by label.
-type Mistakes = BTreeMap<usize, Vec<Mistake>>;
-
 impl<'a, M, I, D> Judge<'a, M, I, D>
 where
     M: Module + Classifier,
@@ -61,8 +58,9 @@ where
     D: Dataset<I>,
 {
     pub(super) fn delta(&self, rule: Delta, cases: &mut [Case<'_>]) -> Result<(), AuditError> {
-        let (mut of_labels, mistakes) = self.first_evidence(rule, cases)?;
-        self.other_evidence(rule, &mut of_labels, mistakes)?;
+        let mut more = None;
+        let (mut of_labels, mistakes) = self.first_evidence(rule, cases, &mut more)?;
+        self.other_evidence(rule, &mut of_labels, mistakes, &mut more)?;
         self.place_outsiders(rule, &mut of_labels)?;
         self.decide(rule, of_labels, cases)
     }
@@ -82,6 +80,7 @@ where
         &self,
         rule: Delta,
         cases: &mut [Case<'_>],
+        more: &mut Option<Mistakes>,
     ) -> Result<(Vec<OfLabel>, Mistakes), AuditError> {
         let by_label = self.by_label(cases);
         let samples = self.labels.len();
@@ -106,7 +105,7 @@ where
             .map(|&label| Ok((label, self.of_validation(label, rule.null_images)?)))
             .collect::<Result<_, AuditError>>()?;
         let wanting: Vec<usize> =
-            told.into_iter().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
+            told.iter().copied().filter(|label| of_validation[label].0.len() < rule.null_images).collect();
         let mistakes = self.mistakes(rule.null_images, &wanting)?;
         let leave_open = |cases: &mut [Case<'_>], numbers: &[usize], note: &str| {
             numbers
@@ -132,7 +131,8 @@ where
                 leave_open(cases, &numbers, &note);
                 continue;
             }
-            let evidence = rule.evidence(&self.question(&candidates, &suspects), &null_images.set)?;
+            let more = || self.more_null_images(&null_images, rule.null_images, label, &told, more);
+            let evidence = rule.evidence(&self.question(&candidates, &suspects), &null_images.set, more)?;
             null_images.images_to_show(KEPT_NULL_IMAGES);
             // Combined suspects share one finding.
             let subjects = subjects.into_iter().map(|subject| subject % evidence.suspects());
@@ -151,6 +151,7 @@ where
         rule: Delta,
         of_labels: &mut [OfLabel],
         mut mistakes: Mistakes,
+        more: &mut Option<Mistakes>,
     ) -> Result<(), AuditError> {
         let is_open = |of_label: &OfLabel| {
             let labels = self.other_labels(of_label.label);
@@ -161,13 +162,15 @@ where
         let wanting = of_labels.iter().filter(|of_label| is_open(of_label)).map(|of_label| of_label.label);
         let wanting: Vec<usize> = wanting.filter(|label| !mistakes.contains_key(label)).collect();
         mistakes.extend(self.mistakes(rule.null_images, &wanting)?);
+        let told: Vec<usize> = of_labels.iter().map(|of_label| of_label.label).collect();
         for of_label in of_labels.iter_mut().filter(|of_label| is_open(of_label)) {
             let OfLabel { label, candidates, suspects, evidence, null_images, .. } = of_label;
             let known = mistakes.get(label).map_or(&[][..], Vec::as_slice);
             let mut others = self.null_images(rule.null_images, *label, &ImageList(Vec::new()), known)?;
             // Plain images would be a worse comparison than there was.
             if others.mistakes {
-                rule.evidence_besides(evidence, &self.question(candidates, suspects), &others.set)?;
+                let more = || self.more_null_images(&others, rule.null_images, *label, &told, more);
+                rule.evidence_besides(evidence, &self.question(candidates, suspects), &others.set, more)?;
                 others.images_to_show(KEPT_NULL_IMAGES);
                 null_images.push(others);
             }

@@ -29,13 +29,25 @@ use shares::{Found, Shares, Sources, chosen, share};
 
 pub(super) use shares::Mistake;
 
+/// Altered training images that the model takes for a label, by label.
+pub(super) type Mistakes = BTreeMap<usize, Vec<Mistake>>;
+
 /// Altered images that are looked at for each null image.
 const TRIED: usize = 80;
+/// The same for clusters of looks: with 48 null images instead of 128 the p-values of faint poisons are three times as
+/// large, and cars and trucks have but so many among 80 for each of 128. But no more than [`TRIED_OF_A_SAMPLE`].
+const TRIED_FOR_LOOKS: usize = 320;
+/// Alterations of each training image that are looked at for clusters of looks.
+const TRIED_OF_A_SAMPLE: usize = 4;
 /// The same where there are many classes, of each of them: the more there are, the fewer mistakes fall upon one. But no
 /// more than twice the training images, nor than [`MOST_TRIED`].
 const TRIED_OF_A_CLASS: usize = 8;
 /// The most altered images that are looked at because there are many classes.
 const MOST_TRIED: usize = 65_536;
+
+/// So many times as many null images are there for clusters of looks: with twice as many, the p-values of faint poisons
+/// were a fourth to a thirtieth (docs/research-notes.md, Moved images).
+const MORE: usize = 2;
 
 /// Altered images that the model is asked about at a time, at most: each is as large as a training image.
 const AT_A_TIME: usize = 256;
@@ -90,15 +102,15 @@ where
     /// image is there twice, if there are `count` of them: alterations of one image are moved alike, and count for less
     /// than as many images do. Each altered image is asked about once in a sweep, and serves the label that it gets:
     /// the labels' verdicts don't depend on each other.
-    pub(super) fn mistakes(
-        &self,
-        count: usize,
-        labels: &[usize],
-    ) -> Result<BTreeMap<usize, Vec<Mistake>>, AuditError> {
+    pub(super) fn mistakes(&self, count: usize, labels: &[usize]) -> Result<Mistakes, AuditError> {
+        self.mistakes_among(self.budget(count), count, labels)
+    }
+
+    /// [`mistakes`](Self::mistakes), where a label's altered images are no more than a `budget`.
+    fn mistakes_among(&self, budget: usize, count: usize, labels: &[usize]) -> Result<Mistakes, AuditError> {
         let _span = tracing::debug_span!("null_images", labels = labels.len(), count).entered();
         let samples = self.labels.len();
         let classes = self.labels.iter().collect::<BTreeSet<_>>().len();
-        let budget = budget(count, classes, samples);
         let order = sample(&mut StdRng::seed_from_u64(self.seed), samples, samples).into_vec();
         let (model, train, shape, suspects) = (self.influence.model(), self.train, self.shape, self.suspects);
         let of_a_label = share(count, classes.saturating_sub(1));
@@ -273,6 +285,42 @@ where
         let images = ImageList(images);
         Ok(NullImages { set: NullSet { images, origins, unaltered: 0 }, mistakes: false, of_validation: 0 })
     }
+
+    /// Beside `few` null images of a label, where `count` were wanted, [twice as many](MORE) of the same kind: mistakes
+    /// on validation data, where these are half of the few or more, or altered training images. `None` where there are
+    /// no more. Altered ones are looked for once, for all `labels`, and `known` then.
+    pub(super) fn more_null_images(
+        &self,
+        few: &NullImages,
+        count: usize,
+        label: usize,
+        labels: &[usize],
+        known: &mut Option<Mistakes>,
+    ) -> Result<Option<NullSet>, AuditError> {
+        let many = count.saturating_mul(MORE);
+        let of_validation = match few.mistakes && few.of_validation > 0 {
+            true => self.of_validation(label, many)?,
+            false => ImageList(Vec::new()),
+        };
+        let wanted = match of_validation.0.len() {
+            some if some > count => some,
+            most if 2 * most >= few.count() => return Ok(None),
+            _ => many,
+        };
+        if few.mistakes && of_validation.0.len() < wanted && known.is_none() {
+            let budget = many.saturating_mul(TRIED_FOR_LOOKS);
+            let budget = budget.min(self.labels.len().saturating_mul(TRIED_OF_A_SAMPLE));
+            *known = Some(self.mistakes_among(budget.max(self.budget(count)), many, labels)?);
+        }
+        let known = known.as_ref().filter(|_| few.mistakes).and_then(|known| known.get(&label));
+        let found = self.null_images(wanted, label, &of_validation, known.map_or(&[][..], Vec::as_slice))?;
+        Ok((found.count() > few.count()).then_some(found.set))
+    }
+
+    /// Altered images that are looked at for `count` null images of each label.
+    fn budget(&self, count: usize) -> usize {
+        budget(count, self.labels.iter().collect::<BTreeSet<_>>().len(), self.labels.len())
+    }
 }
 
 impl NullImages {
@@ -349,6 +397,22 @@ mod tests {
         }
     }
 
+    /// The same of the other classes, but takes one image in 256 for the last.
+    #[derive(Module, Debug)]
+    struct Seldom;
+
+    impl Classifier for Seldom {
+        fn logits(&self, images: Tensor<4>) -> Tensor<2> {
+            let pixels = Brightest.logits(images);
+            // Digits that say nothing of the image.
+            let of = |number: usize| pixels.clone().narrow(1, number, 1);
+            let digits = (of(0) + of(1) * of(2)) * 977.0;
+            let rest = (digits.clone() - digits.floor() - 0.3).abs();
+            let last = rest.lower_elem(1.0 / 512.0).float() * 9.0 - 1.0; // [batch, 1]
+            Tensor::cat(vec![pixels.narrow(1, 0, CLASSES - 1), last], 1)
+        }
+    }
+
     /// Grey noise with one white pixel, the first `seen` classes in turn.
     fn train(count: usize, seen: usize) -> InMemDataset<LabeledImage> {
         let mut rng = StdRng::seed_from_u64(2);
@@ -374,36 +438,62 @@ mod tests {
     /// The same with suspects.
     fn sweep_for(
         suspects: &[Suspect],
-        [samples, seen]: [usize; 2],
+        data: [usize; 2],
         labels: &[usize],
         count: usize,
         batch_size: usize,
     ) -> BTreeMap<usize, Vec<Mistake>> {
-        let (model, train) = (FrozenModel::new(&Brightest), train(samples, seen));
+        sweep_of(&Brightest, suspects, data, labels, count, batch_size)
+    }
+
+    /// The same of another model.
+    fn sweep_of<M: Module + Classifier>(
+        model: &M,
+        suspects: &[Suspect],
+        data: [usize; 2],
+        labels: &[usize],
+        count: usize,
+        batch_size: usize,
+    ) -> BTreeMap<usize, Vec<Mistake>> {
+        let none = HarmlessMistakes::default();
+        judged(model, (suspects, &none), data, batch_size, |judge| {
+            let found = judge.mistakes(count, labels).expect("a sweep");
+            for (&label, mistakes) in &found {
+                let images: Vec<_> = mistakes
+                    .iter()
+                    .map(|mistake| (mistake.image(judge.train, judge.shape).expect("an image"), label))
+                    .collect();
+                let said =
+                    predict(judge.influence.model(), &ImageList(images), judge.pass).expect("predictions");
+                assert!(said.iter().all(|said| said.label == label), "all are mistaken for {label}");
+            }
+            found
+        })
+    }
+
+    /// What is asked of a judge of `train(samples, seen)`.
+    fn judged<M: Module + Classifier, R>(
+        model: &M,
+        (suspects, harmless): (&[Suspect], &HarmlessMistakes),
+        [samples, seen]: [usize; 2],
+        batch_size: usize,
+        ask: impl FnOnce(&Judge<'_, M, LabeledImage, InMemDataset<LabeledImage>>) -> R,
+    ) -> R {
+        let (model, train) = (FrozenModel::new(model), train(samples, seen));
         let (influence, source) = (Influence::identity(&model), ImageSource::new(&train));
         let of_samples: Vec<usize> = (0..samples).map(|n| n % seen).collect();
         let pass = PassConfig { progress: false, ..PassConfig::new(batch_size) };
-        let judge = Judge {
+        ask(&Judge {
             influence: &influence,
             source: &source,
             train: &train,
             labels: &of_samples,
             suspects,
-            harmless: &HarmlessMistakes::default(),
+            harmless,
             shape: [1, 2, 2],
             seed: 3,
             pass: &pass,
-        };
-        let found = judge.mistakes(count, labels).expect("a sweep");
-        for (&label, mistakes) in &found {
-            let images: Vec<_> = mistakes
-                .iter()
-                .map(|mistake| (mistake.image(&train, judge.shape).expect("an image"), label))
-                .collect();
-            let said = predict(&model, &ImageList(images), &pass).expect("predictions");
-            assert!(said.iter().all(|said| said.label == label), "all are mistaken for {label}");
-        }
-        found
+        })
     }
 
     fn ids(mistakes: &[Mistake]) -> Vec<(usize, u64)> {
@@ -471,6 +561,75 @@ mod tests {
             assert!(mistakes.len() <= Delta::FEWEST_NULL_IMAGES);
             assert!(mistakes.iter().filter(|mistake| mistake.transform == Transform::Invert).count() <= 2);
         }
+    }
+
+    #[test]
+    fn for_looks_more_altered_images_are_looked_at() {
+        // Some twenty in 5,120.
+        let (none, last) = (HarmlessMistakes::default(), CLASSES - 1);
+        judged(&Seldom, (&[], &none), [10_000, last], 256, |judge| {
+            let found = &judge.mistakes(64, &[last]).expect("a sweep")[&last];
+            println!("{} found", found.len());
+            let few = judge.null_images(64, last, &ImageList(Vec::new()), found).expect("null images");
+            assert!(few.mistakes && few.count() < 40, "{}", few.count());
+            let more = judge.more_null_images(&few, 64, last, &[last], &mut None).expect("null images");
+            let more = more.map(|set| set.images.0.len());
+            assert!(more > Some(2 * few.count()), "{more:?}, not twice {}", few.count());
+        });
+    }
+
+    #[test]
+    fn where_none_are_found_there_are_more_of_the_images_as_they_are() {
+        let none = HarmlessMistakes::default();
+        judged(&Brightest, (&[], &none), [200, CLASSES - 1], 32, |judge| {
+            let few = judge.null_images(32, 0, &ImageList(Vec::new()), &[]).expect("null images");
+            let mut known = None;
+            let more = judge.more_null_images(&few, 32, 0, &[0], &mut known).expect("null images");
+            let more = more.map(|set| set.images.0.len());
+            assert_eq!((few.mistakes, few.count(), more, known.is_none()), (false, 32, Some(64), true));
+        });
+    }
+
+    #[test]
+    fn twice_as_many_null_images_are_of_the_same_kind() {
+        const FEW: usize = 32;
+        let last = CLASSES - 1;
+        let suspects = [Suspect::new(Image::new(vec![0.1; 4], [1, 2, 2]).expect("four pixels"), last)];
+        let more = |mistakes: usize, with_validation: bool| {
+            // So many white pixels are where those of the last class have them.
+            let shown = |n: usize| {
+                let mut pixels = vec![0.001 * n as f32, 0.5, 0.3, 0.2];
+                pixels[if n < mistakes { last } else { n % last }] = 1.0;
+                LabeledImage::new(Image::new(pixels, [1, 2, 2]).expect("four pixels"), n % last)
+            };
+            let validation = InMemDataset::new((0..200).map(shown).collect());
+            let pass = PassConfig { progress: false, ..PassConfig::new(32) };
+            let harmless = HarmlessMistakes::find(&Brightest, &validation, &suspects, &pass).expect("some");
+            judged(&Brightest, (&suspects, &harmless), [200, CLASSES], 32, |judge| {
+                let of_validation = match with_validation {
+                    true => judge.of_validation(last, FEW).expect("mistakes"),
+                    false => ImageList(Vec::new()),
+                };
+                let found = &judge.mistakes(FEW, &[last]).expect("a sweep")[&last];
+                let few = judge.null_images(FEW, last, &of_validation, found).expect("null images");
+                let mut known = None;
+                let more = judge.more_null_images(&few, FEW, last, &[0, last], &mut known);
+                let labels = known.map(|known| known.into_keys().collect::<Vec<_>>());
+                let counts = more.expect("null images").map(|set| (set.images.0.len(), set.unaltered));
+                (counts, labels)
+            })
+        };
+        let altered = more(60, false);
+        assert!(matches!(altered, (Some((33..=64, 0)), Some(_))), "{altered:?}");
+        assert_eq!(altered.1, Some(vec![0, last]));
+        // Of validation data as many as there are, if they are more than the few.
+        assert_eq!(more(45, true), (Some((45, 45)), None));
+        assert_eq!(more(90, true), (Some((64, 64)), None));
+        // Where most of the few are, there are no more of their kind.
+        assert_eq!(more(20, true), (None, None));
+        // Where most of the few are altered ones, those are made more.
+        let mixed = more(6, true);
+        assert!(matches!(mixed, (Some((33..=64, 6)), Some(_))), "{mixed:?}");
     }
 
     #[test]

@@ -23,8 +23,9 @@ use super::{CheckpointError, epoch_file};
 /// | [`with_strategy`](Self::with_strategy) | burn's own: the last two epochs and the one with the lowest validation loss |
 ///
 /// burn asks its strategy on the training thread, after validation and before it writes its own files: the moments are
-/// exactly those of the steps up to that epoch, with one device or several in one process. A file that can't be written
-/// does not stop training; it is logged as an error, and resuming from that epoch will be refused.
+/// exactly those of the steps up to that epoch, with one device or several whose workers wait for each other. (Workers
+/// of distributed data parallel training may be a step ahead or behind when the file is written.) A file that can't be
+/// written does not stop training; it is logged as an error, and resuming from that epoch will be refused.
 ///
 /// burn asks only where it keeps checkpoints itself: without `with_default_checkpointers` (or some of one's own)
 /// nothing is kept. The folder must be the training's.

@@ -45,11 +45,12 @@
 //! 7. **Looks.** Where influence alone does not pass the gate, it may be faint and spread over a group: clean-label
 //!    poisons. They were all made in one way, and are a cluster in the spectrum of their colours. The clearest clusters
 //!    of the class whose look is rarer among null images, found without any influence, are tested as wholes (the
-//!    modules `look_clusters`, `by_cluster` and `matched_filter` have the derivation) on the rows of step 2, from cosines
-//!    that are means over the images as they are and moved in three ways, which have less noise (the module `moved`),
-//!    natural variation between null images discounted, but not against images that look like them: a third p-value,
-//!    from the same null images and from how far out of line with other classes the look's share of the class is (the module
-//!    `look_shares`), and the cluster as the finding. One more cluster begins with the samples of whose neighbours, by
+//!    modules `look_clusters`, `by_cluster` and `matched_filter` have the derivation) on the rows of step 2, natural
+//!    variation between null images discounted, but not against images that look like them: a third p-value, from the
+//!    null images and from how far out of line with other classes the look's share of the class is (the module
+//!    `look_shares`), and the cluster as the finding. Where any suspect of the label has .1 or less, all of this is done
+//!    again, more closely: on cosines that are means over moved images, which have less noise (the module `moved`), and
+//!    beside twice as many null images, by which more is known of what varies by nature. One more cluster begins with the samples of whose neighbours, by
 //!    the same spectrum, most carry the label (the module `look_neighbours`): a trace that shows in no single number,
 //!    such as a codec's or coarse pixels'. And a suspect that looks like a cluster itself, so that similarity explains
 //!    the influence, is tested by that, with the same p-value: by how much more common the look is in its class than in
@@ -112,18 +113,19 @@
 //!
 //! Cost: for each label that is asked about predictions of at most 80 M altered images (8 M for each class where there
 //! are more than ten, but twice the training images and 65,536 at most; many serve several labels), one pass over the
-//! samples of one label with suspects + M queries, unless influence alone is clear three more with moved images, and two
-//! or three with 256 landmarks, suspects + M at a time, and the
-//! spectra of the label's images and of at most 20,000 others, with the distances between at most 10,000 of the label's
-//! and what is drawn of all; their mean images and colours, 2,100 to 17,000 predictions of images of other labels with
-//! patterns on them (64 with those of each cluster and its 32 peers), and for each suspect and null image one and one
-//! more for each cluster; for flagged suspects a cheaper pass over them and a part of one per round. Where outsiders
-//! are asked for (one in sixty natural mistakes), the landmarks' passes over labels with 48 clusters together, as far
-//! as there are so many, once for all of an audit. Other null images cost their search, the four passes over the label's
-//! samples and the spectra of other labels' images once more, but not the landmarks' passes. Memory: suspects + M query
-//! gradients and, while a label is asked about, the M null images and the spectra; some ten numbers for each of them
-//! and each sample of the label, twice where there are other null images, and the gradient of one query, stay until the
-//! end of the audit. Mean images: one of each label of the data.
+//! samples of one label with suspects + M queries, unless influence alone is clear two or three more with 256
+//! landmarks, suspects + M at a time, and the spectra of the label's images and of at most 20,000 others, with the
+//! distances between at most 10,000 of the label's and what is drawn of all; where looks are tested again, eight passes
+//! with moved images and half of suspects + 2 M queries each, for whose null images there are predictions of 640 M
+//! altered images at most, or of four for each training image; the label's mean images and colours, 2,100 to 17,000
+//! predictions of images of other labels with patterns on them (64 with those of each cluster and its 32 peers), and
+//! for each suspect and null image one and one more for each cluster; for flagged suspects a cheaper pass over them and
+//! a part of one per round. Where outsiders are asked for (one in sixty natural mistakes), the landmarks' passes over
+//! labels with 48 clusters together, as far as there are so many, once for all of an audit. Other null images cost
+//! their search, and once more all of this but the landmarks' passes. Memory: suspects + M query gradients and, while a
+//! label is asked about, up to 3 M null images and the spectra; some ten numbers for each of them and each sample of
+//! the label, twice where there are other null images, and the gradient of one query, stay until the end of the audit.
+//! Mean images: one of each label of the data.
 //!
 //! Flagged samples are three at least; where a suspect passes the gate and only one sample or two can be named, it
 //! can't be told about. Neither can one that does not pass it, but on which the largest influence, or the mean of the
@@ -285,21 +287,25 @@ impl DeltaFinding {
 }
 
 impl Delta {
-    /// Compares suspects of one label with null images.
+    /// Compares suspects of one label with null images. `more` is asked, unless the suspects are
+    /// [clear](DeltaEvidence::is_clear), for a larger set with which looks are compared, if there is one: the more null
+    /// images, the better is known what they have in common by nature.
     ///
     /// # Errors
-    /// Those of the passes.
-    pub fn evidence<M, S>(
+    /// Those of the passes, and of `more`.
+    pub fn evidence<M, S, E>(
         &self,
         question: &Question<'_, M, S>,
         null_images: &NullSet,
-    ) -> Result<DeltaEvidence, InfluenceError>
+        more: impl FnOnce() -> Result<Option<NullSet>, E>,
+    ) -> Result<DeltaEvidence, E>
     where
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
+        E: From<InfluenceError>,
     {
         let mut known = OfCandidates::default();
-        let (against, norms) = question.against(self, null_images, &mut known)?;
+        let (against, norms) = question.against(self, null_images, more, &mut known)?;
         Ok(DeltaEvidence {
             candidates: question.candidates.to_vec(),
             norms,
@@ -318,18 +324,20 @@ impl Delta {
     /// [clear](DeltaEvidence::is_clear). The rule and the question are those that the evidence is of.
     ///
     /// # Errors
-    /// Those of the passes.
-    pub fn evidence_besides<M, S>(
+    /// Those of the passes, and of `more`.
+    pub fn evidence_besides<M, S, E>(
         &self,
         evidence: &mut DeltaEvidence,
         question: &Question<'_, M, S>,
         null_images: &NullSet,
-    ) -> Result<(), InfluenceError>
+        more: impl FnOnce() -> Result<Option<NullSet>, E>,
+    ) -> Result<(), E>
     where
         M: Module + Classifier,
         S: BatchSource<Batch = LabeledBatch>,
+        E: From<InfluenceError>,
     {
-        let (against, _) = question.against(self, null_images, &mut evidence.known)?;
+        let (against, _) = question.against(self, null_images, more, &mut evidence.known)?;
         evidence.others.push(against);
         Ok(())
     }

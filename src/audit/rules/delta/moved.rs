@@ -2,12 +2,13 @@
 //!
 //! One cosine between the gradients of two images is mostly chance: of what the two have in common by the pixel. What a
 //! cluster of samples taught the model does not hang on that, and where images were shifted and mirrored in training,
-//! it was taught by moved ones. So the cosines of step 2 are taken again with suspects, null images and samples all
-//! moved in the same way, three times, and clusters of looks, whose faint influences add up, are tested on the mean of
-//! the four. A mirrored image says more that is new than one that is shifted.
+//! it was taught by moved ones. So the cosines of step 2 are taken in four [ways](WAYS), suspects, null images and
+//! samples all moved alike, and clusters of looks, whose faint influences add up, are tested on the mean of the four. A
+//! mirrored image says more that is new than one that is shifted.
 //!
 //! Suspects and null images are moved alike, so that the comparison is as fair as before, also of images that are never
-//! mirrored, such as writing: they only gain less by it.
+//! mirrored, such as writing: they only gain less by it. And suspects and samples are: a mirrored sign to the left
+//! beside one to the right would speak for taking the one for the other.
 
 use burn::tensor::{Device, Tensor};
 
@@ -22,8 +23,9 @@ pub(super) struct Move {
     is_mirrored: bool,
 }
 
-/// What is asked beside the images as they are.
-pub(super) const MOVES: [Move; 3] = [
+/// The ways in which images are moved; the first are as they are.
+pub(super) const WAYS: [Move; 4] = [
+    Move { direction: 0, is_mirrored: false },
     Move { direction: 0, is_mirrored: true },
     Move { direction: 1, is_mirrored: false },
     Move { direction: -1, is_mirrored: true },
@@ -99,7 +101,8 @@ mod tests {
 
     #[test]
     fn pictures_are_mirrored_and_shifted() {
-        let [mirrored, right, left] = MOVES;
+        let [none, mirrored, right, left] = WAYS;
+        assert_eq!(white(none, [3, 5]), Some([3, 5]));
         assert_eq!(white(mirrored, [3, 5]), Some([12, 5]));
         assert_eq!(white(right, [3, 5]), Some([4, 6]));
         assert_eq!(white(left, [3, 5]), Some([11, 4]));
@@ -114,6 +117,7 @@ mod tests {
             let batch = Moved { source: &list, by }.load(&[0], &Device::flex()).expect("a batch");
             batch.images().into_data().iter::<f32>().collect()
         };
-        assert_eq!(MOVES.map(of), [vec![0.75, 0.25], vec![0.25, 0.75], vec![0.75, 0.25]]);
+        let [as_it_is, mirrored] = [vec![0.25, 0.75], vec![0.75, 0.25]];
+        assert_eq!(WAYS.map(of), [as_it_is.clone(), mirrored.clone(), as_it_is, mirrored]);
     }
 }
