@@ -34,6 +34,13 @@ impl LayerShape {
         (parameters > 0 && self.inputs > 0).then_some(dims)
     }
 
+    /// What the layer's sums Σ a aᵀ and Σ g gᵀ take in f64: groups · (D² + o²) · 8 bytes.
+    pub(crate) fn covariance_bytes(&self) -> usize {
+        let square = |side: usize| side.saturating_mul(side);
+        let values = square(self.width()).saturating_add(square(self.outputs));
+        values.saturating_mul(self.groups).saturating_mul(size_of::<f64>())
+    }
+
     /// Parameters of the layer, groups · o · D.
     pub fn parameters(&self) -> usize {
         self.groups * self.outputs * self.width()
@@ -58,5 +65,19 @@ impl ConvGeometry {
     pub(super) fn outputs(&self, axis: usize, size: usize) -> usize {
         let padded = size + self.padding[axis].0 + self.padding[axis].1;
         (padded - self.dilation[axis] * (self.kernel[axis] - 1) - 1) / self.stride[axis] + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LayerShape;
+
+    #[test]
+    fn covariances_of_wide_layers_take_gigabytes() {
+        // The first linear layer of VGG-16, and a convolution of 3 × 3.
+        let linear = LayerShape { groups: 1, outputs: 4096, inputs: 25_088, bias: true };
+        assert_eq!(linear.covariance_bytes(), (25_089 * 25_089 + 4096 * 4096) * 8);
+        let conv = LayerShape { groups: 2, outputs: 64, inputs: 576, bias: false };
+        assert_eq!(conv.covariance_bytes(), 2 * (576 * 576 + 64 * 64) * 8);
     }
 }

@@ -269,6 +269,7 @@ impl Collector {
             None => {
                 let weight = state.weight(self.config.half_life_steps, step);
                 for (layer, sums) in sums {
+                    state.tell_wide(&layer.id, layer.shape);
                     let known = state.layers.entry(layer.id);
                     let total = known.or_insert_with(|| LayerSums::new(layer.channel_size()));
                     total.add(layer.shape, sums, weight);

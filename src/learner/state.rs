@@ -172,6 +172,23 @@ impl State {
         }
     }
 
+    /// Says, of a layer that is collected for the first time, that its sums are large.
+    pub fn tell_wide(&self, id: &ParamId, shape: LayerShape) {
+        /// 1 GiB: more than most models have in all.
+        const MUCH: usize = 1 << 30;
+        let bytes = shape.covariance_bytes();
+        if bytes >= MUCH && !self.layers.contains_key(id) {
+            tracing::warn!(
+                layer = self.name(id),
+                inputs = shape.width(),
+                outputs = shape.outputs,
+                mebibytes = bytes >> 20,
+                "the covariances of a wide layer take so much memory, several times while they are added up and decomposed, and decomposing them long: build it \
+                 from `burn::nn`, which leaves it out, or make its input smaller"
+            );
+        }
+    }
+
     /// Says once that a layer was called with another number of samples than the others.
     pub fn tell_other_size(&mut self, step: usize, said: usize, seen: usize) {
         if !std::mem::replace(&mut self.is_of_other_size, true) {
