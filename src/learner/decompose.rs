@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn a_panic_while_bases_are_fixed_leaves_those_before_and_others_can_be_fixed() {
-        let collector = Collector::new(CollectorConfig::new().with_basis_every(Some(1))).unwrap();
+        let config = CollectorConfig::new().with_warmup_steps(0).with_basis_every(Some(1));
+        let collector = Collector::new(config).unwrap();
         // No square matrices.
         let stack = MatrixStack::zeros([2, 3, 1]);
         let shape = LayerShape { groups: 2, outputs: 3, inputs: 3, bias: false };
